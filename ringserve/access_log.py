@@ -1,0 +1,193 @@
+"""The access log: one line a response, after it ended, in batches, and never in the way of serving.
+
+A line is the concatenation of five pieces, each of which changes on its own clock: the client (once a connection), the
+time (once a second), the request line and the header block (remembered with what h11 said of them), and the outcome
+(prepared with the response). Most lines are thus put together from bytes that exist already.
+
+The batch is written through the ring, one write at a time. A sink that does not keep up (a pipe nobody reads) leaves
+that write in flight; lines then gather up to a limit, and beyond it they are lost, counted, and the count is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from abc import ABC, abstractmethod
+
+from ringserve.request import HeaderBlock, RequestLine
+from ringserve.ring.interface import Pinned, errno_name
+from ringserve.ring.tasks import Kind, Tasks, report
+
+LINES_WAITING_MAX = 100_000
+"""Lines in memory while the sink does not take them: about 20 MiB, or a second of full load."""
+PIECES = 5
+FLUSH_AFTER_S = 0.1
+"""How long a line may wait for company. Short enough for a person who watches."""
+FLUSH_LINES = 500
+"""A batch of this many is written without waiting longer."""
+
+_UNSAFE = re.compile(rb'[^\x20-\x7e]|["\\]')
+
+
+def escape(value: bytes) -> bytes:
+    """Bytes from a peer as they may stand between quotes in a log: no quote, control or non-ASCII character is left
+    as it is, so that a line cannot be forged nor a terminal driven."""
+    return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], value)
+
+
+class LogFormat(ABC):
+    """How the five pieces of a line look."""
+
+    @abstractmethod
+    def client(self, peer: str) -> bytes:
+        """First: the peer's address."""
+
+    @abstractmethod
+    def stamp(self, seconds: float) -> bytes:
+        """Second: when the response ended, in UTC."""
+
+    @abstractmethod
+    def line(self, line: RequestLine | None) -> bytes:
+        """Third: the request line; None for a request that could not be read."""
+
+    @abstractmethod
+    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
+        """Fourth: what was answered. aborted: the connection broke before the response was complete."""
+
+    @abstractmethod
+    def block(self, block: HeaderBlock | None) -> bytes:
+        """Last, with the line end: what the header fields say of the client."""
+
+
+class CombinedFormat(LogFormat):
+    """The format that nginx and Apache call combined. An aborted response shows by its byte count alone."""
+
+    def client(self, peer: str) -> bytes:
+        return b"%s - - [" % peer.encode()
+
+    def stamp(self, seconds: float) -> bytes:
+        # Not strftime: its month names depend on the locale.
+        moment = time.gmtime(seconds)
+        month = b"JanFebMarAprMayJunJulAugSepOctNovDec"[moment.tm_mon * 3 - 3 : moment.tm_mon * 3]
+        return b'%02d/%s/%d:%02d:%02d:%02d +0000] "' % (
+            moment.tm_mday, month, moment.tm_year, moment.tm_hour, moment.tm_min, moment.tm_sec,
+        )  # fmt: skip
+
+    def line(self, line: RequestLine | None) -> bytes:
+        if line is None:
+            return b'-" '
+        return b'%s %s HTTP/%s" ' % (escape(line.method), escape(line.target), line.version)
+
+    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
+        return b"%d %d " % (status, body_bytes)
+
+    def block(self, block: HeaderBlock | None) -> bytes:
+        referer = escape(block.referer) if block and block.referer is not None else b"-"
+        agent = escape(block.user_agent) if block and block.user_agent is not None else b"-"
+        return b'"%s" "%s"\n' % (referer, agent)
+
+
+def _json(value: bytes | None) -> bytes:
+    return b"null" if value is None else json.dumps(value.decode("latin-1")).encode()
+
+
+class JsonFormat(LogFormat):
+    """One JSON object a line, keys in a fixed order."""
+
+    def client(self, peer: str) -> bytes:
+        return b'{"client":%s,"time":"' % json.dumps(peer).encode()
+
+    def stamp(self, seconds: float) -> bytes:
+        return time.strftime('%Y-%m-%dT%H:%M:%SZ",', time.gmtime(seconds)).encode()
+
+    def line(self, line: RequestLine | None) -> bytes:
+        if line is None:
+            return b'"method":null,"target":null,"protocol":null,'
+        return b'"method":%s,"target":%s,"protocol":"HTTP/%s",' % (
+            _json(line.method), _json(line.target), line.version,
+        )  # fmt: skip
+
+    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
+        return b'"status":%d,"bytes":%d,"aborted":%s,' % (status, body_bytes, b"true" if aborted else b"false")
+
+    def block(self, block: HeaderBlock | None) -> bytes:
+        return b'"referer":%s,"user_agent":%s}\n' % (
+            _json(block.referer if block else None), _json(block.user_agent if block else None),
+        )  # fmt: skip
+
+
+LOG_FORMATS: dict[str, type[LogFormat]] = {"combined": CombinedFormat, "json": JsonFormat}
+
+
+class AccessLog:
+    """Gathers lines and writes them to a descriptor.
+
+    fd: the sink, which stays open. It may be a file, a pipe or a terminal.
+    """
+
+    def __init__(self, tasks: Tasks, fd: int, form: LogFormat) -> None:
+        self.form = form
+        self.lost = 0
+        self._tasks = tasks
+        self._fd = fd
+        self._user_data = tasks.register(Kind.SHARED, self._written)
+        self._pieces: list[bytes] = []
+        self._writing: Pinned | None = None
+        self._written_bytes = 0
+        self._due = 0.0
+        self._broken = False
+
+    def add(self, client: bytes, stamp: bytes, line: bytes, outcome: bytes, block: bytes) -> None:
+        """One line."""
+        pieces = self._pieces
+        if not pieces:
+            self._due = self._tasks.ring.now + FLUSH_AFTER_S
+        elif len(pieces) >= LINES_WAITING_MAX * PIECES:
+            self.lost += 1
+            return
+        pieces += (client, stamp, line, outcome, block)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is written."""
+        return self._broken or (not self._pieces and self._writing is None)
+
+    def flush_if_due(self) -> float | None:
+        """Write a batch that is large or old enough. Returns when to call again at the latest, or None."""
+        if not self._pieces or self._writing is not None:
+            return None
+        if self._tasks.ring.now < self._due and len(self._pieces) < FLUSH_LINES * PIECES:
+            return self._due
+        self.flush()
+        return None
+
+    def flush(self) -> None:
+        """Write what is there, unless a write is in flight."""
+        if self._writing is not None or not self._pieces:
+            return
+        pieces, self._pieces = self._pieces, []
+        if self._broken:
+            return
+        self._writing = self._tasks.ring.pin(b"".join(pieces))
+        self._written_bytes = 0
+        self._tasks.ring.write(self._user_data, self._fd, self._writing)
+
+    def _written(self, res: int, _flags: int) -> None:
+        assert self._writing is not None, "only a write in flight can complete"
+        if res < 0:
+            # EPIPE, ENOSPC: lines that cannot be written are lost; serving goes on.
+            report(f"access log: {errno_name(res)}; no more access log lines are written")
+            self._broken = True
+            self._writing = None
+            return
+        self._written_bytes += res
+        if self._written_bytes < self._writing.length:
+            self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
+            return
+        self._writing = None
+        if self.lost:
+            report(f"access log: {self.lost} lines lost, because the sink did not take them in time")
+            self.lost = 0
+        if self._pieces:
+            self.flush()

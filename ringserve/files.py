@@ -1,0 +1,479 @@
+"""The file table: from a path below the root to an open file, its validators and, if it is small, its bytes.
+
+Theory of operation. A path is opened once by openat2(2) below the root's descriptor, so that no path string is trusted
+twice, and what was opened is asked for its status. The result is an entry: a file, a directory, or a failure, which is
+remembered as well. An entry may be answered from memory while it is *fresh*.
+
+Freshness has two guards
+ 1. inotify: every directory on the way to an entry is watched before the entry is opened, so that no change after the
+    open goes unseen. An event drops the entries it concerns at once; a burst of them, or an overflow of the kernel's
+    queue, drops everything.
+ 2. A second after the last look an entry is looked at again, for file systems that send no events and for what a
+    directory's watch does not show (a file reached by a symbolic link or by another hard link).
+
+A look costs one open by path (O_PATH) and a status. The same device, inode, size, mtime and ctime mean the same file,
+unless it was modified so shortly before it was read that a second change could bear the same time (as with git's
+index): such an entry is read again.
+
+Invariants
+ 1. An entry whose path changed while it was being loaded answers the requests that were waiting for it, and nobody
+    after them: it is stored stale.
+ 2. A path is loaded by one task at a time; others wait for it. If that task is interrupted, one of them takes over.
+ 3. Memory, descriptors and the number of entries are bounded; the entry unused for longest goes first. A descriptor
+    outlives its entry for as long as a transfer reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from typing import NamedTuple
+
+from ringserve.media_types import content_type
+from ringserve.request import Selection
+from ringserve.response import Freshness, Prepared, SharedDescriptor
+from ringserve.ring.descriptors import (
+    IN_DELETE_SELF,
+    IN_IGNORED,
+    IN_ISDIR,
+    IN_MODIFY,
+    IN_MOVE_SELF,
+    IN_Q_OVERFLOW,
+)
+from ringserve.ring.interface import FileStatus, Watched, errno_name
+from ringserve.ring.tasks import Signal, Task, Tasks, report
+from ringserve.semantics import Validators
+
+FRESH_S = 1.0
+"""How old an answer from memory may be."""
+RACY_NS = 2_000_000_000
+"""A file changed less than this before it was read may change again within the same tick of its file system's clock:
+4 ms on ext4, a second or two elsewhere."""
+OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+"""Non-blocking, so that opening a FIFO does not wait for its writer; what is not a regular file is closed again."""
+LOOK_FLAGS = os.O_PATH | os.O_CLOEXEC
+DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+OPEN_ATTEMPTS = 8
+"""RESOLVE_BENEATH answers EAGAIN when a rename anywhere raced with it (openat2(2)); it is tried this often."""
+READ_ATTEMPTS = 3
+"""A small file that keeps changing while it is read is spliced from its descriptor instead."""
+WATCHES_MAX = 4096
+"""Directories that are watched; deeper trees rely on the look after a second."""
+BURST_EVENTS = 512
+"""As many events in one read: a deploy. Dropping everything is cheaper than looking for each."""
+EVENT_BUFFER_BYTES = 65536
+PREPARED_MAX = 32
+"""Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
+
+NOT_FOUND = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL)
+)
+
+
+class FileLimits(NamedTuple):
+    """Bounds of the table.
+
+    entries_max: paths remembered, missing ones included.
+    body_bytes_max: up to this size a file is kept in memory. memory_bytes_max: all of them together.
+    descriptors_max: larger files that are kept open.
+    """
+
+    entries_max: int
+    body_bytes_max: int
+    memory_bytes_max: int
+    descriptors_max: int
+
+
+class Entry:
+    """What a path stands for."""
+
+    __slots__ = ("freshness", "path", "prepared")
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.freshness = Freshness(0.0)
+        self.prepared: dict[tuple[bytes, Selection], Prepared] = {}
+
+    def keep_prepared(self, method: bytes, selection: Selection, prepared: Prepared) -> None:
+        """Remember a response for as long as this entry."""
+        if len(self.prepared) >= PREPARED_MAX:
+            self.forget_prepared()
+        self.prepared[method, selection] = prepared
+
+    def forget_prepared(self) -> None:
+        """Give back the memory of the prepared responses."""
+        for prepared in self.prepared.values():
+            prepared.forget_rendering()
+        self.prepared.clear()
+
+
+class File(Entry):
+    """A regular file: either its bytes, or a descriptor to splice them from."""
+
+    __slots__ = ("body", "content_type", "descriptor", "racy", "size", "status", "validators")
+
+    def __init__(
+        self, path: bytes, status: FileStatus, body: bytes | None, descriptor: SharedDescriptor | None, racy: bool
+    ) -> None:
+        super().__init__(path)
+        self.status = status
+        self.size = status.size
+        self.body = body
+        self.descriptor = descriptor
+        self.racy = racy
+        self.content_type = content_type(path)
+        tag = b'"%x-%x"' % (status.modified_ns, status.size)
+        self.validators = Validators(tag, status.modified_ns // 1_000_000_000)
+
+
+class Directory(Entry):
+    """A directory that was asked for without its final slash."""
+
+    __slots__ = ()
+
+
+class Failure(Entry):
+    """A path that cannot be served, and the status that says why."""
+
+    __slots__ = ("status",)
+
+    def __init__(self, path: bytes, status: int) -> None:
+        super().__init__(path)
+        self.status = status
+
+
+class _Load:
+    """A path being loaded: who waits for it, and whether it changed meanwhile."""
+
+    __slots__ = ("signal", "spoiled")
+
+    def __init__(self) -> None:
+        self.signal = Signal()
+        self.spoiled = False
+
+
+class FileTable:
+    """See the module. root_fd: the directory that is served; the table does not close it."""
+
+    def __init__(self, tasks: Tasks, root_fd: int, limits: FileLimits) -> None:
+        self._tasks = tasks
+        self._root_fd = root_fd
+        self._limits = limits
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._loading: dict[bytes, _Load] = {}
+        self._memory_bytes = 0
+        self._descriptors = 0
+        self._watches = _Watches(self)
+
+    # -- looking up ---------------------------------------------------------------------------------------------
+
+    async def find(self, task: Task, path: bytes) -> Entry:
+        """The entry for a path relative to the root, fresh at the time of the call or later."""
+        asked_at = self._tasks.ring.now
+        while True:
+            entry = self._entries.get(path)
+            if entry is not None and entry.freshness.until > asked_at:
+                return entry
+            load = self._loading.get(path)
+            if load is None:
+                break
+            await task.wait(load.signal)
+        load = self._loading[path] = _Load()
+        try:
+            return await self._load(task, path, entry, load)
+        finally:
+            del self._loading[path]
+            load.signal.raise_()
+
+    async def _load(self, task: Task, path: bytes, known: Entry | None, load: _Load) -> Entry:
+        await self._watches.cover(task, path, load)
+        if isinstance(known, File) and not known.racy and await self._is_unchanged(task, known):
+            entry: Entry = known
+            self._entries.move_to_end(path)
+        else:
+            entry = await self._open(task, path)
+            if not self._is_passing(entry):
+                self._store(entry)
+        if not load.spoiled and not self._is_passing(entry):
+            entry.freshness.until = self._tasks.ring.now + FRESH_S
+        return entry
+
+    @staticmethod
+    def _is_passing(entry: Entry) -> bool:
+        """A failure that says nothing of the path (no descriptor left, a disk error) is not remembered."""
+        return isinstance(entry, Failure) and entry.status >= 500
+
+    async def _open_path(self, task: Task, path: bytes, flags: int) -> int:
+        for _attempt in range(OPEN_ATTEMPTS):
+            fd = await task.open_beneath(self._root_fd, path or b".", flags)
+            if fd != -errno.EAGAIN:
+                break
+        return fd
+
+    async def _is_unchanged(self, task: Task, known: File) -> bool:
+        fd = await self._open_path(task, known.path, LOOK_FLAGS)
+        if fd < 0:
+            return False
+        try:
+            return self._tasks.ring.status(fd) == known.status
+        finally:
+            self._tasks.close(fd)
+
+    async def _open(self, task: Task, path: bytes) -> Entry:
+        fd = await self._open_path(task, path, OPEN_FLAGS)
+        if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
+            fd = await self._open_path(task, path, OPEN_FLAGS)
+        if fd < 0:
+            return Failure(path, _status_of(path, fd))
+        try:
+            status = self._tasks.ring.status(fd)
+            if stat.S_ISDIR(status.mode):
+                return Directory(path)
+            if not stat.S_ISREG(status.mode):
+                return Failure(path, 404)
+            if status.size <= self._limits.body_bytes_max:
+                for _attempt in range(READ_ATTEMPTS):
+                    body = await self._read_whole(task, fd, status.size)
+                    after = self._tasks.ring.status(fd)
+                    if after == status and len(body) == status.size:
+                        return File(path, status, body, None, self._is_racy(status))
+                    if after.size > self._limits.body_bytes_max:
+                        break
+                    status = after
+            # OSError from the reads above means a bad disk; a descriptor that will be spliced says so later.
+            shared = SharedDescriptor(fd, self._descriptor_done)
+            self._descriptors += 1
+            fd = -1
+            return File(path, status, None, shared, self._is_racy(status))
+        except OSError as error:
+            report(f"cannot read {path.decode(errors='backslashreplace')}: {error.strerror}")
+            return Failure(path, 500)
+        finally:
+            if fd >= 0:
+                self._tasks.close(fd)
+
+    async def _read_whole(self, task: Task, fd: int, size: int) -> bytes:
+        """Up to `size` bytes from the start of a file. Raises OSError."""
+        buffer = self._tasks.ring.buffer(size)
+        filled = 0
+        while filled < size:
+            res = await task.read(fd, buffer, filled, filled)
+            if res < 0:
+                raise OSError(-res, os.strerror(-res))
+            if res == 0:
+                break
+            filled += res
+        return bytes(buffer.memory[:filled])
+
+    def _is_racy(self, status: FileStatus) -> bool:
+        wall_ns = int(self._tasks.ring.wall_time() * 1e9)
+        return wall_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
+
+    # -- storing and dropping -----------------------------------------------------------------------------------
+
+    def _store(self, entry: Entry) -> None:
+        self._drop(entry.path)
+        self._entries[entry.path] = entry
+        self._memory_bytes += _memory_of(entry)
+        limits = self._limits
+        while len(self._entries) > limits.entries_max or (
+            len(self._entries) > 1
+            and (self._memory_bytes > limits.memory_bytes_max or self._descriptors > limits.descriptors_max)
+        ):
+            oldest = next(iter(self._entries))
+            if oldest == entry.path:
+                break  # Descriptors that transfers hold count too, but dropping this entry would free none of them.
+            self._drop(oldest)
+
+    def _drop(self, path: bytes) -> None:
+        """Forget an entry; what it prepared is not fresh any more, wherever it is remembered."""
+        entry = self._entries.pop(path, None)
+        if entry is None:
+            return
+        entry.freshness.until = 0.0
+        entry.forget_prepared()
+        self._memory_bytes -= _memory_of(entry)
+        if isinstance(entry, File) and entry.descriptor is not None:
+            entry.descriptor.retire()
+
+    def _descriptor_done(self, fd: int) -> None:
+        self._descriptors -= 1
+        self._tasks.close(fd)
+
+    def give_up_descriptors(self) -> bool:
+        """Out of descriptors: drop what holds some. True if there was any."""
+        holders = [path for path, entry in self._entries.items() if isinstance(entry, File) and entry.descriptor]
+        for path in holders:
+            self._drop(path)
+        return bool(holders)
+
+    def changed(self, path: bytes) -> None:
+        """What is at `path` is not what it was."""
+        self._drop(path)
+        load = self._loading.get(path)
+        if load is not None:
+            load.spoiled = True
+
+    def changed_below(self, prefix: bytes) -> None:
+        """Every path that begins with `prefix` may stand for something else now."""
+        for path in [path for path in self._entries if path.startswith(prefix)]:
+            self._drop(path)
+        for path, load in self._loading.items():
+            if path.startswith(prefix):
+                load.spoiled = True
+
+    def start_watching(self) -> None:
+        """Begin to read the kernel's events. Without inotify the look after a second is the only guard."""
+        self._watches.start(self._tasks)
+
+    def shut(self) -> None:
+        """Drop every entry and stop watching."""
+        self.changed_below(b"")
+        self._watches.shut()
+
+    # -- for the watches ----------------------------------------------------------------------------------------
+
+    async def open_directory(self, task: Task, path: bytes) -> int:
+        """A descriptor that only names a directory, or a negative errno."""
+        return await self._open_path(task, path, DIRECTORY_FLAGS)
+
+    def close(self, fd: int) -> None:
+        """Give a descriptor of `open_directory` back."""
+        self._tasks.close(fd)
+
+
+def _memory_of(entry: Entry) -> int:
+    """Bytes of memory that count against the limit: the body twice, since a rendering with its head is kept too."""
+    return 2 * len(entry.body) if isinstance(entry, File) and entry.body is not None else 0
+
+
+def _status_of(path: bytes, res: int) -> int:
+    """The HTTP status for an open that failed with `res`."""
+    name = path.decode(errors="backslashreplace")
+    if -res in NOT_FOUND:
+        return 404
+    if -res == errno.EXDEV:
+        report(f"/{name} leads out of the root through a symbolic link; it is answered with 404")
+        return 404
+    if -res in (errno.EACCES, errno.EPERM):
+        return 403
+    if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
+        report(f"cannot open /{name}: {errno_name(res)}; if it goes on, raise the limit of open files (ulimit -n)")
+        return 503
+    report(f"cannot open /{name}: {errno_name(res)}")
+    return 500
+
+
+class _Watches:
+    """Which directories inotify watches, and what its events mean for the table."""
+
+    def __init__(self, table: FileTable) -> None:
+        self._table = table
+        self._fd = -1
+        self._ring = table._tasks.ring
+        self._by_path: dict[bytes, int] = {}
+        self._by_watch: dict[int, set[bytes]] = {}
+        self._task: Task | None = None
+
+    def start(self, tasks: Tasks) -> None:
+        try:
+            self._fd = self._ring.watch_open()
+        except OSError as error:
+            report(f"no inotify ({error.strerror}): changed files are noticed within a second, not at once")
+            return
+        self._task = tasks.start(self._read_events())
+
+    async def cover(self, task: Task, path: bytes, load: _Load) -> None:
+        """Watch every directory on the way to `path`, the root first.
+
+        A directory that was replaced between its being opened and its being watched spoils the load; its watch would
+        be on the old one, so it is not kept.
+        """
+        if self._fd < 0:
+            return
+        parts = path.split(b"/")[:-1]
+        for depth in range(len(parts) + 1):
+            prefix = b"".join(part + b"/" for part in parts[:depth])
+            if prefix in self._by_path:
+                continue
+            if len(self._by_path) >= WATCHES_MAX:
+                return
+            fd = await self._table.open_directory(task, prefix)
+            if fd < 0:
+                return  # A directory that cannot be opened has no files to be served from.
+            try:
+                if load.spoiled or self._fd < 0:
+                    return
+                watch = self._ring.watch_add(self._fd, fd)
+            except OSError:
+                return  # ENOSPC: fs.inotify.max_user_watches is used up. EACCES: unreadable. The second guard remains.
+            finally:
+                self._table.close(fd)
+            # Two paths to one directory, through a symbolic link, share the kernel's watch.
+            self._by_path[prefix] = watch
+            self._by_watch.setdefault(watch, set()).add(prefix)
+
+    async def _read_events(self) -> None:
+        task = self._task
+        assert task is not None
+        buffer = self._ring.buffer(EVENT_BUFFER_BYTES)
+        try:
+            while True:
+                res = await task.read(self._fd, buffer, 0, -1)
+                if res <= 0:
+                    report(f"inotify: {errno_name(res)}; changed files are noticed within a second, not at once")
+                    break
+                self._take(self._ring.watch_events(bytes(buffer.memory[:res])))
+        except WatchEndedError:
+            pass
+        fd, self._fd = self._fd, -1
+        self._table.close(fd)
+
+    def _take(self, events: list[Watched]) -> None:
+        if len(events) >= BURST_EVENTS or any(event.mask & IN_Q_OVERFLOW for event in events):
+            self._drop_everything()
+            return
+        for event in events:
+            self._apply(event.watch, event.mask, event.name)
+
+    def _drop_everything(self) -> None:
+        """The events tell less than what happened: directories may have been replaced, so the watches go too."""
+        self._table.changed_below(b"")
+        self._forget_below(b"")
+
+    def _apply(self, watch: int, mask: int, name: bytes) -> None:
+        for prefix in tuple(self._by_watch.get(watch, ())):
+            if mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
+                self._table.changed_below(prefix)
+                self._forget_below(prefix)
+                continue
+            path = prefix + name
+            if not name:  # the directory itself: its permissions, say
+                self._table.changed_below(prefix)
+                continue
+            self._table.changed(path)
+            if mask & IN_ISDIR or (not mask & IN_MODIFY and path + b"/" in self._by_path):
+                # A directory, or a symbolic link that stood for one, is another one now.
+                self._table.changed_below(path + b"/")
+                self._forget_below(path + b"/")
+
+    def _forget_below(self, prefix: bytes) -> None:
+        for path in [path for path in self._by_path if path.startswith(prefix)]:
+            watch = self._by_path.pop(path)
+            paths = self._by_watch[watch]
+            paths.discard(path)
+            if not paths:
+                del self._by_watch[watch]
+                self._ring.watch_remove(self._fd, watch)
+
+    def shut(self) -> None:
+        if self._fd >= 0:
+            self._forget_below(b"")
+            if self._task is not None:
+                self._task.interrupt(WatchEndedError())
+
+
+class WatchEndedError(Exception):
+    """The server stops."""

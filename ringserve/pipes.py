@@ -1,0 +1,111 @@
+"""The pool of pipes that carry file pages to sockets.
+
+Theory of operation. A body that is not in memory goes file -> pipe -> socket. The first hop may wait for the disk and
+belongs to the ring; the second never waits: what the socket does not take stays in the pipe, and the connection polls.
+
+A stalled reader must not keep a pipe from those who read. So a holder that polls *parks* its pipe, and when the pool
+is empty the pipe that has been parked longest is taken away: its bytes are discarded with it, and its holder, when its
+socket has room again, begins anew at the offset that its peer has really received. A page in a pipe is a reference to
+the page cache, so what is discarded was cheap.
+
+Invariants
+ 1. At most `pipes_max` pipes exist.
+ 2. A pipe in the pool is empty; one with bytes left in it is closed, not reused.
+ 3. A pipe is closed only while no operation is in flight on it: a parked one has none, its holder only polls the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+
+from ringserve.ring.interface import Pipe
+from ringserve.ring.tasks import Signal, Task, Tasks
+
+
+class Lease:
+    """One connection's use of a pipe. `pipe` is None after it was taken away."""
+
+    __slots__ = ("filled", "pipe")
+
+    def __init__(self, pipe: Pipe) -> None:
+        self.pipe: Pipe | None = pipe
+        self.filled = 0
+
+
+class PipePool:
+    """See the module."""
+
+    def __init__(self, tasks: Tasks, pipes_max: int, pipe_bytes: int) -> None:
+        self._tasks = tasks
+        self._pipes_max = pipes_max
+        self._pipe_bytes = pipe_bytes
+        self._free: list[Pipe] = []
+        self._count = 0
+        self._parked: OrderedDict[int, Lease] = OrderedDict()
+        self._returned = Signal()
+
+    @property
+    def count(self) -> int:
+        """How many pipes exist."""
+        return self._count
+
+    async def acquire(self, task: Task) -> Lease:
+        """An empty pipe, as soon as there is one. Raises OSError when the system grants none."""
+        while True:
+            if self._free:
+                return Lease(self._free.pop())
+            if self._count < self._pipes_max:
+                try:
+                    pipe = self._tasks.ring.pipe(self._pipe_bytes)
+                except OSError as error:
+                    # Out of descriptors. Those that exist will do; only with none at all is there nothing to wait for.
+                    if error.errno not in (errno.EMFILE, errno.ENFILE) or self._count == 0:
+                        raise
+                else:
+                    self._count += 1
+                    return Lease(pipe)
+            if not self._take_parked():
+                await task.wait(self._returned)
+
+    def _take_parked(self) -> bool:
+        if not self._parked:
+            return False
+        _key, lease = self._parked.popitem(last=False)
+        assert lease.pipe is not None, "a parked lease has its pipe"
+        self._destroy(lease.pipe)
+        lease.pipe = None
+        lease.filled = 0
+        return True
+
+    def park(self, lease: Lease) -> None:
+        """The holder waits for its socket; the pipe may be taken from it."""
+        self._parked[id(lease)] = lease
+        self._returned.raise_()
+
+    def unpark(self, lease: Lease) -> bool:
+        """The holder's socket has room. False: the pipe was taken away."""
+        self._parked.pop(id(lease), None)  # the lease lives as long as its place here, so the id is its own
+        return lease.pipe is not None
+
+    def release(self, lease: Lease) -> None:
+        """The holder is done with the pipe, or gives it up with bytes in it."""
+        self._parked.pop(id(lease), None)
+        pipe, lease.pipe = lease.pipe, None
+        if pipe is None:
+            return
+        if lease.filled:
+            self._destroy(pipe)
+        else:
+            self._free.append(pipe)
+        self._returned.raise_()
+
+    def _destroy(self, pipe: Pipe) -> None:
+        self._count -= 1
+        self._tasks.ring.close_now(pipe.read_fd)
+        self._tasks.ring.close_now(pipe.write_fd)
+
+    def shut(self) -> None:
+        """Close the pipes that nobody holds."""
+        while self._free:
+            self._destroy(self._free.pop())

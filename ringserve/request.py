@@ -1,0 +1,397 @@
+"""From bytes to requests: h11, and a memory of what h11 said.
+
+h11 is the one parser. It costs 11 us for a bare head and 28 us for a browser's, so its *results* are remembered: the
+request line and the header block of a head, each under its exact bytes. A browser sends the same header block for
+every file of a page, and every browser asks for the same paths, so that two small tables cover their product.
+
+Why that is sound
+ 1. Only a head that h11 accepted whole, and for which it consumed exactly the bytes up to and including the first
+    CRLF CRLF, is remembered. Neither half contains a blank line but at its very end.
+ 2. h11 reads a request line by itself, and header fields by themselves; the only rule that joins the two is that
+    HTTP/1.1 needs a Host, so header blocks are remembered separately for each version.
+ 3. What is stricter than h11 (below) looks at one half at a time as well, so its verdict is part of what is remembered.
+ 4. A head with a body is never remembered: it takes h11's own path to the end of the message.
+
+Stricter than h11, because two readings of the same bytes are how requests are smuggled (RFC 9112 11.2): every line
+ends with CRLF (h11 takes a bare LF), no field is folded onto a second line (h11 joins them), Content-Length and
+Transfer-Encoding do not come together, and a Host names a host.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Generic, NamedTuple, TypeVar
+
+import h11
+
+from ringserve.response import Prepared
+from ringserve.semantics import Conditions, Location, TargetError, locate
+
+CRLF = b"\r\n"
+HEAD_END = b"\r\n\r\n"
+
+REMEMBERED_LINES = 8192
+"""Request lines in memory, in each of two generations. As many as a busy site has paths."""
+REMEMBERED_BLOCKS = 2048
+"""Header blocks in memory for each version and generation: the distinct browsers of a while, not their visits."""
+REMEMBERED_BYTES_MAX = 4096
+"""A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
+entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
+
+
+class RequestError(Exception):
+    """The peer sent what we will not read on from. `status` is what to answer before closing."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Limits(NamedTuple):
+    """What a head and a body may measure. Each has a flag of its own; the reasons stand with the flags."""
+
+    head_bytes_max: int
+    target_bytes_max: int
+    fields_max: int
+    body_bytes_max: int
+
+
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """The most recently used values by key, about: two generations, of which the older is dropped when the younger
+    is full.
+
+    A lookup that hits the young generation is one dictionary lookup and moves nothing, where a strict LRU pays for
+    moving the entry each time. `young` is read directly by the hot path.
+    """
+
+    __slots__ = ("_entries_max", "_old", "young")
+
+    def __init__(self, entries_max: int) -> None:
+        self.young: dict[bytes, Value] = {}
+        self._old: dict[bytes, Value] = {}
+        self._entries_max = entries_max
+
+    def get(self, key: bytes) -> Value | None:
+        """The value, which becomes young again, or None."""
+        value = self.young.get(key)
+        if value is None:
+            value = self._old.get(key)
+            if value is not None:
+                self.put(key, value)
+        return value
+
+    def put(self, key: bytes, value: Value) -> None:
+        """Remember `value`, unless its key is too long to be worth it."""
+        if len(key) > REMEMBERED_BYTES_MAX:
+            return
+        if len(self.young) >= self._entries_max:
+            self._old, self.young = self.young, {}
+        self.young[key] = value
+
+
+class Selection:
+    """The fields of a request that decide which representation, and how much of it, is answered.
+
+    Equal ones are one object (`Memory.intern`), so that a response can be looked up by identity: two hundred browsers
+    whose cookies differ ask for the same thing.
+    """
+
+    __slots__ = ("accept", "accept_encoding", "conditions")
+
+    def __init__(self, conditions: Conditions, accept: bytes | None, accept_encoding: bytes | None) -> None:
+        self.conditions = conditions
+        self.accept = accept
+        self.accept_encoding = accept_encoding
+
+
+class Framing(Enum):
+    """How a request's body is delimited (RFC 9112 6.3)."""
+
+    NONE = 0
+    CONTENT_LENGTH = 1
+    CHUNKED = 2
+
+
+class HeaderBlock:
+    """The header fields of a head, as far as a static server heeds them.
+
+    persistent: whether the peer wants the connection to go on after this request (RFC 9112 9.3).
+    says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
+    plain: nothing beside `selection` bears on the response, so that a prepared one may answer.
+    """
+
+    __slots__ = (
+        "content_length", "expect", "framing", "log_piece", "persistent", "plain", "referer", "says_keep_alive",
+        "selection", "user_agent",
+    )  # fmt: skip
+
+    def __init__(self, fields: dict[bytes, bytes], http_10: bool, selection: Selection) -> None:
+        tokens = [token.strip(b" \t").lower() for token in fields.get(b"connection", b"").split(b",")]
+        self.says_keep_alive = http_10 and b"keep-alive" in tokens
+        self.persistent = b"close" not in tokens and (not http_10 or self.says_keep_alive)
+        self.content_length = int(fields.get(b"content-length", b"0"))
+        if b"transfer-encoding" in fields:
+            self.framing = Framing.CHUNKED
+        else:
+            self.framing = Framing.CONTENT_LENGTH if self.content_length else Framing.NONE
+        self.expect = fields.get(b"expect")
+        self.plain = (
+            self.persistent and not http_10 and self.expect is None and self.framing is Framing.NONE
+        )
+        self.referer = fields.get(b"referer")
+        self.user_agent = fields.get(b"user-agent")
+        self.selection = selection
+        self.log_piece: bytes | None = None
+
+
+class RequestLine:
+    """A request line, and what follows from it alone.
+
+    blocks: the memory of header blocks for this HTTP version.
+    prepared: the hot path's answers to this line by the selection that came with it.
+    """
+
+    __slots__ = ("blocks", "http_10", "location", "log_piece", "method", "prepared", "target", "version")
+
+    def __init__(self, method: bytes, target: bytes, version: bytes, blocks: Remembered[HeaderBlock]) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.http_10 = version == b"1.0"
+        self.blocks = blocks
+        self.prepared: dict[Selection, Prepared] = {}
+        self.log_piece: bytes | None = None
+        self.location: Location | TargetError
+        try:
+            self.location = locate(target)
+        except TargetError as error:
+            self.location = error
+
+
+class Request(NamedTuple):
+    """One request's head."""
+
+    line: RequestLine
+    block: HeaderBlock
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the response has to go without its body."""
+        return self.line.method == b"HEAD"
+
+
+class Memory:
+    """What h11 said of the request lines and header blocks that it accepted, for all connections of a server.
+
+    enabled: False makes every head take the general path through h11; the tests compare the two.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.lines: Remembered[RequestLine] = Remembered(REMEMBERED_LINES)
+        self._blocks: dict[bool, Remembered[HeaderBlock]] = {
+            http_10: Remembered(REMEMBERED_BLOCKS) for http_10 in (False, True)
+        }
+        self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS)
+
+    def blocks(self, http_10: bool) -> Remembered[HeaderBlock]:
+        """Those of HTTP/1.0, or of 1.1 and later."""
+        return self._blocks[http_10]
+
+    def intern(self, fields: dict[bytes, bytes]) -> Selection:
+        """The one selection object for these fields."""
+        values = tuple(fields.get(name) for name in SELECTING_FIELDS)
+        key = repr(values).encode()
+        selection = self._selections.get(key)
+        if selection is None:
+            selection = Selection(Conditions(*values[:-2]), values[-2], values[-1])
+            self._selections.put(key, selection)
+        return selection
+
+
+SELECTING_FIELDS = (
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"range",
+    b"if-range",
+    b"accept",
+    b"accept-encoding",
+)
+"""In the order of `Conditions`, and then what negotiation reads."""
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::\d*)?")
+
+
+class RequestReader:
+    """One connection's bytes, cut into requests. No I/O: `feed` takes what arrived, `next_request` says what it is."""
+
+    __slots__ = ("_body", "_body_bytes", "_buffer", "_limits", "_memory", "_searched", "_start")
+
+    def __init__(self, memory: Memory, limits: Limits) -> None:
+        self._memory = memory
+        self._limits = limits
+        self._buffer = bytearray()
+        self._start = 0
+        self._searched = 0
+        self._body: h11.Connection | None = None
+        self._body_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """More bytes from the peer."""
+        if self._start:
+            del self._buffer[: self._start]
+            self._start = self._searched = 0
+        self._buffer += data
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes are here that no request has taken."""
+        return len(self._buffer) - self._start
+
+    def next_request(self) -> Request | None:
+        """The next request, or None while its head is incomplete. Raises RequestError."""
+        assert self._body is None, "the previous request's body is to be skipped first"
+        buffer = self._buffer
+        while buffer.startswith(CRLF, self._start):
+            self._start += 2  # an empty line before a request line is skipped (RFC 9112 2.2)
+        end = buffer.find(HEAD_END, max(self._start, self._searched))
+        if end < 0:
+            self._searched = max(self._start, len(buffer) - len(HEAD_END) + 1)
+            self._check_incomplete()
+            return None
+        end += len(HEAD_END)
+        head = bytes(buffer[self._start : end])
+        line_end = head.find(CRLF) + len(CRLF)
+        request = self._recall(head[:line_end], head[line_end:])
+        if request is None:
+            request = self._parse(head, line_end)
+        self._start = self._searched = end
+        return request
+
+    def _recall(self, line_bytes: bytes, block_bytes: bytes) -> Request | None:
+        line = self._memory.lines.get(line_bytes)
+        if line is None:
+            return None
+        block = line.blocks.get(block_bytes)
+        return None if block is None else Request(line, block)
+
+    def _check_incomplete(self) -> None:
+        """Refuse what cannot become a good head any more, without waiting for its end."""
+        pending = memoryview(self._buffer)[self._start :]
+        if not pending:
+            return
+        if pending[0] < 0x21:
+            # A control character: a TLS hello, most of the time.
+            raise RequestError(400, "this is not HTTP; a TLS client, perhaps")
+        newline = self._buffer.find(b"\n", self._start)
+        if newline > self._start and self._buffer[newline - 1] != 0x0D:
+            raise RequestError(400, "a line of the head ends without CR")
+        if newline < 0 and len(pending) > self._limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
+            raise RequestError(414, "the request line is too long")
+        if len(pending) > self._limits.head_bytes_max:
+            raise RequestError(431, "the head is too large")
+
+    def _parse(self, head: bytes, line_end: int) -> Request:
+        """One head through h11 and the rules of ours. Raises RequestError."""
+        limits = self._limits
+        if head.find(CRLF) > limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
+            raise RequestError(414, "the request line is too long")
+        if len(head) > limits.head_bytes_max:
+            raise RequestError(431, "the head is too large")
+        if head.count(b"\n") != head.count(CRLF):
+            raise RequestError(400, "a line of the head ends without CR")
+        if b"\n " in head or b"\n\t" in head:
+            raise RequestError(400, "a field is folded onto a second line")
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes_max)
+        parser.receive_data(head)
+        try:
+            event = parser.next_event()
+        except h11.RemoteProtocolError as error:
+            raise RequestError(error.error_status_hint, str(error)) from error
+        if not isinstance(event, h11.Request) or parser.trailing_data[0]:
+            raise AssertionError("h11 takes what ends with the first blank line as one head")
+        fields = _combined(event, limits.fields_max)
+        line = self._line_of(head[:line_end], event)
+        _check_fields(fields, line.http_10)
+        if len(line.target) > limits.target_bytes_max:
+            raise RequestError(414, "the target is too long")
+        block = HeaderBlock(fields, line.http_10, self._memory.intern(fields))
+        if block.framing is not Framing.NONE:
+            self._body = parser
+            self._body_bytes = 0
+        elif self._memory.enabled:
+            self._memory.lines.put(head[:line_end], line)
+            line.blocks.put(head[line_end:], block)
+        return Request(line, block)
+
+    def _line_of(self, line_bytes: bytes, event: h11.Request) -> RequestLine:
+        """The remembered line, so that what is prepared for it is found again, or a new one."""
+        if event.http_version[:1] != b"1":
+            raise RequestError(505, "not HTTP/1")
+        remembered = self._memory.lines.get(line_bytes)
+        if remembered is not None:
+            return remembered
+        http_10 = event.http_version == b"1.0"
+        return RequestLine(event.method, event.target, event.http_version, self._memory.blocks(http_10))
+
+    def skip_body(self) -> bool:
+        """Read over the current request's body as far as it has arrived; True when its end has been reached.
+
+        Raises RequestError: 413 when it is larger than the limit, 400 when its framing is broken.
+        """
+        parser = self._body
+        if parser is None:
+            return True
+        if self.pending_bytes:
+            parser.receive_data(bytes(self._buffer[self._start :]))
+            self._buffer.clear()
+            self._start = self._searched = 0
+        while True:
+            try:
+                event = parser.next_event()
+            except h11.RemoteProtocolError as error:
+                raise RequestError(error.error_status_hint, str(error)) from error
+            if isinstance(event, h11.Data):
+                self._body_bytes += len(event.data)
+                if self._body_bytes > self._limits.body_bytes_max:
+                    raise RequestError(413, "the body is larger than is read")
+            elif isinstance(event, h11.EndOfMessage):
+                self._body = None
+                self._buffer += parser.trailing_data[0]
+                return True
+            else:
+                return False
+
+
+LONGEST_METHOD_AND_VERSION = 64
+"""What a request line has beside its target: a method, two spaces and the version."""
+
+
+def _combined(event: h11.Request, fields_max: int) -> dict[bytes, bytes]:
+    """The fields by lower-case name; repeated ones joined as a list (RFC 9110 5.2)."""
+    fields: dict[bytes, bytes] = {}
+    if len(event.headers) > fields_max:
+        raise RequestError(431, "too many fields")
+    for name, value in event.headers:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def _check_fields(fields: dict[bytes, bytes], http_10: bool) -> None:
+    """What has to hold of a header block beyond h11's own rules. Raises RequestError."""
+    host = fields.get(b"host")
+    if host is None and not http_10:
+        raise RequestError(400, "HTTP/1.1 without a Host field")
+    if host is not None and not _HOST.fullmatch(host):
+        raise RequestError(400, "a malformed Host field")
+    if b"transfer-encoding" in fields:
+        if b"content-length" in fields:
+            raise RequestError(400, "both Content-Length and Transfer-Encoding")
+        if http_10:
+            raise RequestError(400, "Transfer-Encoding in HTTP/1.0")

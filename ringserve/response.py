@@ -1,0 +1,212 @@
+"""Responses as values, and the bytes they become.
+
+A responder returns a `Response`; it does not send. `Prepared` is a response whose bytes are all in memory, kept with
+the time-dependent line (Date) apart, so that the bytes are put together once a second and not once a request. Both
+become bytes by the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from ringserve.ring.interface import Pinned
+from ringserve.semantics import ALLOWED, format_date
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
+BODILESS = frozenset((204, 304))
+"""Statuses whose responses have no body, and no Content-Length that would announce one (RFC 9110 8.6)."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class SharedDescriptor:
+    """An open file that several transfers read at once. It is closed when it is retired and nobody uses it.
+
+    The descriptor outlives the file table's entry: a download in flight finishes on the file that it began with.
+    """
+
+    __slots__ = ("_close", "_retired", "fd", "users")
+
+    def __init__(self, fd: int, close: Callable[[int], None]) -> None:
+        self.fd = fd
+        self.users = 0
+        self._retired = False
+        self._close = close
+
+    def hold(self) -> None:
+        """One more user."""
+        assert not self._retired or self.users, "a closed descriptor cannot be used"
+        self.users += 1
+
+    def release(self) -> None:
+        """One user fewer."""
+        self.users -= 1
+        self._close_if_done()
+
+    def retire(self) -> None:
+        """No new user will come."""
+        if not self._retired:
+            self._retired = True
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and self.users == 0:
+            self._close(self.fd)
+
+
+class FileSlice(NamedTuple):
+    """`length` bytes of a file from `offset`."""
+
+    file: SharedDescriptor
+    offset: int
+    length: int
+
+
+Segment = bytes | FileSlice
+
+
+class Response(NamedTuple):
+    """What to answer.
+
+    fields: beyond Date, Server, Content-Length and Connection, which the rendering adds.
+    body: in order; empty for HEAD and for statuses without one.
+    content_length: what Content-Length says: for HEAD that of the body which GET would have had. None: no such field.
+    closes: the connection ends after this response.
+    """
+
+    status: int
+    fields: Fields
+    body: tuple[Segment, ...] = ()
+    content_length: int | None = 0
+    closes: bool = False
+
+    @property
+    def body_bytes(self) -> int:
+        """How many bytes of body go out."""
+        return sum(len(segment) if isinstance(segment, bytes) else segment.length for segment in self.body)
+
+
+def status_line(status: int) -> bytes:
+    """`HTTP/1.1 200 OK` with its line end."""
+    return b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+
+
+def date_line(seconds: float) -> bytes:
+    """The Date field; the same for every response of a second."""
+    return b"Date: %s\r\n" % format_date(seconds)
+
+
+def head_parts(response: Response, server: bytes, connection: bytes | None) -> tuple[bytes, bytes]:
+    """The head before and after its Date line.
+
+    server: the value of the Server field, or nothing for none. connection: that of the Connection field, or None.
+    """
+    before = status_line(response.status)
+    if server:
+        before += b"Server: %s\r\n" % server
+    after = [b"%s: %s\r\n" % field for field in response.fields]
+    if response.content_length is not None and response.status not in BODILESS:
+        after.append(b"Content-Length: %d\r\n" % response.content_length)
+    if connection is not None:
+        after.append(b"Connection: %s\r\n" % connection)
+    after.append(b"\r\n")
+    return before, b"".join(after)
+
+
+class Freshness:
+    """Until when something that was looked up may be answered from memory, by the ring's clock.
+
+    Set back to 0 when the file is known to have changed.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+class Prepared:
+    """A whole response in memory, and the rendering of it with the Date of the second.
+
+    response: what is rendered, for those who need it with a Connection field.
+    """
+
+    __slots__ = (
+        "_after", "_before", "body_bytes", "data", "freshness", "log_piece", "pinned", "response", "second", "status",
+    )  # fmt: skip
+
+    def __init__(self, response: Response, server: bytes, freshness: Freshness) -> None:
+        self.response = response
+        self.status = response.status
+        self.body_bytes = response.body_bytes
+        self.freshness = freshness
+        self.second = -1
+        self.data = b""
+        self.pinned: Pinned | None = None
+        self.log_piece: bytes | None = None
+        self._before, self._after = head_parts(response, server, None)
+
+    def render(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
+        """The bytes with this second's Date. The earlier ones live on for as long as a send refers to them."""
+        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
+        self.data = b"".join((self._before, date, self._after, *body))
+        self.pinned = pinned = pin(self.data)
+        self.second = second
+        return pinned
+
+    def forget_rendering(self) -> None:
+        """Give back the memory of a rendering that nobody will ask for again."""
+        self.second = -1
+        self.data = b""
+        self.pinned = None
+
+
+_ERROR_PAGE = b"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>%(status)d %(phrase)s</title>
+<style>body{font:1.1rem/1.5 system-ui,sans-serif;margin:20vh auto;max-width:30rem;padding:0 1rem;text-align:center}\
+h1{font-weight:600}</style>
+<h1>%(status)d %(phrase)s</h1>
+<p>%(meaning)s</p>
+</html>
+"""
+
+_MEANINGS = {
+    400: b"The request could not be understood.",
+    403: b"The server may not read this file.",
+    404: b"There is nothing at this address.",
+    405: b"This address can only be read.",
+    408: b"The request took too long to arrive.",
+    412: b"The file is not in the state that the request asked for.",
+    413: b"The request carries more than this server takes.",
+    414: b"The address is too long.",
+    416: b"The file has no such range of bytes.",
+    417: b"The server cannot do what the request expects.",
+    431: b"The request's header is too large.",
+    500: b"The file could not be read.",
+    501: b"The server does not know this method.",
+    503: b"The server is busy. Try again in a moment.",
+    505: b"The server speaks HTTP/1.1.",
+}
+
+
+def error_response(status: int, *, head: bool = False, closes: bool = False, fields: Fields = ()) -> Response:
+    """A small page for a status. It names no path: what was asked for is not repeated, what exists is not told."""
+    extra: Fields = fields
+    if status == 405:
+        extra = ((b"Allow", ALLOWED), *extra)
+    if status == 503:
+        extra = ((b"Retry-After", b"1"), *extra)
+    phrase = HTTPStatus(status).phrase.encode()
+    body = _ERROR_PAGE % {b"status": status, b"phrase": phrase, b"meaning": _MEANINGS.get(status, b"")}
+    return Response(
+        status,
+        (*extra, (b"Content-Type", b"text/html; charset=utf-8"), NOSNIFF, (b"Cache-Control", b"no-cache")),
+        () if head else (body,),
+        len(body),
+        closes,
+    )

@@ -1,0 +1,13 @@
+"""The io_uring-like interface and its implementations. Everything above opens its ring here."""
+
+from __future__ import annotations
+
+from ringserve.ring.interface import Ring, RingOptions
+from ringserve.ring.interrupt import WAIT, Interrupt
+
+
+def open_ring(options: RingOptions | None = None, interrupt: Interrupt = WAIT) -> Ring:
+    """A ring of this machine's kernel. Raises RingRefusedError with a line that says who refuses it and the remedy."""
+    from ringserve.ring.uring import UringRing
+
+    return UringRing(options, interrupt)

@@ -1,0 +1,227 @@
+"""The data plane's descriptors on a real kernel: calls that are answered at once.
+
+Shared by the implementations that run on Linux. Nothing here can wait for a disk, a peer or a name server: fstat and
+shutdown of an open descriptor, making a pipe, adding a watch by an open descriptor. What can wait is a verb of the
+ring.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from ringserve.ring.interface import FileStatus, Pipe, Ring, Watched
+
+F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
+F_GETPIPE_SZ = 1032
+
+INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
+
+IN_MODIFY = 0x002
+IN_ATTRIB = 0x004
+IN_MOVED_FROM = 0x040
+IN_MOVED_TO = 0x080
+IN_CREATE = 0x100
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_MOVE_SELF = 0x800
+IN_Q_OVERFLOW = 0x4000
+IN_IGNORED = 0x8000
+IN_ONLYDIR = 0x01000000
+IN_ISDIR = 0x40000000
+
+WATCH_MASK = (
+    IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
+) | IN_ONLYDIR
+
+LISTEN_BACKLOG = 4096
+"""Connections that the kernel holds while the loop is busy; capped by net.core.somaxconn (4096 since Linux 5.4)."""
+
+
+def parse_inotify(data: bytes) -> list[Watched]:
+    """The events of one read, per inotify(7): a fixed part and a name padded with NUL."""
+    events = []
+    position = 0
+    while position < len(data):
+        watch, mask, _cookie, length = INOTIFY_EVENT.unpack_from(data, position)
+        position += INOTIFY_EVENT.size
+        events.append(Watched(watch, mask, data[position : position + length].rstrip(b"\0")))
+        position += length
+    return events
+
+
+class Descriptors(Ring):
+    """The calls of `Ring` that need no queue, for implementations on Linux."""
+
+    def status(self, fd: int) -> FileStatus:
+        found = os.fstat(fd)
+        return FileStatus(
+            found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        )
+
+    def shutdown_sending(self, fd: int) -> None:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        try:
+            borrowed.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
+                raise
+        finally:
+            borrowed.detach()
+
+    def peer_name(self, fd: int) -> str:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        try:
+            name = borrowed.getpeername()
+        except OSError:
+            return "-"
+        finally:
+            borrowed.detach()
+        # Python formats by the family that the kernel reports: a tuple for IPv4 and IPv6, text for unix sockets.
+        if isinstance(name, tuple):
+            address = str(name[0])
+            return address.removeprefix("::ffff:") if "." in address else address
+        return "unix"
+
+    def pipe(self, capacity_bytes: int) -> Pipe:
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            granted = fcntl.fcntl(write_fd, F_SETPIPE_SZ, capacity_bytes)
+        except OSError:
+            # EPERM: above fs.pipe-max-size, or the user holds more pipe pages than pipe-user-pages-soft allows
+            # (pipe(7)). The pipe works, only smaller.
+            granted = fcntl.fcntl(write_fd, F_GETPIPE_SZ)
+        return Pipe(read_fd, write_fd, granted)
+
+    def watch_events(self, data: bytes) -> list[Watched]:
+        return parse_inotify(data)
+
+    def close_now(self, fd: int) -> None:
+        os.close(fd)
+
+
+class ListenError(Exception):
+    """A listener could not be made; the message is one line that names the fix."""
+
+
+class Listener(NamedTuple):
+    """A listening socket and how a client would name it."""
+
+    fd: int
+    url: str
+    unix_path: str | None
+
+
+def listen_tcp(host: str, port: int) -> list[Listener]:
+    """Listening sockets for every address that `host` stands for. Port 0: the kernel picks one, the same for all.
+
+    Runs before the loop starts, so a name may be resolved here. Raises ListenError.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ListenError(f"cannot listen on host {host!r}: {error.strerror}; give --host an address") from error
+    listeners: list[Listener] = []
+    try:
+        for family, kind, protocol, _name, address in dict.fromkeys(found):
+            chosen = (address[0], port, *address[2:])
+            try:
+                listener = _bind(family, kind, protocol, chosen)
+            except OSError as error:
+                # A host without IPv6 still resolves "::1"; what matters is that one address of a name works.
+                if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(found) > 1:
+                    continue
+                raise ListenError(_why_not(host, port, error)) from error
+            port = listener.getsockname()[1]
+            listeners.append(Listener(listener.detach(), _url(str(address[0]), port), None))
+        if not listeners:
+            raise ListenError(f"none of the addresses of {host!r} is on this machine; give --host an address of it")
+    except ListenError:
+        for made in listeners:
+            os.close(made.fd)
+        raise
+    return listeners
+
+
+def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # One socket per family: what listens on :: does not also take IPv4, so that the two never collide.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        listener.bind(address)
+        listener.listen(LISTEN_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    where = f"{host or '*'}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"cannot listen on {where}: the port is in use; stop what uses it or choose another with --port"
+    if error.errno == errno.EACCES:
+        return (
+            f"cannot listen on {where}: no permission for a port below 1024; choose one above with --port, "
+            "or grant CAP_NET_BIND_SERVICE"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {where}: this machine has no such address; give --host one that it has"
+    return f"cannot listen on {where}: {error.strerror}"
+
+
+def _url(address: str, port: int) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}/" if port == 80 else f"http://{host}:{port}/"
+
+
+def listen_unix(path: str) -> Listener:
+    """A listening unix socket. A socket file that nobody listens on any more is replaced. Raises ListenError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        try:
+            listener.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_abandoned(path):
+                raise
+            os.unlink(path)
+            listener.bind(path)
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(f"cannot listen on {path}: in use by another process; choose another --unix") from error
+        if error.errno in (errno.EACCES, errno.ENOENT, errno.ENOTDIR):
+            raise ListenError(
+                f"cannot make the socket {path}: {error.strerror}; give --unix a path in a directory that exists "
+                "and that this user can write"
+            ) from error
+        raise ListenError(f"cannot listen on {path}: {error.strerror or error}") from error
+    return Listener(listener.detach(), f"unix:{path}", path)
+
+
+def _is_abandoned(path: str) -> bool:
+    """True for a socket file whose listener is gone: a connection to it is refused."""
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            return probe.connect_ex(path) == errno.ECONNREFUSED
+    except OSError:
+        return False
+
+
+def close_listener(listener: Listener) -> None:
+    """Close a listener; the file of a unix socket goes with it."""
+    os.close(listener.fd)
+    if listener.unix_path is not None:
+        Path(listener.unix_path).unlink(missing_ok=True)

@@ -1,0 +1,286 @@
+"""The ring: an io_uring-like interface to the kernel, in three sections.
+
+Control plane
+    Verbs that queue a submission, and `turn`, which hands the whole batch over and comes back with what finished.
+    One crossing into the kernel per turn.
+Data plane
+    The memory that both sides see: provided buffers, pinned bytes, and the descriptors that name files, sockets
+    and pipes.
+Interrupt
+    How completion is noticed: sleep, poll, or a kernel thread (`interrupt.py`), and `wake`, by which another thread
+    or a signal ends a sleep.
+
+The kernel is a subsystem that runs by itself and reports back. Nothing here is a call that one sits and waits for:
+a verb returns before its operation began, and its result comes out of a later `turn` under the same user_data.
+
+Invariants that every implementation keeps and `tests/test_ring_contract.py` checks
+ 1. A submission ends with the first of its completions that lacks `F_MORE`. Until then its memory and its
+    descriptors belong to the kernel as well: whoever queued it keeps them, cancelled or not.
+ 2. A turn's completions are copied out before the first of them is handed over. A handler may queue submissions;
+    it may not turn the ring.
+ 3. A provided buffer is the kernel's or ours. A completion that names one (`F_BUFFER`) makes it ours until the next
+    `turn`, which gives it back exactly once, whatever `res` says.
+ 4. Results are those of the kernel: `res` is a count or a descriptor, or a negative errno. A short count is normal.
+ 5. `now` changes in `turn` only, so that all of a batch happens at one instant.
+
+What is *not* here: retries, time-outs of single operations, buffering. They are policy and live above.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+F_BUFFER = 1 << 0
+"""A completion's flag: the upper 16 bits of the flags name a provided buffer (IORING_CQE_F_BUFFER)."""
+F_MORE = 1 << 1
+"""A completion's flag: the submission stays armed and will complete again (IORING_CQE_F_MORE)."""
+BUFFER_SHIFT = 16
+
+POLL_OUT = 0x004
+POLL_ERROR_OR_HANGUP = 0x018
+
+SPLICE_MOVE = 1
+SPLICE_NONBLOCK = 2
+SPLICE_MORE = 4
+
+NANOSECONDS = 1_000_000_000
+
+Completion = tuple[int, int, int]
+"""user_data, res, flags."""
+
+
+class RingRefusedError(Exception):
+    """The kernel, or a filter in front of it, does not let this process have a ring.
+
+    The message is one line that says who refused and what to do about it.
+    """
+
+
+class RingBrokenError(Exception):
+    """The ring lost a completion (EBADR) or failed in a way that leaves its state unknown. Nothing can be saved."""
+
+
+class Pinned(NamedTuple):
+    """Bytes that stay where they are for as long as this value is referenced."""
+
+    owner: object
+    address: int
+    length: int
+
+
+class PinnedBuffer(NamedTuple):
+    """Memory of our own that the kernel may write to."""
+
+    memory: bytearray
+    pinned: Pinned
+
+
+class FileStatus(NamedTuple):
+    """What `status` says of an open descriptor: the fields of stat(2) that serving needs."""
+
+    mode: int
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class Pipe(NamedTuple):
+    """A pipe that carries pages from a file to a socket."""
+
+    read_fd: int
+    write_fd: int
+    capacity_bytes: int
+
+
+class Watched(NamedTuple):
+    """One inotify event: the watch, what happened (IN_* bits), and the name within the watched directory."""
+
+    watch: int
+    mask: int
+    name: bytes
+
+
+@dataclass(frozen=True)
+class RingOptions:
+    """How large a ring is and how its completions are noticed.
+
+    submission_entries: one batch of submissions; a larger batch costs one extra crossing, nothing else.
+    completion_entries: results that the kernel can hold between turns. Overflow is not lost but slow, and ends
+        multishot operations, so this is a good deal larger than the submission queue.
+    buffers, buffer_bytes: provided buffers for receives. A power of two of them, since the kernel masks the index.
+        Few, because the kernel walks them in order and each one touched is memory that is no longer in the cache.
+    workers: the cap on kernel threads for operations that may block (IORING_REGISTER_IOWQ_MAX_WORKERS).
+    """
+
+    submission_entries: int = 512
+    completion_entries: int = 8192
+    buffers: int = 256
+    buffer_bytes: int = 4096
+    workers: int = 8
+
+
+class Ring(ABC):
+    """One ring. It belongs to the thread that made it; only `wake` may be called from elsewhere."""
+
+    now: float
+    """Seconds of a clock that never goes back, as of the last turn."""
+
+    # -- control plane ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def turn(self, timeout_s: float) -> Iterator[Completion]:
+        """Hand over what is queued, wait for a completion for at most `timeout_s` seconds (0: do not sleep), and
+        return what finished, perhaps nothing. Raises RingBrokenError."""
+
+    @abstractmethod
+    def accept(self, user_data: int, fd: int) -> None:
+        """Take one connection from the listener `fd`. res: its descriptor, non-blocking and close-on-exec."""
+
+    @abstractmethod
+    def accept_multishot(self, user_data: int, fd: int) -> None:
+        """As `accept`, again and again, until a completion lacks F_MORE."""
+
+    @abstractmethod
+    def receive_multishot(self, user_data: int, fd: int) -> None:
+        """Receive into provided buffers until a completion lacks F_MORE: at end of stream (res 0), an error, or
+        -ENOBUFS, which says nothing bad of the socket."""
+
+    @abstractmethod
+    def send(self, user_data: int, fd: int, data: Pinned, offset: int = 0) -> None:
+        """Send `data` from `offset` to its end. It waits for room in the socket; res may be short of the whole."""
+
+    @abstractmethod
+    def splice(self, user_data: int, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> None:
+        """Move up to `length` bytes from `fd_in` to `fd_out`, one of which is a pipe. `offset`: position in a
+        file, or -1 for a pipe. With a non-blocking socket and SPLICE_NONBLOCK, -EAGAIN comes back when it is full."""
+
+    @abstractmethod
+    def poll(self, user_data: int, fd: int, events: int) -> None:
+        """Complete once when one of `events` (POLL_*) holds. res: the events."""
+
+    @abstractmethod
+    def open_beneath(self, user_data: int, directory_fd: int, path: Pinned, flags: int) -> None:
+        """openat2(2) with RESOLVE_BENEATH and no magic links. `path` ends with a NUL. res: the descriptor."""
+
+    @abstractmethod
+    def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:
+        """Read into `buffer` from its index `start` to its end. `offset`: position in the file, or -1 for the
+        current one (pipes, inotify)."""
+
+    @abstractmethod
+    def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
+        """Write `data` from its index `start` at the descriptor's current position."""
+
+    @abstractmethod
+    def close(self, user_data: int, fd: int) -> None:
+        """Close `fd`. Nothing else may be in flight on it: a close with a receive pending sends no FIN."""
+
+    @abstractmethod
+    def cancel(self, user_data: int, target_user_data: int) -> None:
+        """Ask that the operations of `target_user_data` end. They still complete by themselves, before or after
+        this one does. res: 0, -ENOENT (nothing there) or -EALREADY (running, and will end)."""
+
+    # -- data plane: memory -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def received(self, res: int, flags: int) -> bytes:
+        """A copy of what a receive put in its provided buffer. Only until the next turn."""
+
+    @abstractmethod
+    def pin(self, data: bytes) -> Pinned:
+        """The bytes, with what the kernel needs to reach them."""
+
+    @abstractmethod
+    def buffer(self, length: int) -> PinnedBuffer:
+        """Zeroed memory that `read` can fill."""
+
+    # -- data plane: descriptors --------------------------------------------------------------------------------
+    # Calls that are answered at once and never wait for a disk, a peer or a name server.
+
+    @abstractmethod
+    def status(self, fd: int) -> FileStatus:
+        """fstat(2). Raises OSError."""
+
+    @abstractmethod
+    def shutdown_sending(self, fd: int) -> None:
+        """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
+
+    @abstractmethod
+    def peer_name(self, fd: int) -> str:
+        """The peer's address as text: an IP address, `unix`, or `-` when the peer is gone already."""
+
+    @abstractmethod
+    def pipe(self, capacity_bytes: int) -> Pipe:
+        """A non-blocking pipe of the given capacity, or of what the system grants. Raises OSError."""
+
+    @abstractmethod
+    def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
+        """splice(2) from a pipe to a non-blocking socket. A count, or a negative errno; -EAGAIN when it is full."""
+
+    @abstractmethod
+    def watch_open(self) -> int:
+        """An inotify descriptor to be read through the ring. Raises OSError."""
+
+    @abstractmethod
+    def watch_add(self, watch_fd: int, directory_fd: int) -> int:
+        """Watch an open directory's names. Returns the watch's number. Raises OSError (ENOSPC at the limit)."""
+
+    @abstractmethod
+    def watch_remove(self, watch_fd: int, watch: int) -> None:
+        """Stop a watch; one that ended by itself is not an error."""
+
+    @abstractmethod
+    def watch_events(self, data: bytes) -> list[Watched]:
+        """What a read from a `watch_open` descriptor says."""
+
+    @abstractmethod
+    def close_now(self, fd: int) -> None:
+        """Close at once a descriptor on which nothing can be in flight and whose closing cannot wait (a pipe)."""
+
+    # -- interrupt ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def await_wake(self, user_data: int) -> None:
+        """Complete once when `wake` was called, or had been since the last such completion."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """End the sleep of `turn`. From any thread, and from a signal handler."""
+
+    @property
+    @abstractmethod
+    def wake_fd(self) -> int:
+        """The descriptor to which a written byte does what `wake` does (`signal.set_wakeup_fd`)."""
+
+    # -- clock and end ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def wall_time(self) -> float:
+        """Seconds since the epoch, now."""
+
+    @abstractmethod
+    def shut(self) -> None:
+        """Give the ring back. Operations still in flight are ended by the kernel."""
+
+    @property
+    @abstractmethod
+    def buffer_count(self) -> int:
+        """How many provided buffers there are: as many receives can complete in one turn."""
+
+    @property
+    @abstractmethod
+    def figures(self) -> dict[str, int]:
+        """Counters since the start, by name, for diagnosis."""
+
+
+def errno_name(res: int) -> str:
+    """`ECONNRESET (Connection reset by peer)` for the result -104."""
+    import errno
+
+    return f"{errno.errorcode.get(-res, f'errno {-res}')} ({os.strerror(-res)})"

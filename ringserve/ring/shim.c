@@ -1,0 +1,344 @@
+/* The shim between Python and liburing: one small function per kind of submission, one that turns the ring and
+ * reaps its completions in a batch, and the upkeep of one ring of provided buffers. It decides nothing and knows
+ * no HTTP; every limit and retry above "the queue is full" is Python's.
+ *
+ * Invariants
+ *  1. ringserve_turn() gives back each buffer that the previous turn's completions named, once, before it submits.
+ *     A buffer is thus Python's from one turn to the next and the kernel's otherwise, whatever the result said.
+ *  2. Completions are copied out and the queue advanced in one pass; what is copied fits, since the copy has as
+ *     many entries as the queue.
+ *  3. Every submission sets its user_data after its prep call: before liburing 2.4 some preps cleared it.
+ *
+ * Written against liburing 2.3 (Debian 12): it has no io_uring_setup_buf_ring, so the buffer ring is mapped and
+ * registered here.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define RINGSERVE_BUFFER_GROUP 0
+#define RINGSERVE_ACCEPT_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
+
+/* The 16 bytes of a completion as the kernel lays them out; Python decodes an array of them with struct "QiI". */
+typedef struct {
+    uint64_t user_data;
+    int32_t res;
+    uint32_t flags;
+} ringserve_completion;
+
+typedef struct {
+    unsigned setup_flags, features, submission_entries, completion_entries;
+    uint64_t enters, early_submits, overflows, interrupted, refused;
+} ringserve_figures;
+
+typedef struct ringserve_ring {
+    struct io_uring ring;
+    ringserve_figures figures;
+    ringserve_completion *completions;
+    struct io_uring_buf_ring *buffer_ring;
+    unsigned char *buffers;
+    unsigned buffer_count, buffer_bytes;
+    unsigned short *named; /* buffers that the last turn's completions named */
+    unsigned named_count;
+} ringserve_ring;
+
+static void *map_pages(size_t bytes)
+{
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+static void ringserve_ring_destroy(ringserve_ring *ring)
+{
+    if (!ring)
+        return;
+    io_uring_queue_exit(&ring->ring);
+    if (ring->buffer_ring)
+        munmap(ring->buffer_ring, ring->buffer_count * sizeof(struct io_uring_buf));
+    if (ring->buffers)
+        munmap(ring->buffers, (size_t)ring->buffer_count * ring->buffer_bytes);
+    free(ring->completions);
+    free(ring->named);
+    free(ring);
+}
+
+static int ringserve_ring_create(ringserve_ring **out, unsigned submission_entries, unsigned completion_entries,
+                                 unsigned setup_flags, unsigned kernel_thread_idle_ms)
+{
+    struct io_uring_params parameters;
+    ringserve_ring *ring = calloc(1, sizeof *ring);
+    int result;
+
+    if (!ring)
+        return -ENOMEM;
+    memset(&parameters, 0, sizeof parameters);
+    parameters.flags = setup_flags;
+    parameters.cq_entries = completion_entries;
+    parameters.sq_thread_idle = kernel_thread_idle_ms;
+    result = io_uring_queue_init_params(submission_entries, &ring->ring, &parameters);
+    if (result < 0) {
+        free(ring);
+        return result;
+    }
+    ring->completions = calloc(parameters.cq_entries, sizeof *ring->completions);
+    ring->named = calloc(parameters.cq_entries, sizeof *ring->named);
+    if (!ring->completions || !ring->named) {
+        ringserve_ring_destroy(ring);
+        return -ENOMEM;
+    }
+    ring->figures.setup_flags = setup_flags;
+    ring->figures.features = parameters.features;
+    ring->figures.submission_entries = parameters.sq_entries;
+    ring->figures.completion_entries = parameters.cq_entries;
+    *out = ring;
+    return 0;
+}
+
+static const ringserve_figures *ringserve_ring_figures(const ringserve_ring *ring) { return &ring->figures; }
+
+static int ringserve_ring_limit_workers(ringserve_ring *ring, unsigned bounded, unsigned unbounded)
+{
+    unsigned limits[2] = {bounded, unbounded};
+    return io_uring_register_iowq_max_workers(&ring->ring, limits);
+}
+
+static int ringserve_ring_register_descriptor(ringserve_ring *ring) { return io_uring_register_ring_fd(&ring->ring); }
+
+static int ringserve_operations(ringserve_ring *ring, unsigned char *supported, unsigned count)
+{
+    struct io_uring_probe *probe = io_uring_get_probe_ring(&ring->ring);
+    unsigned operation;
+
+    if (!probe)
+        return -ENOSYS;
+    for (operation = 0; operation < count; operation++)
+        supported[operation] = operation <= probe->last_op && io_uring_opcode_supported(probe, (int)operation);
+    io_uring_free_probe(probe);
+    return 0;
+}
+
+/* -- data plane: provided buffers -- */
+
+static int ringserve_buffers_create(ringserve_ring *ring, unsigned count, unsigned buffer_bytes)
+{
+    struct io_uring_buf_reg registration;
+    unsigned index;
+    int result;
+
+    ring->buffer_count = count;
+    ring->buffer_bytes = buffer_bytes;
+    ring->buffer_ring = map_pages(count * sizeof(struct io_uring_buf));
+    ring->buffers = map_pages((size_t)count * buffer_bytes);
+    if (!ring->buffer_ring || !ring->buffers)
+        return -ENOMEM;
+    memset(&registration, 0, sizeof registration);
+    registration.ring_addr = (uint64_t)(uintptr_t)ring->buffer_ring;
+    registration.ring_entries = count;
+    registration.bgid = RINGSERVE_BUFFER_GROUP;
+    result = io_uring_register_buf_ring(&ring->ring, &registration, 0);
+    if (result < 0)
+        return result;
+    io_uring_buf_ring_init(ring->buffer_ring);
+    for (index = 0; index < count; index++)
+        io_uring_buf_ring_add(ring->buffer_ring, ring->buffers + (size_t)index * buffer_bytes, buffer_bytes,
+                              (unsigned short)index, io_uring_buf_ring_mask(count), (int)index);
+    io_uring_buf_ring_advance(ring->buffer_ring, (int)count);
+    return 0;
+}
+
+static void *ringserve_buffers_memory(ringserve_ring *ring) { return ring->buffers; }
+static void *ringserve_completions_memory(ringserve_ring *ring) { return ring->completions; }
+
+static void give_back_named_buffers(ringserve_ring *ring)
+{
+    const int mask = io_uring_buf_ring_mask(ring->buffer_count);
+    unsigned index;
+
+    for (index = 0; index < ring->named_count; index++) {
+        unsigned short bid = ring->named[index];
+        io_uring_buf_ring_add(ring->buffer_ring, ring->buffers + (size_t)bid * ring->buffer_bytes,
+                              ring->buffer_bytes, bid, mask, (int)index);
+    }
+    io_uring_buf_ring_advance(ring->buffer_ring, (int)ring->named_count);
+    ring->named_count = 0;
+}
+
+/* -- control plane and interrupt: the turn -- */
+
+static int reap(ringserve_ring *ring)
+{
+    struct io_uring_cqe *cqe;
+    unsigned head, count = 0;
+
+    io_uring_for_each_cqe(&ring->ring, head, cqe) {
+        ringserve_completion *completion = &ring->completions[count++];
+        completion->user_data = cqe->user_data;
+        completion->res = cqe->res;
+        completion->flags = cqe->flags;
+        if (cqe->flags & IORING_CQE_F_BUFFER)
+            ring->named[ring->named_count++] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+    }
+    io_uring_cq_advance(&ring->ring, count);
+    return (int)count;
+}
+
+/* Hands the queued batch to the kernel, waits for `wait_for` completions (0: does not sleep, but lets the kernel
+ * post what is due) for at most `timeout_ns`, and copies out what finished. Returns how many, or -EBADR when the
+ * kernel lost a completion. EINTR, ETIME, EAGAIN and EBUSY end the wait; what finished is returned all the same,
+ * and what was not submitted stays queued. */
+static int ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns)
+{
+    struct io_uring_cqe *cqe;
+    struct __kernel_timespec timeout;
+    int result;
+
+    if (ring->named_count)
+        give_back_named_buffers(ring);
+    ring->figures.enters++;
+    if (IO_URING_READ_ONCE(*ring->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) {
+        ring->figures.overflows++;
+        wait_for = 0; /* The overflown ones are there already; only a crossing with GETEVENTS flushes them. */
+    }
+    if (wait_for) {
+        timeout.tv_sec = timeout_ns / 1000000000;
+        timeout.tv_nsec = timeout_ns % 1000000000;
+        result = io_uring_submit_and_wait_timeout(&ring->ring, &cqe, wait_for, &timeout, NULL);
+    } else {
+        result = io_uring_submit_and_get_events(&ring->ring);
+    }
+    if (result == -EINTR)
+        ring->figures.interrupted++;
+    else if (result == -EAGAIN || result == -EBUSY)
+        ring->figures.refused++;
+    else if (result < 0 && result != -ETIME)
+        return result;
+    return reap(ring);
+}
+
+/* -- control plane: submissions -- */
+
+static struct io_uring_sqe *next_submission(ringserve_ring *ring)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
+
+    if (sqe)
+        return sqe;
+    ring->figures.early_submits++;
+    io_uring_submit(&ring->ring);
+    return io_uring_get_sqe(&ring->ring);
+}
+
+#define QUEUE(prepare)                                      \
+    do {                                                    \
+        struct io_uring_sqe *sqe = next_submission(ring);   \
+        if (!sqe)                                           \
+            return -EAGAIN;                                 \
+        prepare;                                            \
+        io_uring_sqe_set_data64(sqe, user_data);            \
+        return 0;                                           \
+    } while (0)
+
+static int ringserve_nop(ringserve_ring *ring, uint64_t user_data) { QUEUE(io_uring_prep_nop(sqe)); }
+
+static int ringserve_accept(ringserve_ring *ring, uint64_t user_data, int fd)
+{
+    QUEUE(io_uring_prep_accept(sqe, fd, NULL, NULL, RINGSERVE_ACCEPT_FLAGS));
+}
+
+static int ringserve_accept_multishot(ringserve_ring *ring, uint64_t user_data, int fd)
+{
+    QUEUE(io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, RINGSERVE_ACCEPT_FLAGS));
+}
+
+static int ringserve_receive_multishot(ringserve_ring *ring, uint64_t user_data, int fd)
+{
+    QUEUE(io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0); sqe->flags |= IOSQE_BUFFER_SELECT;
+          sqe->buf_group = RINGSERVE_BUFFER_GROUP);
+}
+
+static int ringserve_send(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length)
+{
+    QUEUE(io_uring_prep_send(sqe, fd, (const void *)(uintptr_t)address, length, MSG_NOSIGNAL));
+}
+
+static int ringserve_splice(ringserve_ring *ring, uint64_t user_data, int fd_in, int64_t offset_in, int fd_out,
+                            unsigned length, unsigned flags)
+{
+    QUEUE(io_uring_prep_splice(sqe, fd_in, offset_in, fd_out, -1, length, flags));
+}
+
+static int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsigned events)
+{
+    QUEUE(io_uring_prep_poll_add(sqe, fd, events));
+}
+
+static int ringserve_open_beneath(ringserve_ring *ring, uint64_t user_data, int directory_fd, uint64_t path,
+                                  uint64_t how)
+{
+    QUEUE(io_uring_prep_openat2(sqe, directory_fd, (const char *)(uintptr_t)path,
+                                (struct open_how *)(uintptr_t)how));
+}
+
+static int ringserve_read(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length,
+                          int64_t offset)
+{
+    QUEUE(io_uring_prep_read(sqe, fd, (void *)(uintptr_t)address, length, (uint64_t)offset));
+}
+
+static int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length)
+{
+    QUEUE(io_uring_prep_write(sqe, fd, (const void *)(uintptr_t)address, length, (uint64_t)-1));
+}
+
+static int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd)
+{
+    QUEUE(io_uring_prep_close(sqe, fd));
+}
+
+static int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data)
+{
+    QUEUE(io_uring_prep_cancel64(sqe, target_user_data, 0));
+}
+
+/* -- calls that are answered at once, where Python's standard library has none -- */
+
+static int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve)
+{
+    struct open_how how = {.flags = flags, .mode = 0, .resolve = resolve};
+    long result = syscall(SYS_openat2, directory_fd, path, &how, sizeof how);
+    return result < 0 ? -errno : (int)result;
+}
+
+static int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags)
+{
+    ssize_t result = splice(fd_in, NULL, fd_out, NULL, length, flags);
+    return result < 0 ? -errno : (int)result;
+}
+
+static int ringserve_inotify_open(void)
+{
+    int result = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    return result < 0 ? -errno : result;
+}
+
+static int ringserve_inotify_add(int fd, const char *path, unsigned mask)
+{
+    int result = inotify_add_watch(fd, path, mask);
+    return result < 0 ? -errno : result;
+}
+
+static int ringserve_inotify_remove(int fd, int watch)
+{
+    return inotify_rm_watch(fd, watch) < 0 ? -errno : 0;
+}

@@ -1,0 +1,77 @@
+/* What Python sees of the shim; build_uring.py gives this text to cffi, so it holds declarations only.
+ * A function that queues a submission returns 0, or -EAGAIN when the submission queue is full and the kernel
+ * takes nothing at the moment: the submission was not queued, and the caller keeps it for the next turn. */
+
+typedef struct ringserve_ring ringserve_ring;
+
+typedef struct {
+    unsigned setup_flags;      /* IORING_SETUP_* that the kernel accepted */
+    unsigned features;         /* IORING_FEAT_* that it reports */
+    unsigned submission_entries;
+    unsigned completion_entries;
+    uint64_t enters;           /* crossings into the kernel by turn() */
+    uint64_t early_submits;    /* crossings because the submission queue was full in mid-batch */
+    uint64_t overflows;        /* turns that found the completion queue overflown */
+    uint64_t interrupted;      /* EINTR from enter */
+    uint64_t refused;          /* EAGAIN or EBUSY from enter: the submissions stay queued */
+} ringserve_figures;
+
+int ringserve_ring_create(ringserve_ring **ring, unsigned submission_entries, unsigned completion_entries,
+                          unsigned setup_flags, unsigned kernel_thread_idle_ms);
+void ringserve_ring_destroy(ringserve_ring *ring);
+const ringserve_figures *ringserve_ring_figures(const ringserve_ring *ring);
+int ringserve_ring_limit_workers(ringserve_ring *ring, unsigned bounded, unsigned unbounded);
+int ringserve_ring_register_descriptor(ringserve_ring *ring);
+int ringserve_operations(ringserve_ring *ring, unsigned char *supported, unsigned count);
+
+int ringserve_buffers_create(ringserve_ring *ring, unsigned count, unsigned buffer_bytes);
+void *ringserve_buffers_memory(ringserve_ring *ring);
+void *ringserve_completions_memory(ringserve_ring *ring);
+
+int ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns);
+
+int ringserve_nop(ringserve_ring *ring, uint64_t user_data);
+int ringserve_accept(ringserve_ring *ring, uint64_t user_data, int fd);
+int ringserve_accept_multishot(ringserve_ring *ring, uint64_t user_data, int fd);
+int ringserve_receive_multishot(ringserve_ring *ring, uint64_t user_data, int fd);
+int ringserve_send(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length);
+int ringserve_splice(ringserve_ring *ring, uint64_t user_data, int fd_in, int64_t offset_in, int fd_out,
+                     unsigned length, unsigned flags);
+int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsigned events);
+int ringserve_open_beneath(ringserve_ring *ring, uint64_t user_data, int directory_fd, uint64_t path,
+                           uint64_t how);
+int ringserve_read(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length,
+                   int64_t offset);
+int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length);
+int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd);
+int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data);
+
+int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
+int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);
+int ringserve_inotify_open(void);
+int ringserve_inotify_add(int fd, const char *path, unsigned mask);
+int ringserve_inotify_remove(int fd, int watch);
+
+#define RINGSERVE_BUFFER_GROUP ...
+#define RINGSERVE_ACCEPT_FLAGS ...
+#define IORING_SETUP_SQPOLL ...
+#define IORING_SETUP_CQSIZE ...
+#define IORING_SETUP_CLAMP ...
+#define IORING_SETUP_SUBMIT_ALL ...
+#define IORING_SETUP_COOP_TASKRUN ...
+#define IORING_SETUP_SINGLE_ISSUER ...
+#define IORING_SETUP_DEFER_TASKRUN ...
+#define IORING_FEAT_NODROP ...
+#define IORING_FEAT_EXT_ARG ...
+#define IORING_FEAT_FAST_POLL ...
+#define IORING_OP_NOP ...
+#define IORING_OP_ACCEPT ...
+#define IORING_OP_RECV ...
+#define IORING_OP_SEND ...
+#define IORING_OP_SPLICE ...
+#define IORING_OP_POLL_ADD ...
+#define IORING_OP_OPENAT2 ...
+#define IORING_OP_READ ...
+#define IORING_OP_WRITE ...
+#define IORING_OP_CLOSE ...
+#define IORING_OP_ASYNC_CANCEL ...

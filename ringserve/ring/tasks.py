@@ -1,0 +1,326 @@
+"""Coroutines over a ring: what waits for a completion, and how the completion finds it.
+
+Theory of operation. `Tasks` has one table from user_data to the function that takes the completion. A `Task` is a
+coroutine that owns one user_data and has at most one operation in flight under it; awaiting an operation queues it,
+suspends the coroutine, and the completion resumes it with `res`. Besides operations a coroutine can wait for a
+`Signal`, which other code raises (data came in, a file was loaded, a pipe is free).
+
+user_data is a serial number that is never used twice in the life of the process (kind in the low 3 bits, 61 bits of
+serial): generation and slot in one. A completion that comes late finds nothing in the table and cannot reach another
+connection that has the same descriptor. A table of slots with a generation check was measured too; the dictionary
+costs one lookup of 30 ns where decoding slot, generation and kind out of an integer costs three.
+
+Interruption. A timeout, a lost peer or a shutdown interrupts a task: the operation in flight is cancelled, and when it
+has ended the coroutine gets the interruption as an exception. Nothing is thrown while the kernel still holds memory
+or descriptors of the operation. An operation that succeeded all the same delivers its result, so that an opened
+descriptor is never lost; the exception then comes at the next operation.
+
+Invariants
+ 1. A task has at most one operation in flight; its memory is referenced by the frame that awaits it.
+ 2. An interruption is raised only when nothing is in flight, and once.
+ 3. Clean-up (`close`) is queued without waiting and cannot be interrupted; `Tasks.closing` counts what is still due.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import sys
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from enum import IntEnum
+from types import coroutine
+from typing import Any
+
+from ringserve.ring.interface import Pinned, PinnedBuffer, Ring, errno_name
+
+Handler = Callable[[int, int], None]
+"""Takes `res` and `flags` of a completion."""
+
+
+class Kind(IntEnum):
+    """What a user_data stands for, in its low 3 bits: for people who read traces, and for assertions."""
+
+    SHARED = 0
+    ACCEPT = 1
+    RECEIVE = 2
+    OPERATION = 3
+    SEND = 4
+
+
+KIND_BITS = 3
+
+
+def report(line: str) -> None:
+    """One line on stderr."""
+    print(f"ringserve: {line}", file=sys.stderr, flush=True)
+
+
+class Signal:
+    """Something that tasks wait for and other code raises. Each wait ends at the next `raise_`."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Task] = []
+
+    def raise_(self) -> None:
+        """Resume every waiting task at the end of this batch."""
+        waiting, self._waiting = self._waiting, []
+        for task in waiting:
+            task.resume_soon()
+
+    def wait_with(self, task: Task) -> None:
+        """Add a task that is about to suspend."""
+        self._waiting.append(task)
+
+    def leave(self, task: Task) -> None:
+        """Take away a task that is resumed for another reason."""
+        if task in self._waiting:
+            self._waiting.remove(task)
+
+
+class Tasks:
+    """The tasks of one ring: the table of handlers, the tasks ready to run, and the timers."""
+
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self.handlers: dict[int, Handler] = {}
+        self.closing = 0
+        self.faults = 0
+        self._serial = itertools.count(1)
+        self._ready: deque[Task] = deque()
+        self._timers: list[tuple[float, int, Callable[[], float | None]]] = []
+        self._timer_serial = itertools.count()
+        self._close_user_data = self.register(Kind.SHARED, self._closed)
+        self._cancel_user_data = self.register(Kind.SHARED, self._cancelled)
+
+    # -- user_data ----------------------------------------------------------------------------------------------
+
+    def register(self, kind: Kind, handler: Handler) -> int:
+        """A user_data of its own for `handler`."""
+        user_data = next(self._serial) << KIND_BITS | kind
+        self.handlers[user_data] = handler
+        return user_data
+
+    def forget(self, user_data: int) -> None:
+        """No completion of `user_data` is due any more."""
+        del self.handlers[user_data]
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def turn(self, longest_sleep_s: float) -> None:
+        """Turn the ring once, hand out its completions, run what became ready, fire the timers that are due."""
+        handlers = self.handlers
+        for user_data, res, flags in self.ring.turn(self._sleep(longest_sleep_s)):
+            handler = handlers.get(user_data)
+            if handler is None:
+                self._unclaimed(user_data, res, flags)
+            else:
+                handler(res, flags)
+        ready = self._ready
+        while ready:
+            ready.popleft().resume()
+        if self._timers and self._timers[0][0] <= self.ring.now:
+            self._fire()
+
+    def start(self, body: Coroutine[Any, Any, None]) -> Task:
+        """A task that begins to run at the end of this batch."""
+        task = Task(self)
+        task.begin(body)
+        return task
+
+    def make_ready(self, task: Task) -> None:
+        """Resume `task` at the end of this batch. A task is resumed from the loop only, never from another's frame."""
+        self._ready.append(task)
+
+    def _unclaimed(self, user_data: int, res: int, flags: int) -> None:
+        # Harmless, since no user_data is used twice, and a fault of ours all the same: an operation was forgotten
+        # before it ended.
+        self.faults += 1
+        kind = Kind(user_data & ((1 << KIND_BITS) - 1)).name
+        report(f"completion of {kind} {user_data >> KIND_BITS} that nobody waits for: res={res} flags={flags:#x}")
+
+    def report_fault(self, fault: BaseException) -> None:
+        """Say that code of ours failed. The task it happened in has ended; the others go on."""
+        self.faults += 1
+        traceback.print_exception(fault, file=sys.stderr)
+
+    # -- timers -------------------------------------------------------------------------------------------------
+
+    def call_at(self, when: float, function: Callable[[], float | None]) -> None:
+        """Call `function` once the ring's clock has reached `when`; again at the time that it returns, if any.
+
+        There is no cancelling: a timer that is no longer wanted returns None when it is called.
+        """
+        heapq.heappush(self._timers, (when, next(self._timer_serial), function))
+
+    def _sleep(self, longest_s: float) -> float:
+        if self._ready:
+            return 0.0
+        if self._timers:
+            return max(0.0, min(longest_s, self._timers[0][0] - self.ring.now))
+        return longest_s
+
+    def _fire(self) -> None:
+        now = self.ring.now
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _when, _serial, function = heapq.heappop(timers)
+            again = function()
+            if again is not None:
+                # Later than now, or a timer that answers with the past would keep this loop for itself.
+                self.call_at(max(again, now + SHORTEST_TIMER_S), function)
+
+    # -- operations that nobody waits for -----------------------------------------------------------------------
+
+    def close(self, fd: int) -> None:
+        """Close `fd`, on which nothing is in flight, and wait for nothing."""
+        self.closing += 1
+        self.ring.close(self._close_user_data, fd)
+
+    def cancel(self, target_user_data: int) -> None:
+        """Ask that the operations of `target_user_data` end; they still complete themselves."""
+        self.closing += 1
+        self.ring.cancel(self._cancel_user_data, target_user_data)
+
+    def _closed(self, res: int, _flags: int) -> None:
+        self.closing -= 1
+        if res < 0:
+            # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
+            report(f"close: {errno_name(res)}")
+
+    def _cancelled(self, _res: int, _flags: int) -> None:
+        # 0, -ENOENT (ended by itself meanwhile) and -EALREADY (running; it ends on its own) all mean the same here.
+        self.closing -= 1
+
+
+SHORTEST_TIMER_S = 0.001
+
+
+class Task:
+    """A coroutine with at most one operation in flight. See the module for how it is interrupted."""
+
+    __slots__ = ("_body", "_interruption", "_operating", "_signal", "ring", "tasks", "user_data")
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+        self.ring = tasks.ring
+        self.user_data = tasks.register(Kind.OPERATION, self._completed)
+        self._body: Coroutine[Any, Any, None] | None = None
+        self._operating = False
+        self._signal: Signal | None = None
+        self._interruption: BaseException | None = None
+
+    def begin(self, body: Coroutine[Any, Any, None]) -> None:
+        """Run `body`, from the end of this batch."""
+        self._body = body
+        self.tasks.make_ready(self)
+
+    @property
+    def finished(self) -> bool:
+        """True when the coroutine has returned."""
+        return self._body is None
+
+    def interrupt(self, reason: BaseException) -> None:
+        """Raise `reason` in the coroutine as soon as nothing is in flight. The first reason stands."""
+        if self._body is None or self._interruption is not None:
+            return
+        self._interruption = reason
+        if self._operating:
+            self.tasks.cancel(self.user_data)
+        elif self._signal is not None:
+            self._signal.leave(self)
+            self.resume_soon()
+
+    def take_interruption(self) -> None:
+        """Raise what `interrupt` left, if anything."""
+        if self._interruption is not None:
+            reason, self._interruption = self._interruption, None
+            raise reason
+
+    def resume_soon(self) -> None:
+        """A signal was raised."""
+        self._signal = None
+        self.tasks.make_ready(self)
+
+    def resume(self, value: int | None = None) -> None:
+        """Run the coroutine to its next wait."""
+        body = self._body
+        if body is None:
+            return
+        try:
+            body.send(value)
+        except StopIteration:
+            self._end()
+        except Exception as fault:  # a fault in one task must not take the others down; it is ours, so it is loud
+            self._end()
+            self.tasks.report_fault(fault)
+
+    def _end(self) -> None:
+        self._body = None
+        self.tasks.forget(self.user_data)
+
+    def _completed(self, res: int, _flags: int) -> None:
+        assert self._operating, "a completion came for a task that has nothing in flight"
+        self._operating = False
+        self.resume(res)
+
+    # -- what a coroutine can await -----------------------------------------------------------------------------
+    # `held` is what the kernel may touch until the operation ends: the generator's frame keeps it.
+
+    @coroutine
+    def _operation(self, *held: object) -> Generator[None, int, int]:
+        self._operating = True
+        res = yield
+        if res == -errno.ECANCELED:
+            self.take_interruption()
+        return res
+
+    @coroutine
+    def wait(self, signal: Signal) -> Generator[None, None, None]:
+        """Suspend until `signal` is raised."""
+        self.take_interruption()
+        self._signal = signal
+        signal.wait_with(self)
+        yield
+        self.take_interruption()
+
+    def send(self, fd: int, data: Pinned, offset: int = 0) -> Awaitable[int]:
+        """See `Ring.send`."""
+        self.take_interruption()
+        self.ring.send(self.user_data, fd, data, offset)
+        return self._operation(data)
+
+    def splice(self, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> Awaitable[int]:
+        """See `Ring.splice`."""
+        self.take_interruption()
+        self.ring.splice(self.user_data, fd_in, offset, fd_out, length, flags)
+        return self._operation()
+
+    def poll(self, fd: int, events: int) -> Awaitable[int]:
+        """See `Ring.poll`."""
+        self.take_interruption()
+        self.ring.poll(self.user_data, fd, events)
+        return self._operation()
+
+    def open_beneath(self, directory_fd: int, path: bytes, flags: int) -> Awaitable[int]:
+        """See `Ring.open_beneath`; `path` comes without its final NUL."""
+        self.take_interruption()
+        pinned = self.ring.pin(path + b"\0")
+        self.ring.open_beneath(self.user_data, directory_fd, pinned, flags)
+        return self._operation(pinned)
+
+    def read(self, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> Awaitable[int]:
+        """See `Ring.read`."""
+        self.take_interruption()
+        self.ring.read(self.user_data, fd, buffer, start, offset)
+        return self._operation(buffer)
+
+    def write(self, fd: int, data: Pinned, start: int = 0) -> Awaitable[int]:
+        """See `Ring.write`."""
+        self.take_interruption()
+        self.ring.write(self.user_data, fd, data, start)
+        return self._operation(data)

@@ -1,0 +1,335 @@
+"""What HTTP means, as pure functions: targets, dates, validators, preconditions, ranges.
+
+No sockets, no files, no clock: whatever depends on the time takes it as an argument. Section numbers without another
+name are of RFC 9110.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import formatdate
+from enum import Enum
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+ALLOWED = b"GET, HEAD, OPTIONS"
+KNOWN_METHODS = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH")
+)  # section 9.3, and PATCH of RFC 5789
+
+
+# -- targets ----------------------------------------------------------------------------------------------------
+
+
+class TargetError(ValueError):
+    """A request target that names nothing we could look up: 400. The message says what is wrong with it."""
+
+
+class Location(NamedTuple):
+    """Where a target points.
+
+    path: relative to the root, decoded, without empty, `.` or `..` segments; it ends with a slash, or is empty, where
+        the target named a directory.
+    query: what followed the question mark, with it, or nothing.
+    hidden: a segment begins with a dot, so that the file is not to be served.
+    """
+
+    path: bytes
+    query: bytes
+    hidden: bool
+
+    @property
+    def names_directory(self) -> bool:
+        """Whether the target ended with a slash."""
+        return not self.path or self.path.endswith(b"/")
+
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+def locate(target: bytes) -> Location:
+    """Where a request target in origin-form or absolute-form points (RFC 9112 3.2). Raises TargetError.
+
+    Percent-encoding is undone once. An encoded slash is refused, since whether it separates segments is anybody's
+    guess; NUL ends a path for the kernel and not for us, so it is refused too. Dot segments are resolved before the
+    lookup, and one that would leave the root is refused.
+    """
+    absolute = _ABSOLUTE_FORM.match(target)
+    if absolute:
+        target = target[absolute.end() :] or b"/"
+        if target[:1] == b"?":
+            target = b"/" + target
+    if target[:1] != b"/":
+        raise TargetError("the target is neither a path nor an http URL")
+    path, mark, query = target.partition(b"?")
+    if b"#" in target:
+        raise TargetError("a target has no fragment")
+    if b"%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise TargetError("a percent sign is not followed by two hexadecimal digits")
+        if b"%2f" in path.lower():
+            raise TargetError("an encoded slash in the path")
+        path = unquote_to_bytes(path)
+    if b"\0" in path:
+        raise TargetError("a NUL in the path")
+    segments = _resolve_dots(path.split(b"/"))
+    hidden = any(segment[:1] == b"." for segment in segments) and not _is_well_known(segments)
+    trailing = segments and path.rpartition(b"/")[2] in (b"", b".", b"..")
+    return Location(b"/".join(segments) + (b"/" if trailing else b""), mark + query, hidden)
+
+
+def _resolve_dots(parts: Iterable[bytes]) -> list[bytes]:
+    """Segments without empty ones, `.` and `..` (RFC 3986 5.2.4, but for leaving the root, which is refused)."""
+    segments: list[bytes] = []
+    for part in parts:
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if not segments:
+                raise TargetError("the path leaves the root")
+            segments.pop()
+        else:
+            segments.append(part)
+    return segments
+
+
+def _is_well_known(segments: list[bytes]) -> bool:
+    """`.well-known/` at the root is for everybody (RFC 8615); dotfiles below it are not."""
+    return segments[0] == b".well-known" and not any(segment[:1] == b"." for segment in segments[1:])
+
+
+def quote_path(path: bytes) -> bytes:
+    """A path as it stands in a URL, with its leading slash. It begins with exactly one, so that a reference made of
+    it is never taken for `//host`."""
+    return b"/" + quote_from_bytes(path, safe="/!$&'()*+,;=:@~-._").encode()
+
+
+# -- dates ------------------------------------------------------------------------------------------------------
+
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), start=1
+    )
+}
+_DAY_NAME = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_LONG_DAY_NAME = rb"(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
+_MONTH = rb"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_TIME = rb"(?P<hour>\d{2}):(?P<minute>\d{2}):(?P<second>\d{2})"
+_DATE_FORMATS = (
+    re.compile(_DAY_NAME + rb", (?P<day>\d{2}) " + _MONTH + rb" (?P<year>\d{4}) " + _TIME + rb" GMT"),
+    re.compile(_LONG_DAY_NAME + rb", (?P<day>\d{2})-" + _MONTH + rb"-(?P<year>\d{2}) " + _TIME + rb" GMT"),
+    re.compile(_DAY_NAME + rb" " + _MONTH + rb" (?P<day>[ \d]\d) " + _TIME + rb" (?P<year>\d{4})"),
+)
+"""IMF-fixdate, and the two obsolete forms that a recipient has to read all the same (5.6.7)."""
+
+FIFTY_YEARS = 50
+
+
+def format_date(seconds: float) -> bytes:
+    """An IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT` (5.6.7)."""
+    return formatdate(int(seconds), usegmt=True).encode()
+
+
+def parse_date(value: bytes, now: float) -> int | None:
+    """Seconds since the epoch, or None for what is not an HTTP-date. `now` decides the century of a year of two
+    digits: one that would be more than fifty years ahead is in the past (5.6.7)."""
+    for form in _DATE_FORMATS:
+        match = form.fullmatch(value)
+        if match:
+            break
+    else:
+        return None
+    year = int(match["year"])
+    if len(match["year"]) == 2:
+        this_year = datetime.fromtimestamp(now, UTC).year
+        year += this_year - this_year % 100
+        if year > this_year + FIFTY_YEARS:
+            year -= 100
+    second = min(int(match["second"]), 59)  # a leap second is read as the one before it
+    try:
+        moment = datetime(
+            year, _MONTHS[match["month"]], int(match["day"]), int(match["hour"]), int(match["minute"]), second,
+            tzinfo=UTC,
+        )  # fmt: skip
+    except ValueError:
+        return None
+    return int(moment.timestamp())
+
+
+# -- validators and preconditions -------------------------------------------------------------------------------
+
+
+class Validators(NamedTuple):
+    """What identifies a version of a representation (8.8).
+
+    entity_tag: as it stands in the field, quotes and weakness included.
+    modified: seconds since the epoch, or None where no honest date is known.
+    """
+
+    entity_tag: bytes
+    modified: int | None
+
+
+class Conditions(NamedTuple):
+    """The fields of a request that make it conditional or partial, as received; None for one that is absent."""
+
+    if_match: bytes | None = None
+    if_none_match: bytes | None = None
+    if_modified_since: bytes | None = None
+    if_unmodified_since: bytes | None = None
+    range: bytes | None = None
+    if_range: bytes | None = None
+
+
+class Verdict(Enum):
+    """What the preconditions say (13.2.2)."""
+
+    PROCEED = 200
+    NOT_MODIFIED = 304
+    FAILED = 412
+
+
+_ENTITY_TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_LIST_SEPARATOR = re.compile(rb"[ \t]*(?:,[ \t]*)+")
+
+
+def parse_entity_tags(value: bytes) -> list[tuple[bool, bytes]] | None:
+    """(weak, opaque tag) for each of a list, in order; None for what is not a list of entity tags (8.8.3)."""
+    tags = []
+    value = value.strip(b" \t")
+    position = _skip_separator(value, 0)
+    while position < len(value):
+        match = _ENTITY_TAG.match(value, position)
+        if not match:
+            return None
+        tags.append((match[1] is not None, match[2]))
+        position = match.end()
+        after = _skip_separator(value, position)
+        if after == position and position < len(value):
+            return None
+        position = after
+    return tags or None
+
+
+def _skip_separator(value: bytes, position: int) -> int:
+    match = _LIST_SEPARATOR.match(value, position)
+    return match.end() if match else position
+
+
+def matches_any(value: bytes, entity_tag: bytes, *, strongly: bool) -> bool:
+    """Whether a field of entity tags, or `*`, names the tag of an existing representation (8.8.3.2).
+
+    strongly: neither may be weak (If-Match); otherwise weakness is disregarded (If-None-Match). A malformed list names
+    nothing.
+    """
+    if value.strip(b" \t") == b"*":
+        return True
+    ours = _ENTITY_TAG.fullmatch(entity_tag)
+    assert ours, "an entity tag of ours is well-formed"
+    weak, opaque = ours[1] is not None, ours[2]
+    return any(
+        theirs == opaque and not (strongly and (weak or theirs_weak))
+        for theirs_weak, theirs in parse_entity_tags(value) or ()
+    )
+
+
+def evaluate(conditions: Conditions, validators: Validators, now: float) -> Verdict:
+    """The preconditions of a GET or HEAD against an existing representation, in the order of 13.2.2."""
+    if conditions.if_match is not None:
+        if not matches_any(conditions.if_match, validators.entity_tag, strongly=True):
+            return Verdict.FAILED
+    elif conditions.if_unmodified_since is not None and validators.modified is not None:
+        since = parse_date(conditions.if_unmodified_since, now)
+        if since is not None and validators.modified > since:
+            return Verdict.FAILED
+    if conditions.if_none_match is not None:
+        if matches_any(conditions.if_none_match, validators.entity_tag, strongly=False):
+            return Verdict.NOT_MODIFIED
+    elif conditions.if_modified_since is not None and validators.modified is not None:
+        since = parse_date(conditions.if_modified_since, now)
+        if since is not None and validators.modified <= since:
+            return Verdict.NOT_MODIFIED
+    return Verdict.PROCEED
+
+
+def range_applies(conditions: Conditions, validators: Validators, now: float) -> bool:
+    """Whether the Range field is to be heeded: If-Range is absent, or names this version (13.1.5).
+
+    A tag has to be strong on both sides. A date has to be the exact Last-Modified, and one that is a second old at
+    least: within that second the file may have changed twice (8.8.2.2).
+    """
+    if conditions.if_range is None:
+        return True
+    value = conditions.if_range.strip(b" \t")
+    if value.startswith((b'"', b"W/")):
+        return not value.startswith(b"W/") and value == validators.entity_tag
+    date = parse_date(value, now)
+    return date is not None and date == validators.modified and now - date >= 1
+
+
+# -- ranges -----------------------------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """A range of bytes: `length` of them from `start`."""
+
+    start: int
+    length: int
+
+
+class Unsatisfiable(Enum):
+    """The ranges name no byte that exists: 416."""
+
+    UNSATISFIABLE = 416
+
+
+_RANGE_UNIT = re.compile(rb"bytes[ \t]*=[ \t]*", re.IGNORECASE)
+_RANGE_SPEC = re.compile(rb"(\d*)-(\d*)")
+
+
+LONGEST_COUNT = 19
+"""Digits of the largest position in a file (2**63 - 1 has 19). Python refuses to read a number of 4,300."""
+
+
+def _count(digits: bytes) -> int:
+    """A number of any length as one that is at least as large as every file."""
+    return int(digits) if len(digits) <= LONGEST_COUNT else 10**LONGEST_COUNT
+
+
+def parse_ranges(value: bytes, size: int) -> list[Span] | Unsatisfiable | None:
+    """The spans of a Range field that exist in a representation of `size` bytes, in the order asked for (14.1.2).
+
+    None: not a range of bytes, or malformed, so the field is to be ignored (14.2). An end beyond the representation
+    is clamped; a range that begins beyond it is left out, and if none is left the field is unsatisfiable.
+    """
+    unit = _RANGE_UNIT.match(value)
+    if not unit:
+        return None
+    spans = []
+    asked = 0
+    for spec in value[unit.end() :].split(b","):
+        spec = spec.strip(b" \t")
+        if not spec:
+            continue  # empty list elements are ignored (5.6.1.2)
+        match = _RANGE_SPEC.fullmatch(spec)
+        if not match or spec == b"-":
+            return None
+        asked += 1
+        first, last = match[1], match[2]
+        if not first:
+            length = min(_count(last), size)
+            start = size - length
+        else:
+            start = _count(first)
+            if last and _count(last) < start:
+                return None
+            length = min(_count(last), size - 1) - start + 1 if last else size - start
+        if length > 0:
+            spans.append(Span(start, length))
+    if not asked:
+        return None
+    return spans or Unsatisfiable.UNSATISFIABLE

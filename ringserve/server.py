@@ -1,0 +1,404 @@
+"""One server: one ring, its listeners, its connections, its timers, and its life from start to drain.
+
+The loop is `Server.run`: turn the ring, which hands out its completions and runs what became ready; then what belongs
+to no single connection. It has one thread, one ring, one core.
+
+Life cycle
+    made      the listeners are open, so that a port in use is known at once; the ring is not
+    running   `run` opened the ring in the thread that turns it
+    draining  no new connections; what is in flight finishes, with `Connection: close`; idle ones are closed
+    aborting  the deadline of the drain has passed, or a second stop was asked for: what is left is cut off
+    over      everything is closed
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+
+from ringserve.access_log import LOG_FORMATS, AccessLog
+from ringserve.config import Config
+from ringserve.conn import Connection, ConnectionOverError, Service
+from ringserve.files import FileLimits, FileTable
+from ringserve.ring import open_ring
+from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix
+from ringserve.ring.interface import F_MORE, Ring, RingOptions, errno_name
+from ringserve.ring.interrupt import STRATEGIES
+from ringserve.ring.tasks import Kind, Tasks, report
+
+LONGEST_SLEEP_S = 60.0
+ACCEPT_BACK_OFF_S = 0.1
+"""After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
+SPARE_DESCRIPTORS = 64
+"""Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
+FINISH_S = 1.0
+"""How long the last closes and the last log lines may take; after that they are given up."""
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line that names the fix."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, as servers do, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def open_root(directory: str) -> int:
+    """A descriptor of the directory to serve. Raises StartError."""
+    try:
+        root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise StartError(f"there is no directory {directory!r}; give one that exists") from error
+    except NotADirectoryError as error:
+        parent = Path(directory).parent
+        raise StartError(f"{directory!r} is not a directory; to serve it, give the directory {str(parent)!r}") from error
+    except PermissionError as error:
+        raise StartError(
+            f"no permission to read the directory {directory!r}; `chmod o+rx` it, or run as a user who may"
+        ) from error
+    except OSError as error:
+        raise StartError(f"cannot open the directory {directory!r}: {error.strerror}") from error
+    if not os.access(".", os.X_OK, dir_fd=root_fd):
+        os.close(root_fd)
+        raise StartError(f"no permission to enter the directory {directory!r}; `chmod o+x` it, or run as another user")
+    return root_fd
+
+
+class Acceptor:
+    """The multishot accept on one listener: armed, paused at the limit of connections, or backing off.
+
+    Out of descriptors (EMFILE ends a multishot accept while the queue stays full) a reserve descriptor is given up so
+    that one waiting client can be told with a 503 instead of being left hanging, and accepting rests for a moment.
+    """
+
+    def __init__(self, service: Service, listener: Listener, connections_max: int) -> None:
+        self._service = service
+        self._tasks = service.tasks
+        self._listener = listener
+        self._connections_max = connections_max
+        self._user_data = self._tasks.register(Kind.ACCEPT, self._accepted)
+        self._single_user_data = self._tasks.register(Kind.ACCEPT, self._accepted_one)
+        self._armed = False
+        self._single = False
+        self._resting = False
+        self._stopped = False
+        self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._arm()
+
+    def _arm(self) -> None:
+        self._armed = True
+        self._tasks.ring.accept_multishot(self._user_data, self._listener.fd)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit of connections has been reached."""
+        return len(self._service.connections) >= self._connections_max
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether accepting ended because of the limit."""
+        return not self._armed and not self._resting and not self._stopped
+
+    def resume(self) -> None:
+        """Accept again, if it is not done already and there is room."""
+        if self.waits_for_room and not self.is_full:
+            self._arm()
+
+    def _accepted(self, res: int, flags: int) -> None:
+        if not flags & F_MORE:
+            self._armed = False
+        if res >= 0:
+            self._take(res)
+        elif res in (-errno.EMFILE, -errno.ENFILE):
+            self._rest(res)
+        elif res not in (-errno.ECANCELED, -errno.ECONNABORTED):
+            report(f"accept on {self._listener.url}: {errno_name(res)}")
+            self._resting = True
+            self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
+        self.resume()
+
+    def _take(self, fd: int) -> None:
+        if self._stopped:
+            self._tasks.close(fd)
+            return
+        full = self.is_full
+        Connection(self._service, fd, refused=full)
+        if full and self._armed:
+            # What waits in the kernel's queue is better off there than refused; it is accepted when there is room.
+            self._tasks.cancel(self._user_data)
+
+    def _rest(self, res: int) -> None:
+        if not self._resting:
+            report(
+                f"accept on {self._listener.url}: {errno_name(res)}; raise the limit of open files (ulimit -n, "
+                "LimitNOFILE=) or lower --connections-max"
+            )
+        self._resting = True
+        self._service.files.give_up_descriptors()
+        self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
+        if self._reserve_fd >= 0 and not self._single:
+            self._tasks.ring.close_now(self._reserve_fd)
+            self._reserve_fd = -1
+            self._single = True
+            self._tasks.ring.accept(self._single_user_data, self._listener.fd)
+
+    def _accepted_one(self, res: int, _flags: int) -> None:
+        self._single = False
+        if res >= 0:
+            if self._stopped:
+                self._tasks.close(res)
+            else:
+                Connection(self._service, res, refused=True)
+
+    def _end_of_rest(self) -> float | None:
+        if self._stopped:
+            return None
+        if self._reserve_fd < 0:
+            try:
+                self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return self._tasks.ring.now + ACCEPT_BACK_OFF_S
+        self._resting = False
+        self.resume()
+        return None
+
+    def stop(self) -> None:
+        """Accept no more."""
+        self._stopped = True
+        for in_flight, user_data in ((self._armed, self._user_data), (self._single, self._single_user_data)):
+            if in_flight:
+                self._tasks.cancel(user_data)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is in flight after `stop`, so that the listener can be closed."""
+        return self._stopped and not self._armed and not self._single
+
+    def close(self) -> None:
+        """Give the reserve back."""
+        if self._reserve_fd >= 0:
+            os.close(self._reserve_fd)
+            self._reserve_fd = -1
+
+
+class Phase(Enum):
+    """See the module."""
+
+    RUNNING = 0
+    DRAINING = 1
+    ABORTING = 2
+
+
+class Server:
+    """See the module. The constructor opens the directory and the listeners; `run` serves until `stop`.
+
+    log_fd: the sink of the access log, standard output by default. ring_factory: opens the ring in the loop's thread.
+    Raises StartError and ListenError.
+    """
+
+    def __init__(self, config: Config, *, log_fd: int = 1, ring_factory: Callable[..., Ring] = open_ring) -> None:
+        self.config = config
+        self._log_fd = log_fd
+        self._ring_factory = ring_factory
+        self._connections_max = max(1, min(config.connections_max, raise_descriptor_limit() - SPARE_DESCRIPTORS))
+        self._ring: Ring | None = None
+        self._stop_requests = 0
+        self._stops_seen = 0
+        self._phase = Phase.RUNNING
+        self._deadline = 0.0
+        self._root_fd = open_root(config.directory)
+        try:
+            self.listeners = self._listen()
+        except BaseException:
+            os.close(self._root_fd)
+            raise
+
+    def _listen(self) -> list[Listener]:
+        if self.config.unix is not None:
+            return [listen_unix(self.config.unix)]
+        listeners: list[Listener] = []
+        try:
+            for host in self.config.host:
+                listeners += listen_tcp(host, self.config.port)
+        except BaseException:
+            for listener in listeners:
+                close_listener(listener)
+            raise
+        return listeners
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients reach the server."""
+        return [listener.url for listener in self.listeners]
+
+    def close(self) -> None:
+        """Close a server that was never run."""
+        self._close_listeners()
+        os.close(self._root_fd)
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`. The ring belongs to the calling thread. `started` is called when clients are served.
+
+        Raises RingRefusedError, and RingBrokenError when the kernel lost a completion.
+        """
+        try:
+            ring = self._open_ring()
+        except BaseException:
+            self.close()
+            raise
+        try:
+            self._start(ring)
+            started()
+            self._loop(ring)
+            self._finish(ring)
+        finally:
+            self._ring = None
+            ring.shut()
+            self._close_listeners()
+            os.close(self._root_fd)
+
+    def _open_ring(self) -> Ring:
+        config = self.config
+        options = RingOptions(
+            submission_entries=min(RingOptions.submission_entries, config.completion_entries),
+            completion_entries=config.completion_entries,
+            buffers=config.buffers,
+            buffer_bytes=config.buffer_bytes,
+            workers=config.kernel_workers_max,
+        )
+        return self._ring_factory(options, STRATEGIES[config.interrupt])
+
+    def _start(self, ring: Ring) -> None:
+        config = self.config
+        self.tasks = tasks = Tasks(ring)
+        limits = FileLimits(
+            config.cached_files_max, config.cached_file_bytes_max, config.cache_bytes_max, config.open_files_max
+        )
+        files = FileTable(tasks, self._root_fd, limits)
+        files.start_watching()
+        form = LOG_FORMATS.get(config.log_format)
+        log = AccessLog(tasks, self._log_fd, form()) if form is not None else None
+        self.service = Service(config, tasks, files, log)
+        self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
+        self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
+        ring.await_wake(self._wake_user_data)
+        self._ring = ring  # from here on `stop` can wake it
+
+    def _loop(self, ring: Ring) -> None:
+        tasks, service = self.tasks, self.service
+        clock, log, starved, acceptors = service.clock, service.log, service.starved, self._acceptors
+        sleep_s = LONGEST_SLEEP_S
+        while True:
+            tasks.turn(sleep_s)
+            if ring.now >= clock.next_update:
+                clock.update()
+            if starved:
+                self._feed_starved()
+            for acceptor in acceptors:
+                if acceptor.waits_for_room:
+                    acceptor.resume()
+            sleep_s = LONGEST_SLEEP_S
+            if log is not None:
+                due = log.flush_if_due()
+                if due is not None:
+                    sleep_s = max(0.0, due - ring.now)
+            if self._stop_requests != self._stops_seen:
+                self._stop_requested()
+            if self._phase is not Phase.RUNNING:
+                if not service.connections and all(acceptor.is_over for acceptor in acceptors):
+                    return
+                if ring.now >= self._deadline and not self._abort():
+                    return
+                sleep_s = min(sleep_s, max(0.0, self._deadline - ring.now))
+
+    def _feed_starved(self) -> None:
+        """Arm as many receives that found no buffer as there are buffers, in the order in which they starved."""
+        starved = self.service.starved
+        for _turn in range(min(len(starved), self.tasks.ring.buffer_count)):
+            starved.popleft().rearm_receive()
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain and end; a second call cuts off what is left. From any thread, or from a signal handler."""
+        self._stop_requests += 1
+        ring = self._ring
+        if ring is not None:
+            ring.wake()
+
+    def _woken(self, _res: int, _flags: int) -> None:
+        assert self._ring is not None, "only a running ring wakes"
+        self._ring.await_wake(self._wake_user_data)
+
+    def _stop_requested(self) -> None:
+        self._stops_seen = self._stop_requests
+        if self._phase is Phase.RUNNING:
+            self._drain()
+            if self._stops_seen > 1:
+                self._abort()
+        elif self._phase is Phase.DRAINING:
+            self._abort()
+
+    def _drain(self) -> None:
+        self._phase = Phase.DRAINING
+        self._deadline = self.tasks.ring.now + self.config.drain_timeout_s
+        self.service.draining = True
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        for connection in tuple(self.service.connections):
+            connection.finish_soon()
+
+    def _abort(self) -> bool:
+        """Cut off every connection; False if that has been done already and some do not end."""
+        if self._phase is Phase.ABORTING:
+            report(f"{len(self.service.connections)} connections did not end in time")
+            return False
+        self._phase = Phase.ABORTING
+        self._deadline = self.tasks.ring.now + FINISH_S
+        for connection in tuple(self.service.connections):
+            connection.interrupt(ConnectionOverError("the server stops"))
+        return True
+
+    def _finish(self, ring: Ring) -> None:
+        """The last closes and the last log lines."""
+        service, log = self.service, self.service.log
+        service.files.shut()
+        service.pipes.shut()
+        deadline = ring.now + FINISH_S
+        while ring.now < deadline:
+            if log is not None:
+                log.flush()
+            if not self.tasks.closing and (log is None or log.idle):
+                break
+            self.tasks.turn(deadline - ring.now)
+        for acceptor in self._acceptors:
+            acceptor.close()
+
+    def _close_listeners(self) -> None:
+        while self.listeners:
+            close_listener(self.listeners.pop())
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT drain, and the second of them ends at once. Only in the main thread, while running."""
+        assert self._ring is not None, "signals wake the ring, so it has to be open"
+        signal.set_wakeup_fd(self._ring.wake_fd, warn_on_full_buffer=False)
+
+        def requested(_number: int, _frame: FrameType | None) -> None:
+            self.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, requested)

@@ -1,0 +1,124 @@
+"""The responder for static files: what to answer, decided in pure code.
+
+`plan` says what has to be looked up for a request, or answers at once; `answer` turns what was found into a response.
+Neither sends anything or opens anything: the connection does that between the two.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ringserve.files import Directory, Entry, Failure, File
+from ringserve.request import Request
+from ringserve.response import NOSNIFF, Fields, FileSlice, Response, Segment, error_response
+from ringserve.semantics import (
+    ALLOWED,
+    KNOWN_METHODS,
+    Location,
+    Span,
+    TargetError,
+    Unsatisfiable,
+    Verdict,
+    evaluate,
+    format_date,
+    parse_ranges,
+    quote_path,
+    range_applies,
+)
+
+INDEX = b"index.html"
+CACHE_CONTROL = (b"Cache-Control", b"no-cache")
+"""A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
+REDIRECT = 308
+"""Permanent, and the method stays (RFC 9110 15.4.9)."""
+
+
+class Lookup(NamedTuple):
+    """What has to be found before the request can be answered."""
+
+    path: bytes
+
+
+def plan(request: Request) -> Lookup | Response:
+    """What to look up for a request, or the answer that needs no look."""
+    line = request.line
+    if line.method not in KNOWN_METHODS:
+        return error_response(501)
+    if line.method == b"OPTIONS":
+        return _options(line.location, line.target)
+    if line.method not in (b"GET", b"HEAD"):
+        return error_response(405)
+    location = line.location
+    if isinstance(location, TargetError):
+        return error_response(400, head=request.is_head)
+    if location.hidden:
+        return error_response(404, head=request.is_head)
+    return Lookup(location.path + INDEX if location.names_directory else location.path)
+
+
+def _options(location: Location | TargetError, target: bytes) -> Response:
+    """What can be done with a resource: the same for each of ours, and for the server as a whole (`*`)."""
+    if target != b"*" and isinstance(location, TargetError):
+        return error_response(400)
+    return Response(204, ((b"Allow", ALLOWED),), content_length=None)
+
+
+def answer(request: Request, found: Entry, now: float) -> Response:
+    """The response to a GET or HEAD for what was found. now: seconds since the epoch."""
+    if isinstance(found, File):
+        return _answer_file(request, found, now)
+    if isinstance(found, Directory):
+        location = request.line.location
+        assert isinstance(location, Location), "only a good target is looked up"
+        return _redirect(quote_path(location.path + b"/") + location.query)
+    assert isinstance(found, Failure), "there is no fourth kind of entry"
+    return error_response(found.status, head=request.is_head)
+
+
+def _redirect(reference: bytes) -> Response:
+    """To a reference on this host. It begins with one slash (`quote_path`), never with two, which would name a host."""
+    return Response(REDIRECT, ((b"Location", reference), NOSNIFF, CACHE_CONTROL))
+
+
+def _answer_file(request: Request, file: File, now: float) -> Response:
+    conditions = request.block.selection.conditions
+    verdict = evaluate(conditions, file.validators, now)
+    if verdict is Verdict.FAILED:
+        return error_response(412, head=request.is_head)
+    validators = _validator_fields(file, now)
+    if verdict is Verdict.NOT_MODIFIED:
+        # The fields that a cache needs to update what it stored (RFC 9110 15.4.5), and no others.
+        return Response(304, (*validators, CACHE_CONTROL), content_length=None)
+    fields: Fields = (
+        (b"Content-Type", file.content_type), NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"), CACHE_CONTROL,
+    )  # fmt: skip
+    span = Span(0, file.size)
+    status = 200
+    if conditions.range is not None and not request.is_head and range_applies(conditions, file.validators, now):
+        ranges = parse_ranges(conditions.range, file.size)
+        if ranges is Unsatisfiable.UNSATISFIABLE:
+            return error_response(416, fields=((b"Content-Range", b"bytes */%d" % file.size),))
+        # Several ranges are answered whole: a server may always do that (RFC 9110 14.2).
+        if ranges is not None and len(ranges) == 1:
+            span = ranges[0]
+            status = 206
+            last = span.start + span.length - 1
+            fields = (*fields, (b"Content-Range", b"bytes %d-%d/%d" % (span.start, last, file.size)))
+    body = () if request.is_head or not span.length else (_segment(file, span),)
+    return Response(status, fields, body, span.length)
+
+
+def _validator_fields(file: File, now: float) -> Fields:
+    fields: Fields = ((b"ETag", file.validators.entity_tag),)
+    if file.validators.modified is not None:
+        # Never in the future, whatever the file's clock says (RFC 9110 8.8.2.1).
+        fields = (*fields, (b"Last-Modified", format_date(min(file.validators.modified, now))))
+    return fields
+
+
+def _segment(file: File, span: Span) -> Segment:
+    if file.body is not None:
+        whole = span.length == len(file.body)
+        return file.body if whole else file.body[span.start : span.start + span.length]
+    assert file.descriptor is not None, "a file that is not in memory has its descriptor"
+    return FileSlice(file.descriptor, span.start, span.length)
