@@ -32,7 +32,8 @@ _UNSAFE = re.compile(rb'[^\x20-\x7e]|["\\]')
 
 def escape(value: bytes) -> bytes:
     """Bytes from a peer as they may stand between quotes in a log: no quote, control or non-ASCII character is left
-    as it is, so that a line cannot be forged nor a terminal driven."""
+    as it is, so that a line cannot be forged nor a terminal driven.
+    """
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], value)
 
 
@@ -79,7 +80,7 @@ class CombinedFormat(LogFormat):
             return b'-" '
         return b'%s %s HTTP/%s" ' % (escape(line.method), escape(line.target), line.version)
 
-    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
+    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:  # noqa: ARG002
         return b"%d %d " % (status, body_bytes)
 
     def block(self, block: HeaderBlock | None) -> bytes:
@@ -147,6 +148,29 @@ class AccessLog:
             self.lost += 1
             return
         pieces += (client, stamp, line, outcome, block)
+
+    def record(
+        self,
+        client: bytes,
+        stamp: bytes,
+        line: RequestLine | None,
+        block: HeaderBlock | None,
+        outcome: bytes,
+    ) -> None:
+        """One line, of what is remembered with the request line and the header block; None for one never read."""
+        if line is None:
+            line_piece = self.form.line(None)
+        else:
+            if line.log_piece is None:
+                line.log_piece = self.form.line(line)
+            line_piece = line.log_piece
+        if block is None:
+            block_piece = self.form.block(None)
+        else:
+            if block.log_piece is None:
+                block.log_piece = self.form.block(block)
+            block_piece = block.log_piece
+        self.add(client, stamp, line_piece, outcome, block_piece)
 
     @property
     def idle(self) -> bool:

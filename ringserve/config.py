@@ -1,7 +1,7 @@
 """The configuration: one declaration of every setting, from which flags and environment variables are made.
 
-A setting is a field of `Config` with its default, its unit in its name, its limits and its reason in one place; `cli.py`
-turns each into `--flag` and `RINGSERVE_FLAG`. Nothing here reads the environment, the disk or the clock.
+A setting is a field of `Config` with its default, its unit in its name, its limits and its reason in one place;
+`cli.py` turns each into `--flag` and `RINGSERVE_FLAG`. Nothing here reads the environment, the disk or the clock.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class Config:
     target_bytes_max: int = _setting(
         8 * KIB, "Longest request target (414).", minimum=128, maximum=64 * KIB, metavar="BYTES"
     )
-    fields_max: int = _setting(100, "Most header fields in a request (431).", minimum=8, maximum=10_000, metavar="COUNT")
+    fields_max: int = _setting(
+        100, "Most header fields in a request (431).", minimum=8, maximum=10_000, metavar="COUNT"
+    )
     body_bytes_max: int = _setting(
         1 * MIB, "Largest request body that is read and dropped (413).", minimum=0, maximum=1024 * MIB, metavar="BYTES"
     )
@@ -122,18 +124,16 @@ class Config:
         metavar="COUNT",
     )  # fmt: skip
     pipe_bytes: int = _setting(
-        1 * MIB, "Size of such a pipe, as far as the system grants it.", minimum=4 * KIB, maximum=64 * MIB,
-        metavar="BYTES",
+        128 * KIB,
+        "Size of such a pipe, as far as the system grants it. More keeps the client waiting for what is in one turn; "
+        "less pays for more turns.",
+        minimum=4 * KIB, maximum=64 * MIB, metavar="BYTES",
     )  # fmt: skip
     buffers: int = _setting(
         256, "Provided buffers for receives; a power of two.", minimum=1, maximum=32768, metavar="COUNT"
     )
-    buffer_bytes: int = _setting(
-        4 * KIB, "Size of a provided buffer.", minimum=256, maximum=1 * MIB, metavar="BYTES"
-    )
-    completion_entries: int = _setting(
-        8192, "Size of the completion queue.", minimum=2, maximum=65536, metavar="COUNT"
-    )
+    buffer_bytes: int = _setting(4 * KIB, "Size of a provided buffer.", minimum=256, maximum=1 * MIB, metavar="BYTES")
+    completion_entries: int = _setting(8192, "Size of the completion queue.", minimum=2, maximum=65536, metavar="COUNT")
     kernel_workers_max: int = _setting(
         8, "Kernel threads for operations that wait for a disk.", minimum=1, maximum=1024, metavar="COUNT"
     )

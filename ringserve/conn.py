@@ -26,7 +26,6 @@ Invariants
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Generator
 from enum import Enum
 from types import coroutine
@@ -34,30 +33,23 @@ from typing import NamedTuple
 
 from ringserve import static
 from ringserve.access_log import AccessLog
-from ringserve.config import Config
-from ringserve.files import FileTable
-from ringserve.pipes import Lease, PipePool
-from ringserve.request import Framing, HeaderBlock, Limits, Memory, Request, RequestError, RequestLine, RequestReader
+from ringserve.pipes import TransferError
+from ringserve.request import Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader
 from ringserve.response import (
     CONTINUE,
     FileSlice,
     Prepared,
     Response,
-    date_line,
     error_response,
     head_parts,
 )
 from ringserve.ring.interface import (
     F_MORE,
-    POLL_OUT,
-    SPLICE_MORE,
-    SPLICE_MOVE,
-    SPLICE_NONBLOCK,
     Pinned,
-    Ring,
     errno_name,
 )
-from ringserve.ring.tasks import Kind, Task, Tasks, report
+from ringserve.ring.tasks import Kind, Task, report
+from ringserve.service import Service
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""
@@ -83,57 +75,6 @@ class State(Enum):
 
 class ConnectionOverError(Exception):
     """Nothing more can or shall be sent on this connection."""
-
-
-class Clock:
-    """What changes once a second: the Date line, and the time of log lines."""
-
-    def __init__(self, ring: Ring, log: AccessLog | None) -> None:
-        self._ring = ring
-        self._log = log
-        self.second = 0
-        self.date = b""
-        self.stamp = b""
-        self.next_update = 0.0
-        self.update()
-
-    def update(self) -> None:
-        """Read the wall clock. To be called when the ring's clock has reached `next_update`."""
-        wall = self._ring.wall_time()
-        self.second = int(wall)
-        self.date = date_line(wall)
-        if self._log is not None:
-            self.stamp = self._log.form.stamp(wall)
-        self.next_update = self._ring.now + 1.0 - wall % 1.0
-
-
-class Service:
-    """What all connections of a server share."""
-
-    def __init__(self, config: Config, tasks: Tasks, files: FileTable, log: AccessLog | None) -> None:
-        self.config = config
-        self.tasks = tasks
-        self.ring = tasks.ring
-        self.files = files
-        self.log = log
-        self.memory = Memory(enabled=config.hot_path)
-        self.clock = Clock(tasks.ring, log)
-        self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
-        self.server = config.server_name.encode()
-        self.limits = Limits(
-            config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max
-        )
-        self.connections: set[Connection] = set()
-        self.starved: deque[Connection] = deque()
-        self.draining = False
-        self.hot_answers = 0
-        self.shortest_limit_s = min(
-            config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
-        )
-
-    def ended(self, connection: Connection) -> None:
-        """Called by a connection when its descriptor is being closed; the server replaces it."""
-        self.connections.discard(connection)
 
 
 class Record(NamedTuple):
@@ -250,6 +191,7 @@ class Connection(Task):
         self.take_interruption()
 
     def interrupt(self, reason: BaseException) -> None:
+        """See `Task.interrupt`."""
         if self.state is State.HOT:
             # The coroutine must not run while the prepared response is in flight; `_sent` resumes it.
             if self._interruption is None:
@@ -291,7 +233,9 @@ class Connection(Task):
     def _sent(self, res: int, _flags: int) -> None:
         """A prepared response, or a part of it, has gone."""
         sending, hot = self._sending, self._hot
-        assert self.state is State.HOT and sending is not None and hot is not None, "only a hot send completes here"
+        assert self.state is State.HOT, "only a hot send completes here"
+        assert sending is not None
+        assert hot is not None
         aborted = res < 0
         if not aborted:
             self._sent_bytes += res
@@ -328,11 +272,7 @@ class Connection(Task):
         outcome = prepared.log_piece
         if outcome is None:
             outcome = prepared.log_piece = log.form.outcome(prepared.status, prepared.body_bytes, False)
-        line_piece, block_piece = line.log_piece, block.log_piece
-        if line_piece is None or block_piece is None:
-            self._log_line(line, block, prepared.status, prepared.body_bytes, aborted=False)
-            return
-        log.add(self._client_piece, self._service.clock.stamp, line_piece, outcome, block_piece)
+        log.record(self._client_piece, self._service.clock.stamp, line, block, outcome)
 
     # -- the general path ---------------------------------------------------------------------------------------
 
@@ -464,9 +404,7 @@ class Connection(Task):
         self._output.append(prepared.data)
         end = self._output_bytes + len(prepared.data)
         self._output_bytes = end
-        self._records.append(
-            Record(request.line, request.block, prepared.status, end - prepared.body_bytes, end)
-        )
+        self._records.append(Record(request.line, request.block, prepared.status, end - prepared.body_bytes, end))
         if end >= OUTPUT_BYTES_MAX:
             await self._flush()
 
@@ -507,8 +445,23 @@ class Connection(Task):
                     await self._send_all(segment)
                     self._body_sent += len(segment)
                 else:
-                    await self._splice(segment, index == len(response.body))
+                    await self._service.pipes.transfer(
+                        self,
+                        segment.file.fd,
+                        self.fd,
+                        segment.offset,
+                        segment.length,
+                        ends_response=index == len(response.body),
+                        progress=self._progressed,
+                    )
             complete = True
+        except TransferError as error:
+            if -error.res not in PEER_IS_GONE:
+                report(f"{error}; the connection is closed")
+            raise ConnectionOverError(str(error)) from error
+        except OSError as error:
+            report(f"no pipe to send a file with: {error.strerror}; the connection is closed")
+            raise ConnectionOverError("no pipe") from error
         finally:
             self._log_line(line, block, response.status, self._body_sent, aborted=not complete)
 
@@ -537,53 +490,10 @@ class Connection(Task):
             sent += res
             self._sent_bytes = sent
 
-    async def _splice(self, piece: FileSlice, ends_response: bool) -> None:
-        """A part of a file, one pipe at a time. Each filling is a turn of the ring, so that others get theirs."""
-        pipes = self._service.pipes
-        offset, end = piece.offset, piece.offset + piece.length
-        while offset < end:
-            try:
-                lease = await pipes.acquire(self)
-            except OSError as error:
-                raise ConnectionOverError(f"no pipe: {error.strerror}") from error
-            try:
-                offset += await self._carry(lease, piece.file.fd, offset, end - offset, ends_response)
-            finally:
-                pipes.release(lease)
-
-    async def _carry(self, lease: Lease, file_fd: int, offset: int, remaining: int, ends_response: bool) -> int:
-        """Fill a pipe from a file and empty it into the socket; how many bytes the socket took.
-
-        Fewer than were filled when the pipe was taken away while the socket had no room.
-        """
-        pipe = lease.pipe
-        assert pipe is not None, "a fresh lease has its pipe"
+    def _progressed(self, count: int) -> None:
+        """The socket took `count` bytes of a body, or has room again."""
         self.waiting_since = self.ring.now
-        filled = await self.splice(file_fd, offset, pipe.write_fd, min(remaining, pipe.capacity_bytes), SPLICE_MOVE)
-        if filled < 0:
-            self._broken(filled, "splice from the file")
-        if filled == 0:
-            report(f"a file became {remaining} bytes shorter while it was sent; the connection is closed")
-            raise ConnectionOverError("the file shrank")
-        lease.filled = filled
-        # MORE only while more follows: on the last hop it would hold the last segment back for 40 ms and more.
-        flags = SPLICE_NONBLOCK | (0 if ends_response and filled == remaining else SPLICE_MORE)
-        moved = 0
-        while moved < filled:
-            res = self.ring.splice_now(pipe.read_fd, self.fd, filled - moved, flags)
-            if res == -errno.EAGAIN:
-                self._service.pipes.park(lease)
-                await self.poll(self.fd, POLL_OUT)
-                self.waiting_since = self.ring.now
-                if not self._service.pipes.unpark(lease):
-                    break
-                continue
-            if res <= 0:
-                self._broken(res, "splice to the socket")
-            moved += res
-            lease.filled -= res
-            self._body_sent += res
-        return moved
+        self._body_sent += count
 
     def _broken(self, res: int, operation: str) -> None:
         """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""
@@ -595,7 +505,8 @@ class Connection(Task):
 
     async def _linger(self) -> None:
         """Read and drop what the peer still sends, so that it can read our last words: closing with bytes unread
-        resets the connection, and the reset overtakes the response (RFC 9112 9.6)."""
+        resets the connection, and the reset overtakes the response (RFC 9112 9.6).
+        """
         self.ring.shutdown_sending(self.fd)
         self.state = State.LINGERING
         self.waiting_since = self.ring.now
@@ -628,7 +539,8 @@ class Connection(Task):
 
     def _check_deadline(self) -> float | None:
         """Called by the timer. It looks again after the shortest limit at the latest, so that a wait that begins in
-        between cannot run out unseen; the hot path therefore sets no timer but only notes the time."""
+        between cannot run out unseen; the hot path therefore sets no timer but only notes the time.
+        """
         service = self._service
         state = self.state
         if state is State.ENDING:
@@ -659,21 +571,8 @@ class Connection(Task):
         log = self._service.log
         if log is None:
             return
-        form = log.form
-        if line is None:
-            line_piece = form.line(None)
-        else:
-            if line.log_piece is None:
-                line.log_piece = form.line(line)
-            line_piece = line.log_piece
-        if block is None:
-            block_piece = form.block(None)
-        else:
-            if block.log_piece is None:
-                block.log_piece = form.block(block)
-            block_piece = block.log_piece
-        outcome = form.outcome(status, body_bytes, aborted)
-        log.add(self._client_piece, self._service.clock.stamp, line_piece, outcome, block_piece)
+        outcome = log.form.outcome(status, body_bytes, aborted)
+        log.record(self._client_piece, self._service.clock.stamp, line, block, outcome)
 
     def _log_broken(self) -> None:
         """Log what had gathered when the connection broke: what went out whole, and what had begun."""

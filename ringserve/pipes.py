@@ -11,15 +11,17 @@ the page cache, so what is discarded was cheap.
 Invariants
  1. At most `pipes_max` pipes exist.
  2. A pipe in the pool is empty; one with bytes left in it is closed, not reused.
- 3. A pipe is closed only while no operation is in flight on it: a parked one has none, its holder only polls the socket.
+ 3. A pipe is closed only while no operation is in flight on it: a parked one has none, its holder polls the socket.
+ 4. A transfer moves exactly the bytes asked for, or fails.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import OrderedDict
+from collections.abc import Callable
 
-from ringserve.ring.interface import Pipe
+from ringserve.ring.interface import POLL_OUT, SPLICE_MORE, SPLICE_MOVE, SPLICE_NONBLOCK, Pipe, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks
 
 
@@ -31,6 +33,14 @@ class Lease:
     def __init__(self, pipe: Pipe) -> None:
         self.pipe: Pipe | None = pipe
         self.filled = 0
+
+
+class TransferError(Exception):
+    """A transfer broke off. `res` is the result of `operation`; 0 means that the file has no more bytes."""
+
+    def __init__(self, operation: str, res: int) -> None:
+        super().__init__(f"{operation}: {errno_name(res) if res else 'the file became shorter'}")
+        self.res = res
 
 
 class PipePool:
@@ -99,6 +109,63 @@ class PipePool:
         else:
             self._free.append(pipe)
         self._returned.raise_()
+
+    async def transfer(
+        self,
+        task: Task,
+        file_fd: int,
+        socket_fd: int,
+        offset: int,
+        length: int,
+        *,
+        ends_response: bool,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Move `length` bytes of a file from `offset` to a non-blocking socket, one pipe at a time: each filling is a
+        turn of the ring, so that others get theirs.
+
+        ends_response: nothing follows on the socket at once. progress: called with the bytes that the socket took,
+        and with 0 when it has room again. Raises TransferError, and OSError when the system grants no pipe.
+        """
+        end = offset + length
+        while offset < end:
+            lease = await self.acquire(task)
+            try:
+                filled = await self._fill(task, lease, file_fd, offset, end - offset)
+                # MORE only while more follows: on the last hop it would hold the last segment back for 40 ms and more.
+                more = 0 if ends_response and filled == end - offset else SPLICE_MORE
+                offset += await self._empty(task, lease, socket_fd, SPLICE_NONBLOCK | more, progress)
+            finally:
+                self.release(lease)
+
+    async def _fill(self, task: Task, lease: Lease, file_fd: int, offset: int, remaining: int) -> int:
+        pipe = lease.pipe
+        assert pipe is not None, "a fresh lease has its pipe"
+        filled = await task.splice(file_fd, offset, pipe.write_fd, min(remaining, pipe.capacity_bytes), SPLICE_MOVE)
+        if filled <= 0:
+            raise TransferError("splice from the file", filled)
+        lease.filled = filled
+        return filled
+
+    async def _empty(
+        self, task: Task, lease: Lease, socket_fd: int, flags: int, progress: Callable[[int], None]
+    ) -> int:
+        """How many bytes the socket took: fewer than were filled if the pipe was taken away meanwhile."""
+        moved = 0
+        while lease.pipe is not None and lease.filled:
+            res = self._tasks.ring.splice_now(lease.pipe.read_fd, socket_fd, lease.filled, flags)
+            if res == -errno.EAGAIN:
+                self.park(lease)
+                await task.poll(socket_fd, POLL_OUT)
+                self.unpark(lease)
+                progress(0)
+                continue
+            if res <= 0:
+                raise TransferError("splice to the socket", res)
+            lease.filled -= res
+            moved += res
+            progress(res)
+        return moved
 
     def _destroy(self, pipe: Pipe) -> None:
         self._count -= 1

@@ -139,9 +139,7 @@ class HeaderBlock:
         else:
             self.framing = Framing.CONTENT_LENGTH if self.content_length else Framing.NONE
         self.expect = fields.get(b"expect")
-        self.plain = (
-            self.persistent and not http_10 and self.expect is None and self.framing is Framing.NONE
-        )
+        self.plain = self.persistent and not http_10 and self.expect is None and self.framing is Framing.NONE
         self.referer = fields.get(b"referer")
         self.user_agent = fields.get(b"user-agent")
         self.selection = selection

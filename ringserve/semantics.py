@@ -103,7 +103,8 @@ def _is_well_known(segments: list[bytes]) -> bool:
 
 def quote_path(path: bytes) -> bytes:
     """A path as it stands in a URL, with its leading slash. It begins with exactly one, so that a reference made of
-    it is never taken for `//host`."""
+    it is never taken for `//host`.
+    """
     return b"/" + quote_from_bytes(path, safe="/!$&'()*+,;=:@~-._").encode()
 
 
@@ -136,7 +137,8 @@ def format_date(seconds: float) -> bytes:
 
 def parse_date(value: bytes, now: float) -> int | None:
     """Seconds since the epoch, or None for what is not an HTTP-date. `now` decides the century of a year of two
-    digits: one that would be more than fifty years ahead is in the past (5.6.7)."""
+    digits: one that would be more than fifty years ahead is in the past (5.6.7).
+    """
     for form in _DATE_FORMATS:
         match = form.fullmatch(value)
         if match:

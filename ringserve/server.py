@@ -24,13 +24,14 @@ from types import FrameType
 
 from ringserve.access_log import LOG_FORMATS, AccessLog
 from ringserve.config import Config
-from ringserve.conn import Connection, ConnectionOverError, Service
+from ringserve.conn import Connection, ConnectionOverError
 from ringserve.files import FileLimits, FileTable
 from ringserve.ring import open_ring
 from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix
 from ringserve.ring.interface import F_MORE, Ring, RingOptions, errno_name
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.tasks import Kind, Tasks, report
+from ringserve.service import Service
 
 LONGEST_SLEEP_S = 60.0
 ACCEPT_BACK_OFF_S = 0.1
@@ -61,7 +62,9 @@ def open_root(directory: str) -> int:
         raise StartError(f"there is no directory {directory!r}; give one that exists") from error
     except NotADirectoryError as error:
         parent = Path(directory).parent
-        raise StartError(f"{directory!r} is not a directory; to serve it, give the directory {str(parent)!r}") from error
+        raise StartError(
+            f"{directory!r} is not a directory; to serve it, give the directory {str(parent)!r}"
+        ) from error
     except PermissionError as error:
         raise StartError(
             f"no permission to read the directory {directory!r}; `chmod o+rx` it, or run as a user who may"

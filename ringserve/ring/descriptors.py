@@ -40,6 +40,8 @@ WATCH_MASK = (
     IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
 ) | IN_ONLYDIR
 
+PORT_ATTEMPTS = 5
+"""With port 0, the port that is free for the first address of a name may be taken for the second."""
 LISTEN_BACKLOG = 4096
 """Connections that the kernel holds while the loop is busy; capped by net.core.somaxconn (4096 since Linux 5.4)."""
 
@@ -123,6 +125,16 @@ def listen_tcp(host: str, port: int) -> list[Listener]:
 
     Runs before the loop starts, so a name may be resolved here. Raises ListenError.
     """
+    for _attempt in range(PORT_ATTEMPTS - 1 if port == 0 else 0):
+        try:
+            return _listen_tcp(host, port)
+        except ListenError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+                raise
+    return _listen_tcp(host, port)
+
+
+def _listen_tcp(host: str, port: int) -> list[Listener]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:

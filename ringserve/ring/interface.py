@@ -136,7 +136,8 @@ class Ring(ABC):
     @abstractmethod
     def turn(self, timeout_s: float) -> Iterator[Completion]:
         """Hand over what is queued, wait for a completion for at most `timeout_s` seconds (0: do not sleep), and
-        return what finished, perhaps nothing. Raises RingBrokenError."""
+        return what finished, perhaps nothing. Raises RingBrokenError.
+        """
 
     @abstractmethod
     def accept(self, user_data: int, fd: int) -> None:
@@ -149,7 +150,8 @@ class Ring(ABC):
     @abstractmethod
     def receive_multishot(self, user_data: int, fd: int) -> None:
         """Receive into provided buffers until a completion lacks F_MORE: at end of stream (res 0), an error, or
-        -ENOBUFS, which says nothing bad of the socket."""
+        -ENOBUFS, which says nothing bad of the socket.
+        """
 
     @abstractmethod
     def send(self, user_data: int, fd: int, data: Pinned, offset: int = 0) -> None:
@@ -158,7 +160,8 @@ class Ring(ABC):
     @abstractmethod
     def splice(self, user_data: int, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> None:
         """Move up to `length` bytes from `fd_in` to `fd_out`, one of which is a pipe. `offset`: position in a
-        file, or -1 for a pipe. With a non-blocking socket and SPLICE_NONBLOCK, -EAGAIN comes back when it is full."""
+        file, or -1 for a pipe. With a non-blocking socket and SPLICE_NONBLOCK, -EAGAIN comes back when it is full.
+        """
 
     @abstractmethod
     def poll(self, user_data: int, fd: int, events: int) -> None:
@@ -171,7 +174,8 @@ class Ring(ABC):
     @abstractmethod
     def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:
         """Read into `buffer` from its index `start` to its end. `offset`: position in the file, or -1 for the
-        current one (pipes, inotify)."""
+        current one (pipes, inotify).
+        """
 
     @abstractmethod
     def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
@@ -184,7 +188,8 @@ class Ring(ABC):
     @abstractmethod
     def cancel(self, user_data: int, target_user_data: int) -> None:
         """Ask that the operations of `target_user_data` end. They still complete by themselves, before or after
-        this one does. res: 0, -ENOENT (nothing there) or -EALREADY (running, and will end)."""
+        this one does. res: 0, -ENOENT (nothing there) or -EALREADY (running, and will end).
+        """
 
     # -- data plane: memory -------------------------------------------------------------------------------------
 

@@ -269,10 +269,10 @@ class Task:
         self.resume(res)
 
     # -- what a coroutine can await -----------------------------------------------------------------------------
-    # `held` is what the kernel may touch until the operation ends: the generator's frame keeps it.
 
     @coroutine
-    def _operation(self, *held: object) -> Generator[None, int, int]:
+    def _operation(self, *_held: object) -> Generator[None, int, int]:
+        """`_held` is what the kernel may touch until the operation ends: this frame keeps it."""
         self._operating = True
         res = yield
         if res == -errno.ECANCELED:

@@ -16,6 +16,7 @@ Rejected: packing submissions in Python with `struct.pack_into`. It measures the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -97,6 +98,18 @@ def _create(options: RingOptions, interrupt: Interrupt) -> Any:
     raise RingRefusedError(explain_refusal(-result, circumstances()))
 
 
+def probe_setup_flags() -> dict[str, bool]:
+    """For each set-up flag that ringserve knows, whether this kernel takes it. All False where no ring can be had."""
+    answers = {}
+    for name, flag in SETUP_FLAGS.items():
+        needed = lib.IORING_SETUP_SINGLE_ISSUER if name == "DEFER_TASKRUN" else 0
+        holder = ffi.new("ringserve_ring **")
+        answers[name] = lib.ringserve_ring_create(holder, 8, 16, flag | needed | lib.IORING_SETUP_CQSIZE, 1) == 0
+        if answers[name]:
+            lib.ringserve_ring_destroy(holder[0])
+    return answers
+
+
 def _checked(result: int) -> int:
     """The result of a call that is answered at once, or its errno as OSError."""
     if result < 0:
@@ -132,9 +145,7 @@ class UringRing(Descriptors):
         if result < 0:
             raise RingRefusedError(explain_refusal(-result, circumstances()))
         self._buffer_bytes = options.buffer_bytes
-        self._memory = ffi.buffer(
-            lib.ringserve_buffers_memory(self._ring), options.buffers * options.buffer_bytes
-        )
+        self._memory = ffi.buffer(lib.ringserve_buffers_memory(self._ring), options.buffers * options.buffer_bytes)
         self._completions = ffi.buffer(
             lib.ringserve_completions_memory(self._ring), figures.completion_entries * COMPLETION.size
         )
@@ -167,9 +178,7 @@ class UringRing(Descriptors):
             self._queue_deferred()
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
-        count = lib.ringserve_turn(
-            self._ring, self._wait_for if timeout_s > 0 else 0, int(timeout_s * NANOSECONDS)
-        )
+        count = lib.ringserve_turn(self._ring, self._wait_for if timeout_s > 0 else 0, int(timeout_s * NANOSECONDS))
         if count < 0:
             raise RingBrokenError(f"io_uring_enter: {errno_name(count)}")
         self.now = time.monotonic()
@@ -261,10 +270,9 @@ class UringRing(Descriptors):
         self.read(user_data, self._wake_read, self._wake_buffer, 0, -1)
 
     def wake(self) -> None:
-        try:
+        # Full of earlier wakes: one is enough.
+        with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass  # It is full of earlier wakes; one is enough.
 
     @property
     def wake_fd(self) -> int:

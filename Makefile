@@ -1,0 +1,72 @@
+# The front door. `make serve` and `make test` work on a fresh Debian 12 with git, make and Python.
+#
+# What is missing is installed first: Debian packages through apt-get (with sudo if you are not root), Python packages
+# into .venv. Nothing outside .venv and those packages is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+HOST ?= localhost
+SITE ?= examples/site
+CYCLES ?= 15
+WORKLOADS ?= small,small-log,64k,256k,1m,20m
+
+.PHONY: help serve test coverage lint format bench install clean
+
+help:
+	@echo "make serve   serve $(SITE) on http://$(HOST):$(PORT)/ (PORT=, HOST=, SITE= change that)"
+	@echo "make test    run the tests, against the real io_uring of this machine"
+	@echo "make lint    ruff, mypy (strict), import contracts"
+	@echo "make bench   measure against Debian's nginx (CYCLES=, WORKLOADS= for a quick look)"
+	@echo "make clean   remove what these made"
+
+serve: $(VENV)/.installed
+	$(BIN)/ringserve $(SITE) --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.installed-dev coverage
+	$(BIN)/python -m pytest
+
+# The modules that only compute: every branch of them is taken by their tests.
+PURE := ringserve/semantics.py,ringserve/config.py,ringserve/media_types.py,ringserve/request.py,ringserve/response.py,ringserve/static.py,ringserve/ring/capability.py,ringserve/ring/interrupt.py
+PURE_TESTS := tests/test_semantics.py tests/test_config.py tests/test_media_types.py tests/test_request.py tests/test_response.py tests/test_static.py tests/test_capability.py
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m coverage run -m pytest -q $(PURE_TESTS)
+	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include="$(PURE)"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev
+	@scripts/install-debian nginx wrk
+	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads $(WORKLOADS)
+	$(BIN)/python benchmarks/memory.py
+
+install: $(VENV)/.installed
+
+SOURCES := pyproject.toml setup.py ringserve/ring/build_uring.py ringserve/ring/shim.c ringserve/ring/shim.h
+
+$(VENV)/bin/python:
+	@scripts/install-debian --for-build "$(PYTHON)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	@scripts/install-debian --for-build "$(PYTHON)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -f ringserve/ring/_uring.c ringserve/ring/_uring*.so ringserve/ring/_uring*.o
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

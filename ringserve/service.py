@@ -1,0 +1,77 @@
+"""What all connections of a server share: the parts they use, and the clock of what changes once a second."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from ringserve.access_log import AccessLog
+from ringserve.config import Config
+from ringserve.files import FileTable
+from ringserve.pipes import PipePool
+from ringserve.request import Limits, Memory
+from ringserve.response import date_line
+from ringserve.ring.interface import Ring
+from ringserve.ring.tasks import Tasks
+
+
+class Client(Protocol):
+    """A connection, as far as the server deals with it."""
+
+    def rearm_receive(self) -> None:
+        """Buffers are back."""
+
+    def finish_soon(self) -> None:
+        """The server drains."""
+
+    def interrupt(self, reason: BaseException) -> None:
+        """End now."""
+
+
+class Clock:
+    """What changes once a second: the Date line, and the time of log lines."""
+
+    def __init__(self, ring: Ring, log: AccessLog | None) -> None:
+        self._ring = ring
+        self._log = log
+        self.second = 0
+        self.date = b""
+        self.stamp = b""
+        self.next_update = 0.0
+        self.update()
+
+    def update(self) -> None:
+        """Read the wall clock. To be called when the ring's clock has reached `next_update`."""
+        wall = self._ring.wall_time()
+        self.second = int(wall)
+        self.date = date_line(wall)
+        if self._log is not None:
+            self.stamp = self._log.form.stamp(wall)
+        self.next_update = self._ring.now + 1.0 - wall % 1.0
+
+
+class Service:
+    """What all connections of a server share."""
+
+    def __init__(self, config: Config, tasks: Tasks, files: FileTable, log: AccessLog | None) -> None:
+        self.config = config
+        self.tasks = tasks
+        self.ring = tasks.ring
+        self.files = files
+        self.log = log
+        self.memory = Memory(enabled=config.hot_path)
+        self.clock = Clock(tasks.ring, log)
+        self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
+        self.server = config.server_name.encode()
+        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
+        self.connections: set[Client] = set()
+        self.starved: deque[Client] = deque()
+        self.draining = False
+        self.hot_answers = 0
+        self.shortest_limit_s = min(
+            config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
+        )
+
+    def ended(self, connection: Client) -> None:
+        """Called by a connection when its descriptor is being closed."""
+        self.connections.discard(connection)
