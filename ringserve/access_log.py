@@ -10,13 +10,14 @@ that write in flight; lines then gather up to a limit, and beyond it they are lo
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import time
 from abc import ABC, abstractmethod
 
 from ringserve.request import HeaderBlock, RequestLine
-from ringserve.ring.interface import Pinned, errno_name
+from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks, report
 
 LINES_WAITING_MAX = 100_000
@@ -133,6 +134,8 @@ class AccessLog:
         self._tasks = tasks
         self._fd = fd
         self._user_data = tasks.register(Kind.SHARED, self._written)
+        self._poll_user_data = tasks.register(Kind.SHARED, self._has_room)
+
         self._pieces: list[bytes] = []
         self._writing: Pinned | None = None
         self._written_bytes = 0
@@ -197,11 +200,20 @@ class AccessLog:
         self._written_bytes = 0
         self._tasks.ring.write(self._user_data, self._fd, self._writing)
 
+    def _has_room(self, _res: int, _flags: int) -> None:
+        assert self._writing is not None, "only for a write in flight is room awaited"
+        self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
+
     def _written(self, res: int, _flags: int) -> None:
         assert self._writing is not None, "only a write in flight can complete"
-        if res < 0:
+        if res in (-errno.EAGAIN, -errno.EINTR):
+            # An inherited descriptor may be non-blocking: then a full pipe answers so instead of waiting.
+            self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
+            return
+        if res <= 0:
             # EPIPE, ENOSPC: lines that cannot be written are lost; serving goes on.
-            report(f"access log: {errno_name(res)}; no more access log lines are written")
+            reason = errno_name(res) if res else "the sink takes nothing"
+            report(f"access log: {reason}; no more access log lines are written")
             self._broken = True
             self._writing = None
             return

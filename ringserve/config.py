@@ -161,7 +161,8 @@ def check(declared: Field[Any], value: Any) -> None:
     setting = setting_of(declared)
     if setting.choices and value not in setting.choices:
         raise ConfigError(f"{declared.name} is {value!r}; it has to be one of {', '.join(setting.choices)}")
-    if setting.minimum is not None and value < setting.minimum:
+    # `not >=` and not `<`: what is not a number at all fails both comparisons, and the first of these.
+    if setting.minimum is not None and not value >= setting.minimum:
         raise ConfigError(f"{declared.name} is {value}; it has to be at least {setting.minimum}")
     if setting.maximum is not None and value > setting.maximum:
         raise ConfigError(f"{declared.name} is {value}; it has to be at most {setting.maximum}")

@@ -33,8 +33,9 @@ from typing import NamedTuple
 
 from ringserve import static
 from ringserve.access_log import AccessLog
+from ringserve.files import Entry
 from ringserve.pipes import TransferError
-from ringserve.request import Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader
+from ringserve.request import Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader, Selection
 from ringserve.response import (
     CONTINUE,
     FileSlice,
@@ -74,7 +75,22 @@ class State(Enum):
 
 
 class ConnectionOverError(Exception):
-    """Nothing more can or shall be sent on this connection."""
+    """Nothing more can or shall be sent on this connection.
+
+    resets: what the kernel still has for the peer is thrown away with it. A reader that takes nothing would otherwise
+    keep megabytes of the kernel's memory after it was cut off.
+    """
+
+    def __init__(self, reason: str, *, resets: bool = False) -> None:
+        super().__init__(reason)
+        self.resets = resets
+
+
+def _can_be_prepared(response: Response, entry: Entry, selection: Selection) -> bool:
+    """Whether `response` is the answer to every request with this method and selection while `entry` is fresh."""
+    in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
+    depends_on_time = selection.conditions.if_range is not None  # a date counts once it is a second old
+    return in_memory and not depends_on_time and entry.ignores_query and entry.freshness.until > 0
 
 
 class Record(NamedTuple):
@@ -124,7 +140,7 @@ class Connection(Task):
         self._client_piece = b"" if log is None else log.form.client(self.ring.peer_name(fd))
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
         self._send_user_data = self.tasks.register(Kind.SEND, self._sent)
-        service.connections.add(self)
+        service.began(self)
         self._arm_receive()
         self.begin(self._serve())
         self.tasks.call_at(self.ring.now + service.shortest_limit_s, self._check_deadline)
@@ -278,20 +294,23 @@ class Connection(Task):
 
     async def _serve(self) -> None:
         try:
+            refused_status = 503 if self.refused else None
             try:
                 while not self._last:
                     request = await self._next_request()
                     if request is None:
                         break
                     await self._answer(request)
-                if self.refused:
-                    await self._put_response(None, None, error_response(503), b"close")
                 await self._flush()
             except RequestError as error:
-                await self._answer_error(error.status)
+                refused_status = error.status
+            if refused_status is not None:
+                await self._answer_error(refused_status)
             if self._lingers and not self.input_ended:
                 await self._linger()
-        except ConnectionOverError:
+        except ConnectionOverError as over:
+            if over.resets:
+                self.ring.reset_on_close(self.fd)
             self._log_broken()
         finally:
             await self._end_connection()
@@ -375,9 +394,7 @@ class Connection(Task):
         prepared = entry.prepared.get((line.method, selection))
         if prepared is None:
             response = static.answer(request, entry, self.ring.wall_time())
-            depends_on_time = selection.conditions.if_range is not None
-            in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
-            if not service.memory.enabled or depends_on_time or not in_memory or not entry.freshness.until:
+            if not service.memory.enabled or not _can_be_prepared(response, entry, selection):
                 return response
             prepared = Prepared(response, service.server, entry.freshness)
             entry.keep_prepared(line.method, selection, prepared)
@@ -560,7 +577,8 @@ class Connection(Task):
             if state is State.READING:
                 self.interrupt(RequestError(408, "the request did not arrive in time"))
             else:
-                self.interrupt(ConnectionOverError("no progress"))
+                stalled = state in (State.BUSY, State.HOT)
+                self.interrupt(ConnectionOverError("no progress", resets=stalled))
         return min(due, now + service.shortest_limit_s) if due > now else now + service.shortest_limit_s
 
     # -- logging ------------------------------------------------------------------------------------------------

@@ -68,16 +68,17 @@ def examine() -> Report:
             Finding("kernel", seen.kernel, "ringserve needs Linux 6.1 or later"),
             Finding("processors", str(len(os.sched_getaffinity(0))), "ringserve uses one for each server"),
         ],
-        "Who may refuse": _refusers(seen),
     }
     try:
         ring = UringRing(RingOptions())
     except RingRefusedError as error:
+        sections["Who may refuse"] = _refusers(seen, refused=True)
         sections["Ring"] = [Finding("io_uring", "no", str(error), False)]
         sections["Limits"] = _limits()
         return Report(sections, False)
     try:
         figures = ring.figures
+        sections["Who may refuse"] = _refusers(seen, refused=False)
         sections["Ring"] = [
             Finding("io_uring", "yes", "a ring was set up, and a receive went through it"),
             Finding("provided buffers", "yes", "multishot receives need no buffer for each idle connection"),
@@ -110,18 +111,22 @@ def _flag(name: str, offered: bool, used_flags: int) -> Finding:
     return Finding(name, "yes", f"{used}: {meaning}")
 
 
-def _refusers(seen: Circumstances) -> list[Finding]:
+def _refusers(seen: Circumstances, *, refused: bool) -> list[Finding]:
+    # A filter that lets io_uring through, as examples/docker/seccomp.json does, is nothing to worry about.
     seccomp = {0: "none", 1: "strict", 2: "filter"}.get(seen.seccomp, str(seen.seccomp))
     sysctl = "absent" if seen.sysctl is None else str(seen.sysctl)
     return [
         Finding(
-            "seccomp", seccomp, "a filter may refuse io_uring, as docker's default profile does", seen.seccomp == 0
+            "seccomp",
+            seccomp,
+            "a filter may refuse io_uring, as docker's default profile does",
+            not (refused and seen.seccomp),
         ),
         Finding(
             "kernel.io_uring_disabled",
             sysctl,
             "0: everybody may use it; 1: a group; 2: nobody",
-            seen.sysctl in (None, 0),
+            not (refused and seen.sysctl),
         ),
     ]
 

@@ -91,6 +91,9 @@ class Entry:
 
     __slots__ = ("freshness", "path", "prepared")
 
+    ignores_query = True
+    """Whether every target that leads here gets the same answer, so that one can be prepared for all of them."""
+
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.freshness = Freshness(0.0)
@@ -129,9 +132,11 @@ class File(Entry):
 
 
 class Directory(Entry):
-    """A directory that was asked for without its final slash."""
+    """A directory that was asked for without its final slash. The redirect to it keeps the query."""
 
     __slots__ = ()
+
+    ignores_query = False
 
 
 class Failure(Entry):
@@ -226,7 +231,7 @@ class FileTable:
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
             fd = await self._open_path(task, path, OPEN_FLAGS)
         if fd < 0:
-            return Failure(path, _status_of(path, fd))
+            return Failure(path, status_of_open(path, fd))
         try:
             status = self._tasks.ring.status(fd)
             if stat.S_ISDIR(status.mode):
@@ -349,7 +354,7 @@ def _memory_of(entry: Entry) -> int:
     return 2 * len(entry.body) if isinstance(entry, File) and entry.body is not None else 0
 
 
-def _status_of(path: bytes, res: int) -> int:
+def status_of_open(path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`."""
     name = path.decode(errors="backslashreplace")
     if -res in NOT_FOUND:

@@ -60,14 +60,19 @@ class RunningServer:
 
 
 def serve(
-    directory: str | os.PathLike[str] = ".", *, host: str = "127.0.0.1", port: int = 0, **settings: Any
+    directory: str | os.PathLike[str] = ".",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    log_fd: int = 1,
+    **settings: Any,
 ) -> RunningServer:
     """Serve a directory from a thread, and return when clients are served.
 
     host, port: where to listen; port 0 is a free one, to be read from `RunningServer.url`. settings: any other field
-    of `Config`; the access log is off unless `log_format` is given. Raises StartError, ListenError, ConfigError and
-    RingRefusedError, each with a line that names the fix.
+    of `Config`; the access log is off unless `log_format` is given, and then goes to the descriptor `log_fd`. Raises
+    StartError, ListenError, ConfigError and RingRefusedError, each with a line that names the fix.
     """
     settings.setdefault("log_format", "off")
     config = Config(directory=os.fspath(directory), host=(host,), port=port, **settings)
-    return RunningServer(Server(config))
+    return RunningServer(Server(config, log_fd=log_fd))

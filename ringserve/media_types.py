@@ -11,7 +11,14 @@ UNKNOWN = b"application/octet-stream"
 
 _WITH_CHARSET = {
     "css": "text/css",
+    "c": "text/plain",
+    "conf": "text/plain",
     "csv": "text/csv",
+    "h": "text/plain",
+    "ini": "text/plain",
+    "py": "text/plain",
+    "sh": "text/plain",
+    "toml": "application/toml",
     "htm": "text/html",
     "html": "text/html",
     "ics": "text/calendar",

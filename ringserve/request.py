@@ -28,6 +28,7 @@ import h11
 from ringserve.response import Prepared
 from ringserve.semantics import Conditions, Location, TargetError, locate
 
+CR = 0x0D
 CRLF = b"\r\n"
 HEAD_END = b"\r\n\r\n"
 
@@ -223,13 +224,27 @@ SELECTING_FIELDS = (
 )
 """In the order of `Conditions`, and then what negotiation reads."""
 
+_LAST_CHUNK = re.compile(rb"(?:\A|\r\n)0+(?:;[^\r\n]*)?\r\n(?:[!-9;-~]+:[^\r\n]*\r\n)*\r\n\Z")
+"""The last chunk and the trailer section (RFC 9112 7.1), every line of it ended by CRLF, none folded."""
+
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::\d*)?")
 
 
 class RequestReader:
     """One connection's bytes, cut into requests. No I/O: `feed` takes what arrived, `next_request` says what it is."""
 
-    __slots__ = ("_body", "_body_bytes", "_buffer", "_limits", "_memory", "_searched", "_start")
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_tail",
+        "_buffer",
+        "_chunked",
+        "_content_bytes",
+        "_limits",
+        "_memory",
+        "_searched",
+        "_start",
+    )
 
     def __init__(self, memory: Memory, limits: Limits) -> None:
         self._memory = memory
@@ -238,7 +253,9 @@ class RequestReader:
         self._start = 0
         self._searched = 0
         self._body: h11.Connection | None = None
-        self._body_bytes = 0
+        self._body_bytes = self._content_bytes = 0
+        self._body_tail = b""
+        self._chunked = False
 
     def feed(self, data: bytes) -> None:
         """More bytes from the peer."""
@@ -281,18 +298,19 @@ class RequestReader:
 
     def _check_incomplete(self) -> None:
         """Refuse what cannot become a good head any more, without waiting for its end."""
-        pending = memoryview(self._buffer)[self._start :]
-        if not pending:
+        # No memoryview: the traceback of the error would keep it, and a buffer with a view cannot grow.
+        pending_bytes = self.pending_bytes
+        if not pending_bytes or (pending_bytes == 1 and self._buffer[self._start] == CR):
             return
-        if pending[0] < 0x21:
+        if self._buffer[self._start] < 0x21:
             # A control character: a TLS hello, most of the time.
             raise RequestError(400, "this is not HTTP; a TLS client, perhaps")
         newline = self._buffer.find(b"\n", self._start)
-        if newline > self._start and self._buffer[newline - 1] != 0x0D:
+        if newline > self._start and self._buffer[newline - 1] != CR:
             raise RequestError(400, "a line of the head ends without CR")
-        if newline < 0 and len(pending) > self._limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
+        if newline < 0 and pending_bytes > self._limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
             raise RequestError(414, "the request line is too long")
-        if len(pending) > self._limits.head_bytes_max:
+        if pending_bytes > self._limits.head_bytes_max:
             raise RequestError(431, "the head is too large")
 
     def _parse(self, head: bytes, line_end: int) -> Request:
@@ -314,7 +332,9 @@ class RequestReader:
             raise RequestError(error.error_status_hint, str(error)) from error
         if not isinstance(event, h11.Request) or parser.trailing_data[0]:
             raise AssertionError("h11 takes what ends with the first blank line as one head")
-        fields = _combined(event, limits.fields_max)
+        if head.count(CRLF) - LINES_BESIDE_FIELDS > limits.fields_max:
+            raise RequestError(431, "too many fields")
+        fields = _combined(event)
         line = self._line_of(head[:line_end], event)
         _check_fields(fields, line.http_10)
         if len(line.target) > limits.target_bytes_max:
@@ -322,7 +342,8 @@ class RequestReader:
         block = HeaderBlock(fields, line.http_10, self._memory.intern(fields))
         if block.framing is not Framing.NONE:
             self._body = parser
-            self._body_bytes = 0
+            self._body_bytes = self._content_bytes = 0
+            self._chunked = block.framing is Framing.CHUNKED
         elif self._memory.enabled:
             self._memory.lines.put(head[:line_end], line)
             line.blocks.put(head[line_end:], block)
@@ -343,11 +364,14 @@ class RequestReader:
 
         Raises RequestError: 413 when it is larger than the limit, 400 when its framing is broken.
         """
-        parser = self._body
+        parser, limits = self._body, self._limits
         if parser is None:
             return True
         if self.pending_bytes:
-            parser.receive_data(bytes(self._buffer[self._start :]))
+            data = bytes(self._buffer[self._start :])
+            self._body_tail = (self._body_tail + data)[-limits.head_bytes_max - len(data) :]
+            self._body_bytes += len(data)
+            parser.receive_data(data)
             self._buffer.clear()
             self._start = self._searched = 0
         while True:
@@ -356,26 +380,38 @@ class RequestReader:
             except h11.RemoteProtocolError as error:
                 raise RequestError(error.error_status_hint, str(error)) from error
             if isinstance(event, h11.Data):
-                self._body_bytes += len(event.data)
-                if self._body_bytes > self._limits.body_bytes_max:
+                self._content_bytes += len(event.data)
+                if self._content_bytes > limits.body_bytes_max:
                     raise RequestError(413, "the body is larger than is read")
             elif isinstance(event, h11.EndOfMessage):
+                rest = parser.trailing_data[0]
+                self._check_end_of_body(len(rest))
                 self._body = None
-                self._buffer += parser.trailing_data[0]
+                self._body_tail = b""
+                self._buffer += rest
                 return True
             else:
+                # What chunks are wrapped in is bounded as well, or a small body could be an endless message.
+                if self._body_bytes > limits.body_bytes_max + limits.head_bytes_max:
+                    raise RequestError(413, "the body's chunks are too small for its size")
                 return False
 
+    def _check_end_of_body(self, rest_bytes: int) -> None:
+        """The trailer section has to be as strict as a head. Raises RequestError."""
+        end = len(self._body_tail) - rest_bytes
+        if self._chunked and not _LAST_CHUNK.search(self._body_tail[:end]):
+            raise RequestError(400, "the end of the chunked body is malformed")
 
+
+LINES_BESIDE_FIELDS = 2
+"""The request line and the empty one."""
 LONGEST_METHOD_AND_VERSION = 64
 """What a request line has beside its target: a method, two spaces and the version."""
 
 
-def _combined(event: h11.Request, fields_max: int) -> dict[bytes, bytes]:
+def _combined(event: h11.Request) -> dict[bytes, bytes]:
     """The fields by lower-case name; repeated ones joined as a list (RFC 9110 5.2)."""
     fields: dict[bytes, bytes] = {}
-    if len(event.headers) > fields_max:
-        raise RequestError(431, "too many fields")
     for name, value in event.headers:
         fields[name] = fields[name] + b", " + value if name in fields else value
     return fields

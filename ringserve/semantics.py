@@ -47,7 +47,7 @@ class Location(NamedTuple):
 
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"https?://(?P<host>[^/?#:@][^/?#@]*|\[[^/?#@]*)", re.IGNORECASE)
 
 
 def locate(target: bytes) -> Location:
@@ -128,6 +128,7 @@ _DATE_FORMATS = (
 """IMF-fixdate, and the two obsolete forms that a recipient has to read all the same (5.6.7)."""
 
 FIFTY_YEARS = 50
+LEAP_SECOND = 60
 
 
 def format_date(seconds: float) -> bytes:
@@ -151,7 +152,9 @@ def parse_date(value: bytes, now: float) -> int | None:
         year += this_year - this_year % 100
         if year > this_year + FIFTY_YEARS:
             year -= 100
-    second = min(int(match["second"]), 59)  # a leap second is read as the one before it
+    second = int(match["second"])
+    if second == LEAP_SECOND:
+        second -= 1  # read as the one before it; the calendar of this machine has none
     try:
         moment = datetime(
             year, _MONTHS[match["month"]], int(match["day"]), int(match["hour"]), int(match["minute"]), second,
@@ -293,13 +296,14 @@ _RANGE_UNIT = re.compile(rb"bytes[ \t]*=[ \t]*", re.IGNORECASE)
 _RANGE_SPEC = re.compile(rb"(\d*)-(\d*)")
 
 
-LONGEST_COUNT = 19
-"""Digits of the largest position in a file (2**63 - 1 has 19). Python refuses to read a number of 4,300."""
+DIGITS_MAX = 4000
+"""Python refuses to read a number of more than 4,300 digits, for the time that it takes; a head can hold one."""
 
 
 def _count(digits: bytes) -> int:
-    """A number of any length as one that is at least as large as every file."""
-    return int(digits) if len(digits) <= LONGEST_COUNT else 10**LONGEST_COUNT
+    """A position, whatever zeros it begins with; one of absurd length is beyond every file all the same."""
+    digits = digits.lstrip(b"0")
+    return int(digits or b"0") if len(digits) <= DIGITS_MAX else 10**DIGITS_MAX
 
 
 def parse_ranges(value: bytes, size: int) -> list[Span] | Unsatisfiable | None:
@@ -326,10 +330,10 @@ def parse_ranges(value: bytes, size: int) -> list[Span] | Unsatisfiable | None:
             length = min(_count(last), size)
             start = size - length
         else:
-            start = _count(first)
-            if last and _count(last) < start:
+            start, end = _count(first), _count(last) if last else size
+            if last and end < start:
                 return None
-            length = min(_count(last), size - 1) - start + 1 if last else size - start
+            length = min(end, size - 1) - start + 1
         if length > 0:
             spans.append(Span(start, length))
     if not asked:

@@ -14,6 +14,7 @@ Life cycle
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import signal
@@ -38,6 +39,9 @@ ACCEPT_BACK_OFF_S = 0.1
 """After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
 SPARE_DESCRIPTORS = 64
 """Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
+CROWD = 1000
+"""Connections whose leaving is worth the work of giving their memory back."""
+CROWD_CHECK_S = 2.0
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
 
@@ -218,6 +222,7 @@ class Server:
         self._stop_requests = 0
         self._stops_seen = 0
         self._phase = Phase.RUNNING
+        self._count_before = 0
         self._deadline = 0.0
         self._root_fd = open_root(config.directory)
         try:
@@ -297,6 +302,11 @@ class Server:
         self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
+        tasks.call_at(ring.now + CROWD_CHECK_S, self._give_memory_back)
+        # What exists now exists to the end, so the garbage collector need not look at it again: a full collection
+        # then costs as much as there are connections, not as there are modules.
+        gc.collect()
+        gc.freeze()
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
@@ -320,11 +330,27 @@ class Server:
             if self._stop_requests != self._stops_seen:
                 self._stop_requested()
             if self._phase is not Phase.RUNNING:
-                if not service.connections and all(acceptor.is_over for acceptor in acceptors):
+                if self.listeners and all(acceptor.is_over for acceptor in acceptors):
+                    self._close_listeners()  # so that new clients are refused, and do not wait for nothing
+                if not service.connections and not self.listeners:
                     return
                 if ring.now >= self._deadline and not self._abort():
                     return
                 sleep_s = min(sleep_s, max(0.0, self._deadline - ring.now))
+
+    def _give_memory_back(self) -> float:
+        """When a crowd has left, its memory goes back to the system; at other times nothing happens."""
+        service, ring = self.service, self.tasks.ring
+        count = len(service.connections)
+        settled = count >= self._count_before
+        self._count_before = count
+        if service.most_connections >= CROWD and count < service.most_connections // 4 and settled:
+            service.most_connections = count
+            self.tasks.shrink()
+            service.connections = set(service.connections)
+            gc.collect()
+            ring.trim_memory()
+        return ring.now + CROWD_CHECK_S
 
     def _feed_starved(self) -> None:
         """Arm as many receives that found no buffer as there are buffers, in the order in which they starved."""
@@ -371,7 +397,7 @@ class Server:
         self._phase = Phase.ABORTING
         self._deadline = self.tasks.ring.now + FINISH_S
         for connection in tuple(self.service.connections):
-            connection.interrupt(ConnectionOverError("the server stops"))
+            connection.interrupt(ConnectionOverError("the server stops", resets=True))
         return True
 
     def _finish(self, ring: Ring) -> None:

@@ -65,12 +65,18 @@ class Service:
         self.server = config.server_name.encode()
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
         self.connections: set[Client] = set()
+        self.most_connections = 0
         self.starved: deque[Client] = deque()
         self.draining = False
         self.hot_answers = 0
         self.shortest_limit_s = min(
             config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
         )
+
+    def began(self, connection: Client) -> None:
+        """Called by a connection when it has its descriptor."""
+        self.connections.add(connection)
+        self.most_connections = max(self.most_connections, len(self.connections))
 
     def ended(self, connection: Client) -> None:
         """Called by a connection when its descriptor is being closed."""

@@ -70,6 +70,8 @@ def answer(request: Request, found: Entry, now: float) -> Response:
     if isinstance(found, Directory):
         location = request.line.location
         assert isinstance(location, Location), "only a good target is looked up"
+        if location.names_directory:
+            return error_response(404, head=request.is_head)  # its index is a directory, so it has none
         return _redirect(quote_path(location.path + b"/") + location.query)
     assert isinstance(found, Failure), "there is no fourth kind of entry"
     return error_response(found.status, head=request.is_head)

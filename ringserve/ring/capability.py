@@ -53,7 +53,9 @@ def kernel_version(release: str) -> tuple[int, int]:
     """(6, 18) of `6.18.44-amd64`; (0, 0) of what cannot be read."""
     parts = release.split(".")
     try:
-        return int(parts[0]), int("".join(character for character in parts[1] if character.isdigit()))
+        minor = parts[1]
+        digits = len(minor) - len(minor.lstrip("0123456789"))
+        return int(parts[0]), int(minor[:digits])
     except (IndexError, ValueError):
         return (0, 0)
 

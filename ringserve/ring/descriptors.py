@@ -23,6 +23,8 @@ F_GETPIPE_SZ = 1032
 
 INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
 
+NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
 IN_MODIFY = 0x002
 IN_ATTRIB = 0x004
 IN_MOVED_FROM = 0x040
@@ -77,15 +79,22 @@ class Descriptors(Ring):
         finally:
             borrowed.detach()
 
-    def peer_name(self, fd: int) -> str:
+    def reset_on_close(self, fd: int) -> None:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        try:
+            borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        finally:
+            borrowed.detach()
+
+    def peer_name(self, fd: int) -> str:
+        # Python asks the kernel for the socket's family: told a wrong one, it would read the address cut off.
+        borrowed = socket.socket(fileno=fd)
         try:
             name = borrowed.getpeername()
         except OSError:
             return "-"
         finally:
             borrowed.detach()
-        # Python formats by the family that the kernel reports: a tuple for IPv4 and IPv6, text for unix sockets.
         if isinstance(name, tuple):
             address = str(name[0])
             return address.removeprefix("::ffff:") if "." in address else address

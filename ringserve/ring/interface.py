@@ -217,6 +217,10 @@ class Ring(ABC):
         """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
 
     @abstractmethod
+    def reset_on_close(self, fd: int) -> None:
+        """Let the close of a socket discard what is queued and send RST: SO_LINGER with no time (socket(7))."""
+
+    @abstractmethod
     def peer_name(self, fd: int) -> str:
         """The peer's address as text: an IP address, `unix`, or `-` when the peer is gone already."""
 
@@ -247,6 +251,10 @@ class Ring(ABC):
     @abstractmethod
     def close_now(self, fd: int) -> None:
         """Close at once a descriptor on which nothing can be in flight and whose closing cannot wait (a pipe)."""
+
+    @abstractmethod
+    def trim_memory(self) -> None:
+        """Give memory that is free in this process back to the system, after a crowd has left."""
 
     # -- interrupt ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +237,7 @@ static struct io_uring_sqe *next_submission(ringserve_ring *ring)
         return sqe;
     ring->figures.early_submits++;
     io_uring_submit(&ring->ring);
+    io_uring_sqring_wait(&ring->ring); /* With a kernel thread: until it took some. Without one: nothing. */
     return io_uring_get_sqe(&ring->ring);
 }
 
@@ -312,6 +314,8 @@ static int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t t
 }
 
 /* -- calls that are answered at once, where Python's standard library has none -- */
+
+static int ringserve_trim_memory(void) { return malloc_trim(0); }
 
 static int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve)
 {

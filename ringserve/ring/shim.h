@@ -46,6 +46,7 @@ int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t a
 int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data);
 
+int ringserve_trim_memory(void);
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);
 int ringserve_inotify_open(void);

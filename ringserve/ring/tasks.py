@@ -118,8 +118,11 @@ class Tasks:
             handler = handlers.get(user_data)
             if handler is None:
                 self._unclaimed(user_data, res, flags)
-            else:
+                continue
+            try:
                 handler(res, flags)
+            except Exception as fault:  # ours, and loud; but one client must not be able to end the loop for all
+                self.report_fault(fault)
         ready = self._ready
         while ready:
             ready.popleft().resume()
@@ -147,6 +150,13 @@ class Tasks:
         """Say that code of ours failed. The task it happened in has ended; the others go on."""
         self.faults += 1
         traceback.print_exception(fault, file=sys.stderr)
+
+    def shrink(self) -> None:
+        """Make the table as small as what is in it: a dictionary grows with a crowd and does not shrink by itself.
+
+        Only from a timer or a task: while completions are handed out, `turn` uses the table that there was.
+        """
+        self.handlers = dict(self.handlers)
 
     # -- timers -------------------------------------------------------------------------------------------------
 

@@ -168,8 +168,9 @@ class UringRing(Descriptors):
             if len(answered) != 1 or answered[0][0] != 1 or not answered[0][1] & F_BUFFER:
                 raise RingRefusedError(explain_refusal(errno.EINVAL, circumstances()))
             ours.shutdown(socket.SHUT_RDWR)
-            while not any(not flags & F_MORE for _user_data, _res, flags in self.turn(1.0)):
-                pass
+            # The end of the receive, or the next user of its user_data would be surprised by it.
+            if not any(not flags & F_MORE for _attempt in range(10) for _user, _res, flags in self.turn(0.1)):
+                raise RingRefusedError(explain_refusal(errno.EINVAL, circumstances()))
 
     # -- control plane ------------------------------------------------------------------------------------------
 
@@ -178,7 +179,9 @@ class UringRing(Descriptors):
             self._queue_deferred()
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
-        count = lib.ringserve_turn(self._ring, self._wait_for if timeout_s > 0 else 0, int(timeout_s * NANOSECONDS))
+        # Not with submissions that did not fit: what is waited for may be among them.
+        wait_for = self._wait_for if timeout_s > 0 and not self._deferred else 0
+        count = lib.ringserve_turn(self._ring, wait_for, int(timeout_s * NANOSECONDS))
         if count < 0:
             raise RingBrokenError(f"io_uring_enter: {errno_name(count)}")
         self.now = time.monotonic()
@@ -263,6 +266,9 @@ class UringRing(Descriptors):
 
     def watch_remove(self, watch_fd: int, watch: int) -> None:
         lib.ringserve_inotify_remove(watch_fd, watch)  # EINVAL: it ended by itself
+
+    def trim_memory(self) -> None:
+        lib.ringserve_trim_memory()
 
     # -- interrupt ----------------------------------------------------------------------------------------------
 

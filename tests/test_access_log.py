@@ -1,0 +1,451 @@
+"""The access log: what a line looks like whatever the peer sent, and when lines are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringserve import access_log
+from ringserve.access_log import (
+    FLUSH_AFTER_S,
+    FLUSH_LINES,
+    LOG_FORMATS,
+    PIECES,
+    AccessLog,
+    CombinedFormat,
+    JsonFormat,
+    LogFormat,
+    escape,
+)
+from ringserve.request import HeaderBlock, Limits, Memory, Request, RequestLine, RequestReader
+from ringserve.ring.interface import POLL_OUT, Pinned
+from ringserve.ring.tasks import Handler, Kind, Tasks
+
+EXAMPLE = 784_111_777
+FD = 7
+
+
+def request_of(head: bytes) -> Request:
+    reader = RequestReader(Memory(), Limits(32 * 1024, 8 * 1024, 100, 0))
+    reader.feed(head)
+    request = reader.next_request()
+    assert request is not None
+    return request
+
+
+def request_with(target: bytes = b"/a?b", *fields: bytes) -> Request:
+    head = [b"GET " + target + b" HTTP/1.1", b"Host: a", *fields]
+    return request_of(b"\r\n".join(head) + b"\r\n\r\n")
+
+
+def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", status: int = 200) -> bytes:
+    return b"".join(
+        (
+            form.client(peer),
+            form.stamp(EXAMPLE),
+            form.line(request.line if request else None),
+            form.outcome(status, 1234, aborted=False),
+            form.block(request.block if request else None),
+        )
+    )
+
+
+# -- escape -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        (b"", b""),
+        (b"plain ~!", b"plain ~!"),
+        (b'"', b"\\x22"),
+        (b"\\", b"\\x5c"),
+        (b"\\x22", b"\\x5cx22"),
+        (b"\r\n", b"\\x0d\\x0a"),
+        (b"\0\x1b[2J\x7f", b"\\x00\\x1b[2J\\x7f"),
+        (b"caf\xc3\xa9", b"caf\\xc3\\xa9"),
+    ],
+)
+def test_what_could_forge_a_line_or_drive_a_terminal_is_escaped(value: bytes, escaped: bytes) -> None:
+    assert escape(value) == escaped
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.binary(max_size=40) | st.lists(st.sampled_from(b'"\\\r\n\0x2a'), max_size=20).map(bytes))
+def test_an_escaped_value_is_printable_ascii_without_quotes_and_can_be_read_back(value: bytes) -> None:
+    escaped = escape(value)
+    assert all(0x20 <= byte <= 0x7E for byte in escaped)
+    assert b'"' not in escaped
+    assert re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), escaped) == value
+
+
+# -- combined ---------------------------------------------------------------------------------------------------
+
+
+def test_a_combined_line_is_what_apache_writes() -> None:
+    request = request_with(b"/a?b", b"Referer: http://r/", b"User-Agent: Agent/1.0 (x)")
+    assert line_of(CombinedFormat(), request) == (
+        b'192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET /a?b HTTP/1.1" 200 1234 "http://r/" "Agent/1.0 (x)"\n'
+    )
+
+
+def test_absent_fields_are_dashes_and_empty_ones_are_empty() -> None:
+    form = CombinedFormat()
+    assert form.block(request_with().block) == b'"-" "-"\n'
+    assert form.block(request_with(b"/", b"Referer:", b"User-Agent:").block) == b'"" ""\n'
+    assert form.block(None) == b'"-" "-"\n'
+
+
+def test_a_request_that_was_never_read_has_a_combined_line_too() -> None:
+    assert line_of(CombinedFormat(), None, peer="-", status=400) == (
+        b'- - - [06/Nov/1994:08:49:37 +0000] "-" 400 1234 "-" "-"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stamp"),
+    [
+        (0, b"01/Jan/1970:00:00:00 +0000"),
+        (EXAMPLE + 0.9, b"06/Nov/1994:08:49:37 +0000"),
+        (1_709_251_199, b"29/Feb/2024:23:59:59 +0000"),
+        (1_735_689_599, b"31/Dec/2024:23:59:59 +0000"),
+    ],
+)
+def test_a_combined_stamp_is_utc_with_english_months(seconds: float, stamp: bytes) -> None:
+    assert CombinedFormat().stamp(seconds) == stamp + b'] "'
+
+
+def test_every_month_has_its_name() -> None:
+    form = CombinedFormat()
+    names = [form.stamp(month * 30.5 * 86_400 + 86_400)[3:6] for month in range(12)]
+    assert names == b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def test_a_combined_outcome_is_status_and_bytes() -> None:
+    assert CombinedFormat().outcome(206, 0, aborted=True) == b"206 0 "
+
+
+COMBINED = re.compile(
+    rb'(\S+) - - \[\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} \+0000\] "(\S+) (\S+) HTTP/\d\.\d" \d{3} \d+ '
+    rb'"([^"]*)" "([^"]*)"\n'
+)
+FIELD_VALUE = st.lists(st.integers(min_value=1, max_value=255).filter(lambda b: not bytes([b]).isspace())).map(bytes)
+TARGET = st.lists(st.integers(min_value=0x21, max_value=0x7E)).map(lambda b: b"/" + bytes(b))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(TARGET, FIELD_VALUE, FIELD_VALUE)
+def test_no_request_can_break_a_combined_line(target: bytes, referer: bytes, agent: bytes) -> None:
+    request = request_with(target, b"Referer: " + referer, b"User-Agent: " + agent)
+    line = line_of(CombinedFormat(), request)
+    assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
+    match = COMBINED.fullmatch(line)
+    assert match
+    assert match[3] == escape(target)
+    assert (match[4], match[5]) == (escape(referer), escape(agent))
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------
+
+
+def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
+    request = request_with(b"/a?b", b"Referer: http://r/", b"User-Agent: caf\xe9")
+    line = line_of(JsonFormat(), request)
+    assert line.endswith(b"}\n")
+    assert list(json.loads(line).items()) == [
+        ("client", "192.0.2.1"),
+        ("time", "1994-11-06T08:49:37Z"),
+        ("method", "GET"),
+        ("target", "/a?b"),
+        ("protocol", "HTTP/1.1"),
+        ("status", 200),
+        ("bytes", 1234),
+        ("aborted", False),
+        ("referer", "http://r/"),
+        ("user_agent", "café"),
+    ]
+
+
+def test_what_is_absent_is_null_in_json() -> None:
+    seen = json.loads(line_of(JsonFormat(), None))
+    assert [seen[name] for name in ("method", "target", "protocol", "referer", "user_agent")] == [None] * 5
+    assert JsonFormat().block(request_with().block) == b'"referer":null,"user_agent":null}\n'
+    assert JsonFormat().block(request_with(b"/", b"Referer:").block) == b'"referer":"","user_agent":null}\n'
+
+
+def test_an_aborted_response_says_so_in_json() -> None:
+    assert JsonFormat().outcome(206, 5, aborted=True) == b'"status":206,"bytes":5,"aborted":true,'
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(TARGET, FIELD_VALUE, FIELD_VALUE, st.text(max_size=10))
+def test_no_request_can_break_a_json_line(target: bytes, referer: bytes, agent: bytes, peer: str) -> None:
+    request = request_with(target, b"Referer: " + referer, b"User-Agent: " + agent)
+    line = line_of(JsonFormat(), request, peer=peer)
+    assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
+    seen = json.loads(line)
+    assert seen["client"] == peer
+    assert seen["target"].encode("latin-1") == target
+    assert (seen["referer"].encode("latin-1"), seen["user_agent"].encode("latin-1")) == (referer, agent)
+
+
+def test_a_format_is_found_by_its_name() -> None:
+    assert dict(LOG_FORMATS) == {"combined": CombinedFormat, "json": JsonFormat}
+
+
+# -- writing ----------------------------------------------------------------------------------------------------
+
+
+class FakeRing:
+    """A ring with a clock and one sink. It asserts that writes come one at a time and are those that were pinned."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.sink = b""
+        self.handler: Handler | None = None
+        self.room_handler: Handler | None = None
+        self.polls = 0
+        self.user_data = 0
+        self._write: tuple[Pinned, int] | None = None
+        self._pinned: list[Pinned] = []
+
+    @property
+    def writing(self) -> bool:
+        return self._write is not None
+
+    def pin(self, data: bytes) -> Pinned:
+        self._pinned.append(Pinned(data, 0, len(data)))
+        return self._pinned[-1]
+
+    def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
+        assert user_data == self.user_data, "the completion would find nobody"
+        assert fd == FD
+        assert self._write is None, "one write at a time"
+        assert any(data is pinned for pinned in self._pinned), "what the kernel reads has to be pinned"
+        assert 0 <= start < data.length, "a write of nothing never ends"
+        self._write = (data, start)
+
+    def poll(self, user_data: int, fd: int, events: int) -> None:
+        assert user_data == self.user_data + 8
+        assert (fd, events) == (FD, POLL_OUT)
+        assert self._write is None, "a write in flight waits by itself"
+        self.polls += 1
+
+    def complete(self, count: int | None = None) -> None:
+        """The write in flight ends with `count` bytes (all of them), or with a negative errno."""
+        assert self._write is not None, "nothing is in flight"
+        assert self.handler is not None
+        (data, start), self._write = self._write, None
+        if count is None:
+            count = data.length - start
+        if count > 0:
+            assert isinstance(data.owner, bytes)
+            self.sink += data.owner[start : start + count]
+        self.handler(count, 0)
+
+
+class FakeTasks:
+    """The table of handlers, with room for two: room in the sink, and the end of a write."""
+
+    def __init__(self) -> None:
+        self.ring = FakeRing()
+
+    def register(self, kind: Kind, handler: Handler) -> int:
+        assert kind is Kind.SHARED
+        if self.ring.handler is None:
+            self.ring.handler = handler
+            self.ring.user_data = 24
+            return 24
+        assert self.ring.room_handler is None, "the log registers twice"
+        self.ring.room_handler = handler
+        return 32
+
+
+def new_log() -> tuple[AccessLog, FakeRing]:
+    tasks = FakeTasks()
+    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat()), tasks.ring
+
+
+def add(log: AccessLog, name: bytes) -> bytes:
+    """One line; returns it."""
+    log.add(b"[", name, b"]", b"!", b"\n")
+    return b"[" + name + b"]!\n"
+
+
+def test_a_new_log_has_nothing_to_write() -> None:
+    log, ring = new_log()
+    assert log.idle
+    assert log.flush_if_due() is None
+    log.flush()
+    assert not ring.writing
+
+
+def test_a_line_waits_for_company_but_not_for_long() -> None:
+    log, ring = new_log()
+    first = add(log, b"1")
+    assert not log.idle
+    assert log.flush_if_due() == 100.0 + FLUSH_AFTER_S
+    ring.now += FLUSH_AFTER_S / 2
+    second = add(log, b"2")
+    assert log.flush_if_due() == 100.0 + FLUSH_AFTER_S, "the first line decides"
+    assert not ring.writing
+    ring.now = 100.0 + FLUSH_AFTER_S
+    assert log.flush_if_due() is None
+    assert ring.writing
+    assert not log.idle
+    ring.complete()
+    assert ring.sink == first + second
+    assert log.idle
+
+
+def test_a_large_batch_does_not_wait() -> None:
+    log, ring = new_log()
+    for number in range(FLUSH_LINES - 1):
+        add(log, b"%d" % number)
+    assert log.flush_if_due() is not None
+    assert not ring.writing
+    add(log, b"last")
+    assert log.flush_if_due() is None
+    assert ring.writing
+
+
+def test_lines_that_come_during_a_write_are_written_after_it() -> None:
+    log, ring = new_log()
+    lines = add(log, b"1")
+    log.flush()
+    lines += add(log, b"2") + add(log, b"3")
+    assert log.flush_if_due() is None, "its completion goes on with them"
+    log.flush()
+    ring.complete()
+    assert ring.writing
+    ring.complete()
+    assert ring.sink == lines
+    assert log.idle
+
+
+def test_a_short_write_goes_on_where_it_ended() -> None:
+    log, ring = new_log()
+    lines = add(log, b"a line of some length") + add(log, b"another")
+    log.flush()
+    while ring.writing:
+        ring.complete(1)
+    assert ring.sink == lines
+    assert log.idle
+
+
+@pytest.mark.parametrize("error", [errno.EPIPE, errno.ENOSPC, errno.EIO])
+def test_a_broken_sink_is_reported_once_and_no_longer_written_to(
+    error: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, ring = new_log()
+    add(log, b"1")
+    log.flush()
+    add(log, b"2")
+    ring.complete(-error)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert errno.errorcode[error] in said
+    assert log.idle
+    assert log.flush_if_due() == 100.0 + FLUSH_AFTER_S
+    for _again in range(3):
+        add(log, b"3")
+        ring.now += 1
+        assert log.flush_if_due() is None
+        assert not ring.writing
+        assert log.idle
+    assert ring.sink == b""
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_beyond_the_limit_are_lost_counted_and_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(access_log, "LINES_WAITING_MAX", 3)
+    log, ring = new_log()
+    lines = add(log, b"in flight")
+    log.flush()
+    lines += b"".join(add(log, b"%d" % number) for number in range(3))
+    add(log, b"lost")
+    add(log, b"lost too")
+    assert log.lost == 2
+    ring.complete()
+    assert "2 lines lost" in capsys.readouterr().err
+    assert log.lost == 0
+    ring.complete()
+    assert ring.sink == lines
+    assert capsys.readouterr().err == ""
+    lines += add(log, b"there is room again")
+    log.flush()
+    ring.complete()
+    assert ring.sink == lines
+
+
+def test_only_a_write_in_flight_can_complete() -> None:
+    _log, ring = new_log()
+    assert ring.handler is not None
+    with pytest.raises(AssertionError, match="only a write in flight"):
+        ring.handler(1, 0)
+
+
+class CountingFormat(CombinedFormat):
+    """Counts how often a half is formatted."""
+
+    def __init__(self) -> None:
+        self.halves = 0
+
+    def line(self, line: RequestLine | None) -> bytes:
+        self.halves += 1
+        return super().line(line)
+
+    def block(self, block: HeaderBlock | None) -> bytes:
+        self.halves += 1
+        return super().block(block)
+
+
+def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
+    tasks = FakeTasks()
+    form = CountingFormat()
+    log = AccessLog(cast(Tasks, tasks), FD, form)
+    request = request_with(b"/a", b"User-Agent: b")
+    for _again in range(3):
+        log.record(form.client("c"), form.stamp(EXAMPLE), request.line, request.block, form.outcome(200, 5, False))
+    assert form.halves == 2
+    log.flush()
+    tasks.ring.complete()
+    assert tasks.ring.sink == b'c - - [06/Nov/1994:08:49:37 +0000] "GET /a HTTP/1.1" 200 5 "-" "b"\n' * 3
+
+
+def test_a_request_that_was_never_read_is_recorded() -> None:
+    log, ring = new_log()
+    log.record(b"client ", b"stamp ", None, None, b"400 5 ")
+    log.flush()
+    ring.complete()
+    assert ring.sink == b'client stamp -" 400 5 "-" "-"\n'
+
+
+def test_a_line_has_as_many_pieces_as_the_limits_assume() -> None:
+    log, _ring = new_log()
+    add(log, b"1")
+    assert len(log._pieces) == PIECES
+
+
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EINTR])
+def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> None:
+    log, ring = new_log()
+    line = add(log, b"1")
+    log.flush()
+    assert ring.room_handler is not None
+    ring.complete(-error)
+    assert ring.polls == 1
+    assert not ring.writing
+    assert not log.idle
+    ring.room_handler(POLL_OUT, 0)
+    ring.complete()
+    assert log.idle
+    assert ring.sink == line

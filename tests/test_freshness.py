@@ -1,0 +1,170 @@
+"""Changed files are served new: at once where the kernel tells, within a second otherwise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Serving
+from wire import Wire, get
+
+import ringserve.ring.uring
+from ringserve.files import BURST_EVENTS, status_of_open
+
+
+def test_a_changed_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
+    path = site / "page"
+    with Wire(serving().url) as wire:
+        for number in range(300):
+            content = b"version %d" % number
+            path.write_bytes(content)
+            assert wire.ask(get("/page")).body == content
+            assert wire.ask(get("/page")).body == content
+
+
+def test_a_replaced_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
+    with Wire(serving().url) as wire:
+        for number in range(300):
+            content = b"version %d" % number
+            (site / "new").write_bytes(content)
+            os.replace(site / "new", site / "page")
+            assert wire.ask(get("/page")).body == content
+
+
+def test_a_large_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
+    with Wire(serving(cached_file_bytes_max=0).url) as wire:
+        for number in range(50):
+            content = b"%d" % number * 1000
+            (site / "new").write_bytes(content)
+            os.replace(site / "new", site / "page")
+            assert wire.ask(get("/page")).body == content
+
+
+def test_a_file_that_appears_or_goes_is_noticed_at_once(serving: Serving, site: Path) -> None:
+    (site / "sub").mkdir()
+    with Wire(serving().url) as wire:
+        for _ in range(50):
+            for path in ("a", "sub/b"):
+                assert wire.ask(get(f"/{path}")).status == 404
+                (site / path).write_bytes(b"here")
+                assert wire.ask(get(f"/{path}")).body == b"here"
+                (site / path).unlink()
+
+
+def test_a_renamed_directory_takes_its_files_along(serving: Serving, site: Path) -> None:
+    with Wire(serving().url) as wire:
+        for number in range(30):
+            (site / "v2" / "deep").mkdir(parents=True)
+            (site / "v2" / "deep" / "page").write_bytes(b"%d" % number)
+            if number:
+                os.rename(site / "live", site / f"old{number}")
+            os.rename(site / "v2", site / "live")
+            assert wire.ask(get("/live/deep/page")).body == b"%d" % number
+            assert wire.ask(get("/v2/deep/page")).status == 404
+
+
+def test_a_symbolic_link_to_a_directory_can_be_switched(serving: Serving, site: Path) -> None:
+    with Wire(serving().url) as wire:
+        for number in range(30):
+            release = site / f"release{number}"
+            release.mkdir()
+            (release / "page").write_bytes(b"%d" % number)
+            (site / "next").symlink_to(release.name)
+            os.replace(site / "next", site / "current")
+            assert wire.ask(get("/current/page")).body == b"%d" % number
+
+
+def test_a_burst_of_changes_drops_everything(serving: Serving, site: Path) -> None:
+    running = serving()
+    names = [f"f{number}" for number in range(2 * BURST_EVENTS)]
+    with Wire(running.url) as wire:
+        for version in (b"one", b"two"):
+            for name in names:
+                (site / name).write_bytes(version)
+            for name in names[:: len(names) // 50]:
+                assert wire.ask(get(f"/{name}")).body == version
+
+
+def test_permissions_that_change_are_noticed_at_once(serving: Serving, site: Path) -> None:
+    path = site / "page"
+    path.write_bytes(b"content")
+    with Wire(serving().url) as wire:
+        tag = wire.ask(get("/page")).fields["etag"]
+        os.utime(path, (1, 2_000_000))
+        assert wire.ask(get("/page")).fields["etag"] != tag
+
+
+def test_without_inotify_a_change_is_served_within_a_second(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_self: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_open", refused)
+    path = site / "page"
+    path.write_bytes(b"old")
+    with Wire(serving().url) as wire:
+        assert wire.ask(get("/page")).body == b"old"
+        path.write_bytes(b"new")
+        changed = time.monotonic()
+        while wire.ask(get("/page")).body == b"old":
+            assert time.monotonic() - changed < 1.5
+        # Twice in the same tick of the file system's clock, with the same size: only reading it again can tell.
+        for content in (b"aaa", b"bbb"):
+            path.write_bytes(content)
+            os.utime(path, ns=(10**18, 10**18))
+        changed = time.monotonic()
+        while wire.ask(get("/page")).body != b"bbb":
+            assert time.monotonic() - changed < 1.5
+
+
+def test_entries_beyond_the_limits_are_forgotten_and_found_again(serving: Serving, site: Path) -> None:
+    for number in range(40):
+        (site / f"small{number}").write_bytes(b"%d" % number * 100)
+        (site / f"large{number}").write_bytes(b"%d" % number * 3000)
+    running = serving(cached_files_max=8, cache_bytes_max=4096, cached_file_bytes_max=1000, open_files_max=4)
+    before = len(os.listdir("/proc/self/fd"))
+    with Wire(running.url) as wire:
+        for _round in range(3):
+            for number in range(40):
+                assert wire.ask(get(f"/small{number}")).body == b"%d" % number * 100
+                assert wire.ask(get(f"/large{number}")).body == b"%d" % number * 3000
+                assert wire.ask(get(f"/missing{number}")).status == 404
+        pipes = 2 * running.server.service.pipes.count
+        # Two for the connection; the closes of the last entries may still be on their way.
+        assert len(os.listdir("/proc/self/fd")) <= before + 2 + 4 + 4 + pipes
+
+
+def test_a_socket_file_is_not_found(serving: Serving, site: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, Wire(serving().url) as wire:
+        listener.bind(str(site / "socket"))
+        assert wire.ask(get("/socket")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_reported"),
+    [
+        (errno.ENOENT, 404, False),
+        (errno.ENOTDIR, 404, False),
+        (errno.ENAMETOOLONG, 404, False),
+        (errno.ELOOP, 404, False),
+        (errno.ENXIO, 404, False),
+        (errno.EXDEV, 404, True),
+        (errno.EACCES, 403, False),
+        (errno.EPERM, 403, False),
+        (errno.EMFILE, 503, True),
+        (errno.ENFILE, 503, True),
+        (errno.EAGAIN, 503, True),
+        (errno.EIO, 500, True),
+        (errno.ENOMEM, 500, True),
+    ],
+)
+def test_each_error_of_an_open_has_its_status(
+    error: int, status: int, is_reported: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of_open(b"page", -error) == status
+    assert bool(capsys.readouterr().err) is is_reported

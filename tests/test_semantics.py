@@ -1,0 +1,628 @@
+"""Targets, dates, validators, preconditions and ranges. Sections without another name are of RFC 9110."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ringserve.semantics import (
+    KNOWN_METHODS,
+    Conditions,
+    Location,
+    Span,
+    TargetError,
+    Unsatisfiable,
+    Validators,
+    Verdict,
+    evaluate,
+    format_date,
+    locate,
+    matches_any,
+    parse_date,
+    parse_entity_tags,
+    parse_ranges,
+    quote_path,
+    range_applies,
+)
+
+NOW = 1_700_000_000.0
+LATEST = 253_402_300_799
+"""The last second of the year 9999: four digits are all that an HTTP-date has."""
+
+
+def test_the_known_methods_are_those_of_9_3_and_patch() -> None:
+    assert {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"} == KNOWN_METHODS
+
+
+# -- targets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/", b"", b""),
+        (b"/a", b"a", b""),
+        (b"/a/", b"a/", b""),
+        (b"/a/b.html", b"a/b.html", b""),
+        (b"/a?x=1&y=/../", b"a", b"?x=1&y=/../"),
+        (b"/a?", b"a", b"?"),
+        (b"/a??b", b"a", b"??b"),
+        (b"/?q", b"", b"?q"),
+        (b"//a//b//", b"a/b/", b""),
+        (b"///", b"", b""),
+        (b"//evil.example/x", b"evil.example/x", b""),
+        (b"/a/./b", b"a/b", b""),
+        (b"/a/../b", b"b", b""),
+        (b"/a/..", b"", b""),
+        (b"/a/b/..", b"a/", b""),
+        (b"/a/.", b"a/", b""),
+        (b"/.", b"", b""),
+        (b"/a/%2e%2E/b", b"b", b""),
+        (b"/%61%20b", b"a b", b""),
+        (b"/%252e%252e/x", b"%2e%2e/x", b""),
+        (b"/%252f", b"%2f", b""),
+        (b"/%c3%a9", b"\xc3\xa9", b""),
+        (b"/%ff", b"\xff", b""),
+        (b"/a%23b%3fc", b"a#b?c", b""),
+        (b"/a?%zz%00%2f", b"a", b"?%zz%00%2f"),
+        (b"/a\\..\\b", b"a\\..\\b", b""),
+        (b"/a+b", b"a+b", b""),
+        (b"http://example.org/a", b"a", b""),
+        (b"HTTP://example.org/a", b"a", b""),
+        (b"https://example.org:8443/a/?q", b"a/", b"?q"),
+        (b"http://example.org", b"", b""),
+        (b"http://example.org?q", b"", b"?q"),
+        (b"http://example.org//evil.example/", b"evil.example/", b""),
+        (b"/http://example.org/", b"http:/example.org/", b""),
+    ],
+)
+def test_a_target_names_a_path_below_the_root(target: bytes, path: bytes, query: bytes) -> None:
+    assert locate(target) == Location(path, query, hidden=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (b"", "neither a path nor"),
+        (b"*", "neither a path nor"),
+        (b"a", "neither a path nor"),
+        (b"?q", "neither a path nor"),
+        (b"example.org:443", "neither a path nor"),
+        (b"ftp://example.org/", "neither a path nor"),
+        (b"http:/a", "neither a path nor"),
+        (b"http://example.org#f", "neither a path nor"),
+        (b"/a#f", "fragment"),
+        (b"/a?q#f", "fragment"),
+        (b"/%", "percent sign"),
+        (b"/%4", "percent sign"),
+        (b"/%g0", "percent sign"),
+        (b"/%-1", "percent sign"),
+        (b"/%%41", "percent sign"),
+        (b"/a%2fb", "encoded slash"),
+        (b"/a%2Fb", "encoded slash"),
+        (b"/..%2f..%2fetc/passwd", "encoded slash"),
+        (b"/a%00", "NUL"),
+        (b"/a%00.html", "NUL"),
+        (b"/a\0", "NUL"),
+        (b"/..", "leaves the root"),
+        (b"/../", "leaves the root"),
+        (b"/a/../../b", "leaves the root"),
+        (b"/%2e%2e/etc/passwd", "leaves the root"),
+        (b"/./../a", "leaves the root"),
+        (b"//..", "leaves the root"),
+        (b"http://example.org/../a", "leaves the root"),
+    ],
+)
+def test_a_target_that_names_nothing_is_refused_with_its_reason(target: bytes, reason: str) -> None:
+    with pytest.raises(TargetError, match=reason):
+        locate(target)
+
+
+@pytest.mark.parametrize("target", [b"http:///a", b"https://", b"http://:80/", b"http://?q"])
+def test_an_absolute_form_without_a_host_is_refused(target: bytes) -> None:
+    # "A recipient that processes such a URI reference MUST reject it as invalid" (4.2.1, 4.2.2).
+    with pytest.raises(TargetError):
+        locate(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "hidden"),
+    [
+        (b"/.env", True),
+        (b"/.git/config", True),
+        (b"/a/.htaccess", True),
+        (b"/a/.hidden/b", True),
+        (b"/%2eenv", True),
+        (b"/...", True),
+        (b"/a.b/c.d", False),
+        (b"/a/./b", False),
+        (b"/.a/../b", False),
+        (b"/.well-known/acme-challenge/x", False),  # RFC 8615
+        (b"/.well-known", False),
+        (b"/.well-known/", False),
+        (b"/.well-known/.secret", True),
+        (b"/.well-known/a/.b/c", True),
+        (b"/.well-known-not", True),
+        (b"/a/.well-known/x", True),
+    ],
+)
+def test_dotfiles_are_hidden_but_for_the_well_known_ones(target: bytes, hidden: bool) -> None:
+    assert locate(target).hidden is hidden
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [(b"/", True), (b"/a/", True), (b"/a/.", True), (b"/a/b/..", True), (b"/a", False), (b"/a/b?c/", False)],
+)
+def test_a_target_with_its_final_slash_names_a_directory(target: bytes, expected: bool) -> None:
+    assert locate(target).names_directory is expected
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        (
+            b"/", b"/", b".", b"..", b"%2e", b"%2E", b"%2f", b"%2F", b"%5c", b"\\", b"%00", b"\0", b"%", b"%25",
+            b"a", b"b.html", b"?", b"#", b"%c0%ae", b"%ff", b".well-known", b" ", b"\r\n", b":", b"@",
+        )
+    )
+    | st.binary(max_size=3),
+    max_size=12,
+).map(b"".join)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(prefix=st.sampled_from((b"", b"/", b"//", b"http://h", b"http://h/")), rest=HOSTILE)
+def test_no_target_yields_a_path_that_leaves_the_root(prefix: bytes, rest: bytes) -> None:
+    try:
+        location = locate(prefix + rest)
+    except TargetError:
+        return
+    assert b"\0" not in location.path
+    assert not location.path.startswith(b"/")
+    segments = location.path.removesuffix(b"/").split(b"/") if location.path else []
+    assert not {b"", b".", b".."} & set(segments)
+    assert location.query[:1] in (b"", b"?")
+    dotted = [segment for segment in segments if segment.startswith(b".")]
+    assert location.hidden is bool(dotted and not (segments[0] == b".well-known" and len(dotted) == 1))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=8).filter(lambda s: s not in (b".", b"..") and not {0, 0x2F} & set(s)),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_a_quoted_path_is_located_again(segments: list[bytes], slash: bool) -> None:
+    path = b"/".join(segments) + (b"/" if segments and slash else b"")
+    quoted = quote_path(path)
+    assert quoted.startswith(b"/")
+    assert not quoted.startswith((b"//", b"/\\"))
+    assert all(0x21 <= byte <= 0x7E for byte in quoted)
+    assert locate(quoted).path == path
+
+
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [
+        (b"", b"/"),
+        (b"a/b/", b"/a/b/"),
+        (b"a b", b"/a%20b"),
+        (b"\\evil.example", b"/%5Cevil.example"),
+        (b"a?b#c%d", b"/a%3Fb%23c%25d"),
+        (b'"<>\r\n', b"/%22%3C%3E%0D%0A"),
+        (b"!$&'()*+,;=:@~-._", b"/!$&'()*+,;=:@~-._"),
+        (b"\xc3\xa9", b"/%C3%A9"),
+    ],
+)
+def test_a_path_is_quoted_for_a_url(path: bytes, quoted: bytes) -> None:
+    assert quote_path(path) == quoted
+
+
+# -- dates ------------------------------------------------------------------------------------------------------
+
+EXAMPLE = 784_111_777
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"Sun, 06 Nov 1994 08:49:37 GMT", id="IMF-fixdate"),
+        pytest.param(b"Sunday, 06-Nov-94 08:49:37 GMT", id="rfc850-date"),
+        pytest.param(b"Sun Nov  6 08:49:37 1994", id="asctime-date"),
+    ],
+)
+def test_the_three_forms_of_a_date_are_read(value: bytes) -> None:
+    assert parse_date(value, NOW) == EXAMPLE  # the example of 5.6.7
+
+
+def test_a_date_is_written_as_imf_fixdate() -> None:
+    assert format_date(EXAMPLE) == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    assert format_date(EXAMPLE + 0.999) == b"Sun, 06 Nov 1994 08:49:37 GMT"
+    assert format_date(0) == b"Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"0",
+        b"784111777",
+        b"Sun, 06 Nov 1994 08:49:37",
+        b"Sun, 06 Nov 1994 08:49:37 UTC",
+        b"Sun, 06 Nov 1994 08:49:37 +0000",
+        b"Sun, 06 Nov 1994 08:49:37 gmt",
+        b"sun, 06 nov 1994 08:49:37 GMT",
+        b"Sun, 6 Nov 1994 08:49:37 GMT",
+        b"Sun,06 Nov 1994 08:49:37 GMT",
+        b" Sun, 06 Nov 1994 08:49:37 GMT",
+        b"Sun, 06 Nov 1994 08:49:37 GMT ",
+        b"Sun, 06 Nov 1994 08:49:37 GMT; length=5",
+        b"Sun, 06 Nov 94 08:49:37 GMT",
+        b"Sun, 06 Foo 1994 08:49:37 GMT",
+        b"Sun, 00 Nov 1994 08:49:37 GMT",
+        b"Sun, 31 Nov 1994 08:49:37 GMT",
+        b"Wed, 29 Feb 1995 08:49:37 GMT",
+        b"Sun, 06 Nov 0000 08:49:37 GMT",
+        b"Sun, 06 Nov 1994 24:00:00 GMT",
+        b"Sun, 06 Nov 1994 08:60:37 GMT",
+        b"Sunday, 06-Nov-1994 08:49:37 GMT",
+        b"Sun, 06-Nov-94 08:49:37 GMT",
+        b"Sun Nov 6 08:49:37 1994",
+        b"1994-11-06T08:49:37Z",
+        "Sun, 0٦ Nov 1994 08:49:37 GMT".encode(),
+    ],
+)
+def test_what_is_not_an_http_date_is_none(value: bytes) -> None:
+    assert parse_date(value, NOW) is None
+
+
+def test_a_leap_second_is_read_as_the_second_before_it() -> None:
+    before = parse_date(b"Sat, 31 Dec 2016 23:59:59 GMT", NOW)
+    assert before is not None
+    assert parse_date(b"Sat, 31 Dec 2016 23:59:60 GMT", NOW) == before
+
+
+@pytest.mark.parametrize("second", [b"61", b"99"])
+def test_a_second_beyond_the_leap_second_is_no_date(second: bytes) -> None:
+    # second = 2DIGIT, as of RFC 5322 3.3: 00 to 60.
+    assert parse_date(b"Sun, 06 Nov 1994 08:49:" + second + b" GMT", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("this_year", "two_digits", "year"),
+    [
+        (2023, b"23", 2023),
+        (2023, b"24", 2024),
+        (2023, b"73", 2073),
+        (2023, b"74", 1974),
+        (2023, b"99", 1999),
+        (2023, b"00", 2000),
+        (1999, b"49", 1949),
+        (1999, b"99", 1999),
+        (2000, b"50", 2050),
+        (2000, b"51", 1951),
+    ],
+)
+def test_a_year_of_two_digits_is_at_most_fifty_years_ahead(this_year: int, two_digits: bytes, year: int) -> None:
+    now = datetime(this_year, 7, 1, tzinfo=UTC).timestamp()
+    expected = datetime(year, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp()
+    assert parse_date(b"Sunday, 06-Nov-" + two_digits + b" 08:49:37 GMT", now) == expected
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(min_value=0, max_value=LATEST))
+def test_a_written_date_is_read_back(seconds: int) -> None:
+    assert parse_date(format_date(seconds), NOW) == seconds
+    assert parse_date(time.asctime(time.gmtime(seconds)).encode(), NOW) == seconds
+
+
+# -- entity tags ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "tags"),
+    [
+        (b'"a"', [(False, b"a")]),
+        (b'W/"a"', [(True, b"a")]),
+        (b'""', [(False, b"")]),
+        (b'"a","b"', [(False, b"a"), (False, b"b")]),
+        (b' "a" ,\t W/"b" ', [(False, b"a"), (True, b"b")]),
+        (b', "a",, ,"b",', [(False, b"a"), (False, b"b")]),
+        (b'"a,b"', [(False, b"a,b")]),
+        (b'"W/"', [(False, b"W/")]),
+        (b'"\xff\\"', [(False, b"\xff\\")]),
+    ],
+)
+def test_a_list_of_entity_tags_is_read(value: bytes, tags: list[tuple[bool, bytes]]) -> None:
+    assert parse_entity_tags(value) == tags
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b" ", b",", b",,", b"a", b"*", b'"a', b'a"', b'"a" "b"', b'"a""b"', b'"a", b', b'"a", *', b'w/"a"',
+        b'W/ "a"', b"W/a", b"'a'", b'"a b"', b'"a\tb"', b'"a\x7f"', b'"a";q=1', b'"a"\n,"b"',
+    ],
+)  # fmt: skip
+def test_what_is_not_a_list_of_entity_tags_is_none(value: bytes) -> None:
+    assert parse_entity_tags(value) is None
+
+
+OPAQUE = st.lists(
+    st.sampled_from([0x21, *range(0x23, 0x7F), *range(0x80, 0x100)]),  # etagc of 8.8.3
+    max_size=6,
+).map(bytes)
+SEPARATOR = st.sampled_from((b",", b", ", b" ,", b"\t,\t", b",,", b", , ,"))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.booleans(), OPAQUE, SEPARATOR), min_size=1, max_size=5))
+def test_any_list_of_entity_tags_is_read_back(items: list[tuple[bool, bytes, bytes]]) -> None:
+    value = b"".join((b"W/" if weak else b"") + b'"' + tag + b'"' + separator for weak, tag, separator in items)
+    expected = [(weak, tag) for weak, tag, _separator in items]
+    assert parse_entity_tags(value) == expected
+    assert parse_entity_tags(value.rstrip(b", \t")) == expected
+    for weak, tag in expected:
+        ours = (b"W/" if weak else b"") + b'"' + tag + b'"'
+        assert matches_any(value, ours, strongly=False)
+        assert matches_any(value, ours, strongly=True) is ((False, tag) in expected and not weak)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "strong", "weak"),
+    [
+        # The table of 8.8.3.2.
+        (b'W/"1"', b'W/"1"', False, True),
+        (b'W/"1"', b'W/"2"', False, False),
+        (b'W/"1"', b'"1"', False, True),
+        (b'"1"', b'"1"', True, True),
+        (b'"1"', b'W/"1"', False, True),
+        (b'"1"', b'"2", "1"', True, True),
+        (b'"1"', b'W/"1", "1"', True, True),
+        (b'"1"', b"*", True, True),
+        (b'W/"1"', b" * ", True, True),
+        (b'"1"', b"1", False, False),
+        (b'"1"', b'"1" "1"', False, False),
+        (b'"1"', b"", False, False),
+    ],
+)
+def test_entity_tags_are_compared_strongly_or_weakly(ours: bytes, theirs: bytes, strong: bool, weak: bool) -> None:
+    assert matches_any(theirs, ours, strongly=True) is strong
+    assert matches_any(theirs, ours, strongly=False) is weak
+
+
+def test_an_entity_tag_of_ours_is_well_formed() -> None:
+    with pytest.raises(AssertionError, match="well-formed"):
+        matches_any(b'"a"', b"a", strongly=True)
+
+
+# -- preconditions ----------------------------------------------------------------------------------------------
+
+MODIFIED = EXAMPLE
+DATE = format_date(MODIFIED)
+EARLIER = format_date(MODIFIED - 1)
+LATER = format_date(MODIFIED + 1)
+CURRENT = Validators(b'"v1"', MODIFIED)
+DATELESS = Validators(b'"v1"', None)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "verdict"),
+    [
+        (Conditions(), Verdict.PROCEED),
+        # If-Match (13.1.1)
+        (Conditions(if_match=b'"v1"'), Verdict.PROCEED),
+        (Conditions(if_match=b'"v0", "v1"'), Verdict.PROCEED),
+        (Conditions(if_match=b"*"), Verdict.PROCEED),
+        (Conditions(if_match=b'"v2"'), Verdict.FAILED),
+        (Conditions(if_match=b'W/"v1"'), Verdict.FAILED),
+        (Conditions(if_match=b"v1"), Verdict.FAILED),
+        (Conditions(if_match=b""), Verdict.FAILED),
+        # If-None-Match (13.1.2)
+        (Conditions(if_none_match=b'"v1"'), Verdict.NOT_MODIFIED),
+        (Conditions(if_none_match=b'W/"v1"'), Verdict.NOT_MODIFIED),
+        (Conditions(if_none_match=b'"v0", W/"v1"'), Verdict.NOT_MODIFIED),
+        (Conditions(if_none_match=b"*"), Verdict.NOT_MODIFIED),
+        (Conditions(if_none_match=b'"v2"'), Verdict.PROCEED),
+        (Conditions(if_none_match=b"v1"), Verdict.PROCEED),
+        # If-Modified-Since (13.1.3)
+        (Conditions(if_modified_since=DATE), Verdict.NOT_MODIFIED),
+        (Conditions(if_modified_since=LATER), Verdict.NOT_MODIFIED),
+        (Conditions(if_modified_since=EARLIER), Verdict.PROCEED),
+        (Conditions(if_modified_since=b"yesterday"), Verdict.PROCEED),
+        # If-Unmodified-Since (13.1.4)
+        (Conditions(if_unmodified_since=DATE), Verdict.PROCEED),
+        (Conditions(if_unmodified_since=LATER), Verdict.PROCEED),
+        (Conditions(if_unmodified_since=EARLIER), Verdict.FAILED),
+        (Conditions(if_unmodified_since=b"yesterday"), Verdict.PROCEED),
+        # The precedence (13.2.2)
+        (Conditions(if_match=b'"v1"', if_unmodified_since=EARLIER), Verdict.PROCEED),
+        (Conditions(if_match=b'"v2"', if_unmodified_since=LATER), Verdict.FAILED),
+        (Conditions(if_match=b'"v2"', if_none_match=b'"v1"'), Verdict.FAILED),
+        (Conditions(if_match=b'"v1"', if_none_match=b'"v1"'), Verdict.NOT_MODIFIED),
+        (Conditions(if_unmodified_since=EARLIER, if_none_match=b'"v1"'), Verdict.FAILED),
+        (Conditions(if_none_match=b'"v2"', if_modified_since=LATER), Verdict.PROCEED),
+        (Conditions(if_none_match=b'"v1"', if_modified_since=EARLIER), Verdict.NOT_MODIFIED),
+        (Conditions(if_none_match=b"rubbish", if_modified_since=LATER), Verdict.PROCEED),
+        (Conditions(if_unmodified_since=DATE, if_modified_since=DATE), Verdict.NOT_MODIFIED),
+    ],
+)
+def test_preconditions_are_evaluated_in_the_order_of_13_2_2(conditions: Conditions, verdict: Verdict) -> None:
+    assert evaluate(conditions, CURRENT, NOW) is verdict
+
+
+@pytest.mark.parametrize("conditions", [Conditions(if_modified_since=DATE), Conditions(if_unmodified_since=EARLIER)])
+def test_a_date_is_not_compared_with_a_representation_that_has_none(conditions: Conditions) -> None:
+    assert evaluate(conditions, DATELESS, NOW) is Verdict.PROCEED
+
+
+@pytest.mark.parametrize(
+    ("if_range", "validators", "now", "applies"),
+    [
+        (None, CURRENT, NOW, True),
+        (b'"v1"', CURRENT, NOW, True),
+        (b' "v1"\t', CURRENT, NOW, True),
+        (b'"v1"', DATELESS, NOW, True),
+        (b'"v2"', CURRENT, NOW, False),
+        (b'"v1", "v2"', CURRENT, NOW, False),
+        (b"*", CURRENT, NOW, False),
+        (b"v1", CURRENT, NOW, False),
+        (b'"v1', CURRENT, NOW, False),
+        (b"", CURRENT, NOW, False),
+        # Both have to be strong (13.1.5).
+        (b'W/"v1"', CURRENT, NOW, False),
+        (b'W/"v1"', Validators(b'W/"v1"', MODIFIED), NOW, False),
+        (b'"v1"', Validators(b'W/"v1"', MODIFIED), NOW, False),
+        # The exact date, and no earlier or later one.
+        (DATE, CURRENT, NOW, True),
+        (EARLIER, CURRENT, NOW, False),
+        (LATER, CURRENT, NOW, False),
+        (b"yesterday", CURRENT, NOW, False),
+        (DATE, DATELESS, NOW, False),
+        # A date is a strong validator only once it is a second old (8.8.2.2).
+        (DATE, CURRENT, MODIFIED + 1.0, True),
+        (DATE, CURRENT, MODIFIED + 0.9, False),
+        (DATE, CURRENT, MODIFIED - 5.0, False),
+    ],
+)
+def test_a_range_is_heeded_if_if_range_names_this_version(
+    if_range: bytes | None, validators: Validators, now: float, applies: bool
+) -> None:
+    assert range_applies(Conditions(range=b"bytes=0-0", if_range=if_range), validators, now) is applies
+
+
+# -- ranges -----------------------------------------------------------------------------------------------------
+
+UNSATISFIABLE = Unsatisfiable.UNSATISFIABLE
+
+
+@pytest.mark.parametrize(
+    ("value", "size", "spans"),
+    [
+        (b"bytes=0-0", 10, [Span(0, 1)]),
+        (b"bytes=0-9", 10, [Span(0, 10)]),
+        (b"bytes=5-", 10, [Span(5, 5)]),
+        (b"bytes=9-", 10, [Span(9, 1)]),
+        (b"bytes=-1", 10, [Span(9, 1)]),
+        (b"bytes=-10", 10, [Span(0, 10)]),
+        (b"bytes=-11", 10, [Span(0, 10)]),
+        (b"bytes=5-1000", 10, [Span(5, 5)]),
+        (b"bytes=0-" + b"9" * 5000, 10, [Span(0, 10)]),
+        (b"bytes=-" + b"9" * 5000, 10, [Span(0, 10)]),
+        (b"BYTES=0-0", 10, [Span(0, 1)]),  # 14.1: range units are case-insensitive
+        (b"bytes=0-0,5-6", 10, [Span(0, 1), Span(5, 2)]),
+        (b"bytes= 5-6\t,, 0-0 ,", 10, [Span(5, 2), Span(0, 1)]),
+        (b"bytes=0-9,0-9", 10, [Span(0, 10), Span(0, 10)]),
+        (b"bytes=20-,3-3", 10, [Span(3, 1)]),
+        (b"bytes=-0,3-3", 10, [Span(3, 1)]),
+        (b"bytes=007-008", 10, [Span(7, 2)]),
+        (b"bytes=0-0", 1, [Span(0, 1)]),
+        (b"bytes=9223372036854775806-", 2**63 - 1, [Span(2**63 - 2, 1)]),
+    ],
+)
+def test_a_range_field_yields_the_spans_that_exist(value: bytes, size: int, spans: list[Span]) -> None:
+    assert parse_ranges(value, size) == spans
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        (b"bytes=10-", 10),
+        (b"bytes=10-20", 10),
+        (b"bytes=-0", 10),
+        (b"bytes=10-,11-,-0", 10),
+        (b"bytes=0-", 0),
+        (b"bytes=0-0", 0),
+        (b"bytes=-1", 0),
+        (b"bytes=" + b"9" * 5000 + b"-", 10),
+    ],
+)
+def test_ranges_of_which_none_exists_are_unsatisfiable(value: bytes, size: int) -> None:
+    assert parse_ranges(value, size) is UNSATISFIABLE
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"bytes", b"bytes=", b"bytes= , ,", b"bytes=-", b"bytes=5", b"bytes=5-2", b"bytes=a-b", b"bytes=0-0,x",
+        b"bytes=x,0-0", b"bytes=0-0,5-2", b"bytes=1-2-3", b"bytes=--1", b"bytes=+1-2", b"bytes=0x0-1", b"bytes=1 -2",
+        b"bytes:0-0", b"items=0-0", b"kilobytes=0-0", b"bytesx=0-0", b"0-0", b" bytes=0-0", b"bytes=0-0;q=1",
+        "bytes=٠-١".encode(),
+    ],
+)  # fmt: skip
+def test_a_malformed_range_field_or_another_unit_is_ignored(value: bytes) -> None:
+    assert parse_ranges(value, 10) is None
+
+
+def test_leading_zeros_do_not_make_a_position_large() -> None:
+    # first-pos = 1*DIGIT (14.1.1): the value counts, however it is written.
+    assert parse_ranges(b"bytes=" + b"0" * 30 + b"-4", 10) == [Span(0, 5)]
+    assert parse_ranges(b"bytes=0-" + b"0" * 30, 10) == [Span(0, 1)]
+    assert parse_ranges(b"bytes=-" + b"0" * 30 + b"2", 10) == [Span(8, 2)]
+
+
+def test_a_huge_range_whose_end_precedes_its_start_is_malformed() -> None:
+    # "An int-range is invalid if the last-pos value is present and less than first-pos" (14.1.1), at any length.
+    assert parse_ranges(b"bytes=2" + b"0" * 30 + b"-1" + b"0" * 30, 10) is None
+
+
+NUMBER = st.tuples(st.integers(min_value=0, max_value=3), st.integers(min_value=0, max_value=40))
+INT_RANGE = st.tuples(NUMBER, st.none() | NUMBER)
+SUFFIX_RANGE = st.tuples(st.none(), NUMBER)
+Number = tuple[int, int]
+"""Leading zeros, and the value."""
+
+
+def _written(number: Number | None) -> bytes:
+    return b"" if number is None else b"0" * number[0] + str(number[1]).encode()
+
+
+def _naive_ranges(specs: list[tuple[Number | None, Number | None]], size: int) -> list[Span] | Unsatisfiable | None:
+    """What 14.1.2 says, byte by byte."""
+    spans = []
+    for first, last in specs:
+        if first is None:
+            assert last is not None
+            wanted = [position for position in range(size) if position >= size - last[1]]
+        elif last is None:
+            wanted = [position for position in range(size) if position >= first[1]]
+        elif last[1] < first[1]:
+            return None
+        else:
+            wanted = [position for position in range(size) if first[1] <= position <= last[1]]
+        if wanted:
+            spans.append(Span(wanted[0], len(wanted)))
+    return spans or UNSATISFIABLE
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    specs=st.lists(INT_RANGE | SUFFIX_RANGE, min_size=1, max_size=4),
+    size=st.integers(min_value=0, max_value=30),
+    separator=st.sampled_from((b",", b", ", b"\t,,")),
+)
+def test_ranges_are_those_that_a_naive_reading_finds(
+    specs: list[tuple[Number | None, Number | None]], size: int, separator: bytes
+) -> None:
+    value = b"bytes=" + separator.join(_written(first) + b"-" + _written(last) for first, last in specs)
+    assert parse_ranges(value, size) == _naive_ranges(specs, size)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    value=st.lists(st.sampled_from([b"bytes=", b"0", b"1", b"99", b"-", b",", b" ", b"x"]), max_size=10).map(b"".join),
+    size=st.integers(min_value=0, max_value=120),
+)
+def test_every_span_lies_within_the_representation(value: bytes, size: int) -> None:
+    spans = parse_ranges(value, size)
+    if isinstance(spans, list):
+        assert spans
+        assert all(span.start >= 0 and span.length > 0 and span.start + span.length <= size for span in spans)
+    else:
+        assert spans in (None, UNSATISFIABLE)
