@@ -39,8 +39,6 @@ ACCEPT_BACK_OFF_S = 0.1
 """After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
 SPARE_DESCRIPTORS = 64
 """Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
-CROWD = 1000
-"""Connections whose leaving is worth the work of giving their memory back."""
 CROWD_CHECK_S = 2.0
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
@@ -222,7 +220,6 @@ class Server:
         self._stop_requests = 0
         self._stops_seen = 0
         self._phase = Phase.RUNNING
-        self._count_before = 0
         self._deadline = 0.0
         self._root_fd = open_root(config.directory)
         try:
@@ -303,10 +300,6 @@ class Server:
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + CROWD_CHECK_S, self._give_memory_back)
-        # What exists now exists to the end, so the garbage collector need not look at it again: a full collection
-        # then costs as much as there are connections, not as there are modules.
-        gc.collect()
-        gc.freeze()
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
@@ -341,11 +334,7 @@ class Server:
     def _give_memory_back(self) -> float:
         """When a crowd has left, its memory goes back to the system; at other times nothing happens."""
         service, ring = self.service, self.tasks.ring
-        count = len(service.connections)
-        settled = count >= self._count_before
-        self._count_before = count
-        if service.most_connections >= CROWD and count < service.most_connections // 4 and settled:
-            service.most_connections = count
+        if service.crowd.has_left():
             self.tasks.shrink()
             service.connections = set(service.connections)
             gc.collect()

@@ -50,6 +50,44 @@ class Clock:
         self.next_update = self._ring.now + 1.0 - wall % 1.0
 
 
+CROWD = 1000
+"""Connections whose leaving is worth the work of giving their memory back."""
+SETTLED_CHECKS = 2
+"""Checks without a change before it is done: a connection's timer refers to it until it is next due, which is a check
+later at most with the default limits."""
+
+
+class Crowd:
+    """Tells when most of many connections have left for good."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.most = 0
+        self._seen = (0, 0)
+        self._settled_checks = 0
+
+    def came(self) -> None:
+        """One more."""
+        self.count += 1
+        self.most = max(self.most, self.count)
+
+    def went(self) -> None:
+        """One fewer."""
+        self.count -= 1
+
+    def has_left(self) -> bool:
+        """Called at intervals: True once after a crowd shrank to less than a quarter and no longer shrinks."""
+        # A whole crowd may have come and gone since the last check, so its size tells as well as what is left of it.
+        settled = self.count >= self._seen[0] and self.most == self._seen[1]
+        self._seen = (self.count, self.most)
+        self._settled_checks = self._settled_checks + 1 if settled else 0
+        if self.most < CROWD or self.count >= self.most // 4 or self._settled_checks < SETTLED_CHECKS:
+            return False
+        self.most = self.count
+        self._seen, self._settled_checks = (self.count, self.count), 0
+        return True
+
+
 class Service:
     """What all connections of a server share."""
 
@@ -65,7 +103,7 @@ class Service:
         self.server = config.server_name.encode()
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
         self.connections: set[Client] = set()
-        self.most_connections = 0
+        self.crowd = Crowd()
         self.starved: deque[Client] = deque()
         self.draining = False
         self.hot_answers = 0
@@ -76,8 +114,9 @@ class Service:
     def began(self, connection: Client) -> None:
         """Called by a connection when it has its descriptor."""
         self.connections.add(connection)
-        self.most_connections = max(self.most_connections, len(self.connections))
+        self.crowd.came()
 
     def ended(self, connection: Client) -> None:
         """Called by a connection when its descriptor is being closed."""
-        self.connections.discard(connection)
+        self.connections.remove(connection)
+        self.crowd.went()

@@ -862,11 +862,4 @@ def test_chunks_too_small_for_their_size_are_refused() -> None:
     # One byte of content in eight of framing: the limit of the content alone would let 256 times as much through.
     limits = Limits(head_bytes_max=1024, target_bytes_max=200, fields_max=10, body_bytes_max=1000)
     chunk = b"1;" + b"x" * 50 + b"\r\na\r\n"
-    reader = new_reader(limits)
-    reader.feed(CHUNKED)
-    assert reader.next_request() is not None
-    with pytest.raises(RequestError, match="too small") as refused:
-        for _ in range(999):
-            reader.feed(chunk)
-            assert not reader.skip_body()
-    assert refused.value.status == 413
+    assert outcomes(new_reader(limits), CHUNKED, *[chunk] * 999)[1:] == [413]
