@@ -53,11 +53,13 @@ install: $(VENV)/.installed
 
 SOURCES := pyproject.toml setup.py ringserve/ring/build_uring.py ringserve/ring/shim.c ringserve/ring/shim.h
 
-$(VENV)/bin/python:
+# A stamp, and not bin/python: that exists before the rest does, and a venv cut off half-way would never be mended.
+$(VENV)/.made:
 	@scripts/install-debian --for-build "$(PYTHON)"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
 
-$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+$(VENV)/.installed: $(VENV)/.made $(SOURCES)
 	@scripts/install-debian --for-build "$(PYTHON)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
