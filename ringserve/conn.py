@@ -89,8 +89,10 @@ class ConnectionOverError(Exception):
 def _can_be_prepared(response: Response, entry: Entry, selection: Selection) -> bool:
     """Whether `response` is the answer to every request with this method and selection while `entry` is fresh."""
     in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
-    depends_on_time = selection.conditions.if_range is not None  # a date counts once it is a second old
-    return in_memory and not depends_on_time and entry.ignores_query and entry.freshness.until > 0
+    # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
+    # only once it is a second old, so that the answer may change while the file does not.)
+    is_part = selection.conditions.range is not None
+    return in_memory and not is_part and entry.ignores_query and entry.freshness.until > 0
 
 
 class Record(NamedTuple):
@@ -396,8 +398,7 @@ class Connection(Task):
             response = static.answer(request, entry, self.ring.wall_time())
             if not service.memory.enabled or not _can_be_prepared(response, entry, selection):
                 return response
-            prepared = Prepared(response, service.server, entry.freshness)
-            entry.keep_prepared(line.method, selection, prepared)
+            prepared = entry.prepare(line.method, selection, response, service.server)
         if len(line.prepared) >= PREPARED_PER_LINE_MAX:
             line.prepared.clear()
         line.prepared[selection] = prepared

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from ringserve.media_types import content_type
 from ringserve.request import Selection
-from ringserve.response import Freshness, Prepared, SharedDescriptor
+from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
 from ringserve.ring.descriptors import (
     IN_DELETE_SELF,
     IN_IGNORED,
@@ -99,16 +99,22 @@ class Entry:
         self.freshness = Freshness(0.0)
         self.prepared: dict[tuple[bytes, Selection], Prepared] = {}
 
-    def keep_prepared(self, method: bytes, selection: Selection, prepared: Prepared) -> None:
-        """Remember a response for as long as this entry."""
+    def prepare(self, method: bytes, selection: Selection, response: Response, server: bytes) -> Prepared:
+        """A prepared response, remembered for as long as this entry. Selections that get the same response share it:
+        a client that varies a field which makes no difference must not make a copy of the body each time.
+        """
+        shared = next((known for known in self.prepared.values() if known.response == response), None)
         if len(self.prepared) >= PREPARED_MAX:
             self.forget_prepared()
+            shared = None
+        prepared = shared or Prepared(response, server, self.freshness)
         self.prepared[method, selection] = prepared
+        return prepared
 
     def forget_prepared(self) -> None:
         """Give back the memory of the prepared responses."""
         for prepared in self.prepared.values():
-            prepared.forget_rendering()
+            prepared.retire()
         self.prepared.clear()
 
 

@@ -129,6 +129,10 @@ class Freshness:
         self.until = until
 
 
+NEVER = Freshness(0.0)
+RETIRED = Response(500, ())
+
+
 class Prepared:
     """A whole response in memory, and the rendering of it with the Date of the second.
 
@@ -158,8 +162,12 @@ class Prepared:
         self.second = second
         return pinned
 
-    def forget_rendering(self) -> None:
-        """Give back the memory of a rendering that nobody will ask for again."""
+    def retire(self) -> None:
+        """Never answer again, and give the memory back: request lines may refer to this for long after its file is
+        forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
+        """
+        self.freshness = NEVER
+        self.response = RETIRED
         self.second = -1
         self.data = b""
         self.pinned = None

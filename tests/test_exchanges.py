@@ -34,8 +34,8 @@ def test_the_hot_path_gives_the_bytes_of_the_general_path(serving: Serving, site
             expected = general_wire.ask(row.request, method=row.method).masked()
             for _again in range(3):
                 assert hot_wire.ask(row.request, method=row.method).masked() == expected, row.name
-    # And it was the shortcut that answered, where it can: not for bodies, HTTP/1.0, OPTIONS and the like.
-    assert hot.server.service.hot_answers > len(lasting)
+    # And it was the shortcut that answered, where it can: not for ranges, bodies, HTTP/1.0, OPTIONS and the like.
+    assert hot.server.service.hot_answers > len(lasting) // 2
     assert general.server.service.hot_answers == 0
 
 

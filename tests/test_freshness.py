@@ -168,3 +168,29 @@ def test_each_error_of_an_open_has_its_status(
 ) -> None:
     assert status_of_open(b"page", -error) == status
     assert bool(capsys.readouterr().err) is is_reported
+
+
+def test_fields_that_make_no_difference_make_no_copies(serving: Serving, site: Path) -> None:
+    (site / "page").write_bytes(bytes(100_000))
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(20):
+            assert wire.ask(get("/page", f"Accept: text/x{number}")).status == 200
+            assert wire.ask(get("/page", f"Range: bytes={number}-")).status == 206
+    prepared = running.server.service.files._entries[b"page"].prepared
+    assert len(prepared) == 20
+    assert len({id(one) for one in prepared.values()}) == 1
+
+
+def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(serving: Serving, site: Path) -> None:
+    running = serving()
+    with Wire(running.url) as wire:
+        (site / "page").write_bytes(b"old" * 1000)
+        for _ in range(3):
+            wire.ask(get("/page"))
+        line = running.server.service.memory.lines.young[b"GET /page HTTP/1.1\r\n"]
+        (old,) = line.prepared.values()
+        assert old.response.body
+        (site / "page").write_bytes(b"new")
+        assert wire.ask(get("/page")).body == b"new"
+        assert (old.response.body, old.data, old.pinned) == ((), b"", None)

@@ -169,12 +169,14 @@ def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
     assert prepared.pinned is second
 
 
-def test_a_forgotten_rendering_holds_no_memory_and_can_be_made_again() -> None:
-    prepared = Prepared(Response(200, (), (b"body",), 4), b"", Freshness(0.0))
-    before = prepared.render(1, b"Date: 1\r\n", pin)
-    prepared.forget_rendering()
-    assert (prepared.second, prepared.data, prepared.pinned) == (-1, b"", None)
-    assert prepared.render(1, b"Date: 1\r\n", pin) == before
+def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
+    freshness = Freshness(1000.0)
+    prepared = Prepared(Response(200, (), (b"body",), 4), b"", freshness)
+    prepared.render(1, b"Date: 1\r\n", pin)
+    prepared.retire()
+    assert (prepared.second, prepared.data, prepared.pinned, prepared.response.body) == (-1, b"", None, ())
+    assert prepared.freshness.until == 0.0
+    assert freshness.until == 1000.0, "others that share it are fresh still"
 
 
 FIELDS = st.lists(
