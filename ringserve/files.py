@@ -42,9 +42,9 @@ from ringserve.ring.descriptors import (
     IN_MOVE_SELF,
     IN_Q_OVERFLOW,
 )
-from ringserve.ring.interface import FileStatus, Watched, errno_name
+from ringserve.ring.interface import NANOSECONDS, FileStatus, Watched, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks, report
-from ringserve.semantics import Validators
+from ringserve.semantics import validators_of
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
@@ -124,17 +124,17 @@ class File(Entry):
     __slots__ = ("body", "content_type", "descriptor", "racy", "size", "status", "validators")
 
     def __init__(
-        self, path: bytes, status: FileStatus, body: bytes | None, descriptor: SharedDescriptor | None, racy: bool
+        self, path: bytes, status: FileStatus, body: bytes | None, descriptor: SharedDescriptor | None, now_ns: int
     ) -> None:
+        """now_ns: nanoseconds since the epoch when the file was read."""
         super().__init__(path)
         self.status = status
         self.size = status.size
         self.body = body
         self.descriptor = descriptor
-        self.racy = racy
+        self.racy = now_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
         self.content_type = content_type(path)
-        tag = b'"%x-%x"' % (status.modified_ns, status.size)
-        self.validators = Validators(tag, status.modified_ns // 1_000_000_000)
+        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns)
 
 
 class Directory(Entry):
@@ -239,6 +239,8 @@ class FileTable:
         if fd < 0:
             return Failure(path, status_of_open(path, fd))
         try:
+            # Before the status, so that a file that changes meanwhile counts as younger than it is.
+            now_ns = int(self._tasks.ring.wall_time() * NANOSECONDS)
             status = self._tasks.ring.status(fd)
             if stat.S_ISDIR(status.mode):
                 return Directory(path)
@@ -249,7 +251,7 @@ class FileTable:
                     body = await self._read_whole(task, fd, status.size)
                     after = self._tasks.ring.status(fd)
                     if after == status and len(body) == status.size:
-                        return File(path, status, body, None, self._is_racy(status))
+                        return File(path, status, body, None, now_ns)
                     if after.size > self._limits.body_bytes_max:
                         break
                     status = after
@@ -257,7 +259,7 @@ class FileTable:
             shared = SharedDescriptor(fd, self._descriptor_done)
             self._descriptors += 1
             fd = -1
-            return File(path, status, None, shared, self._is_racy(status))
+            return File(path, status, None, shared, now_ns)
         except OSError as error:
             report(f"cannot read {path.decode(errors='backslashreplace')}: {error.strerror}")
             return Failure(path, 500)
@@ -277,10 +279,6 @@ class FileTable:
                 break
             filled += res
         return bytes(buffer.memory[:filled])
-
-    def _is_racy(self, status: FileStatus) -> bool:
-        wall_ns = int(self._tasks.ring.wall_time() * 1e9)
-        return wall_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
 
     # -- storing and dropping -----------------------------------------------------------------------------------
 

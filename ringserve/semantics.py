@@ -127,6 +127,7 @@ _DATE_FORMATS = (
 )
 """IMF-fixdate, and the two obsolete forms that a recipient has to read all the same (5.6.7)."""
 
+NANOSECONDS = 1_000_000_000
 FIFTY_YEARS = 50
 LEAP_SECOND = 60
 
@@ -339,3 +340,56 @@ def parse_ranges(value: bytes, size: int) -> list[Span] | Unsatisfiable | None:
     if not asked:
         return None
     return spans or Unsatisfiable.UNSATISFIABLE
+
+
+RANGES_MAX = 32
+"""More ranges than this in one request are answered whole: no reader of a document asks so, and each costs a part."""
+GAP_MAX = 128
+"""Bytes between two ranges that are sent along rather than begun anew: about what a part's own head takes."""
+
+
+def choose_spans(spans: list[Span], size: int) -> list[Span] | None:
+    """What to send for several ranges, or None for the whole representation (RFC 9110 14.2, 15.3.7.2).
+
+    Overlapping and nearly adjacent ones are made one, in the place of the one that was asked for first. Too many of
+    them, or more bytes than the whole has, is what attacks look like and no saving.
+    """
+    if len(spans) > RANGES_MAX or sum(span.length for span in spans) > size:
+        return None
+    chosen: list[tuple[int, int, int]] = []  # place, start, end
+    for place, span in sorted(enumerate(spans), key=lambda pair: pair[1]):
+        end = span.start + span.length
+        if chosen and span.start <= chosen[-1][2] + GAP_MAX:
+            first_place, start, last_end = chosen[-1]
+            chosen[-1] = (min(first_place, place), start, max(last_end, end))
+        else:
+            chosen.append((place, span.start, end))
+    return [Span(start, end - start) for _place, start, end in sorted(chosen)]
+
+
+# -- entity tags ------------------------------------------------------------------------------------------------
+
+FINE_TICK_NS = 10_000_000
+COARSE_TICK_NS = 2_000_000_000
+"""The resolution of a file system's clock: a tick of the kernel (4 to 10 ms) where it keeps fractions of a second, and
+two seconds where it does not (FAT), which shows by there being none."""
+
+
+def is_young(modified_ns: int, now_ns: int) -> bool:
+    """Whether a file may change again and still bear the same modification time."""
+    tick_ns = FINE_TICK_NS if modified_ns % NANOSECONDS else COARSE_TICK_NS
+    return now_ns - modified_ns < tick_ns
+
+
+def validators_of(modified_ns: int, size: int, inode: int, now_ns: int) -> Validators:
+    """The validators of a file (8.8).
+
+    The tag is strong, made of the modification time and the size, but weak while the file is young. Images that are
+    built reproducibly set all times to 0 or 1; such a time says nothing of the version, so there is no date, and the
+    inode stands in for it: another file has another one.
+    """
+    seconds = modified_ns // NANOSECONDS
+    if seconds in (0, 1):
+        return Validators(b'"i%x-%x"' % (inode, size), None)
+    weak = b"W/" if is_young(modified_ns, now_ns) else b""
+    return Validators(weak + b'"%x-%x"' % (modified_ns, size), seconds)

@@ -6,6 +6,7 @@ Neither sends anything or opens anything: the connection does that between the t
 
 from __future__ import annotations
 
+import secrets
 from typing import NamedTuple
 
 from ringserve.files import Directory, Entry, Failure, File
@@ -19,6 +20,7 @@ from ringserve.semantics import (
     TargetError,
     Unsatisfiable,
     Verdict,
+    choose_spans,
     evaluate,
     format_date,
     parse_ranges,
@@ -29,6 +31,8 @@ from ringserve.semantics import (
 INDEX = b"index.html"
 CACHE_CONTROL = (b"Cache-Control", b"no-cache")
 """A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
+BOUNDARY = secrets.token_hex(16).encode()
+"""Between the parts of a multipart body. Chosen anew by each process, so that nobody can put it into a file."""
 REDIRECT = 308
 """Permanent, and the method stays (RFC 9110 15.4.9)."""
 
@@ -94,20 +98,43 @@ def _answer_file(request: Request, file: File, now: float) -> Response:
     fields: Fields = (
         (b"Content-Type", file.content_type), NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"), CACHE_CONTROL,
     )  # fmt: skip
-    span = Span(0, file.size)
-    status = 200
     if conditions.range is not None and not request.is_head and range_applies(conditions, file.validators, now):
         ranges = parse_ranges(conditions.range, file.size)
         if ranges is Unsatisfiable.UNSATISFIABLE:
             return error_response(416, fields=((b"Content-Range", b"bytes */%d" % file.size),))
-        # Several ranges are answered whole: a server may always do that (RFC 9110 14.2).
-        if ranges is not None and len(ranges) == 1:
-            span = ranges[0]
-            status = 206
-            last = span.start + span.length - 1
-            fields = (*fields, (b"Content-Range", b"bytes %d-%d/%d" % (span.start, last, file.size)))
-    body = () if request.is_head or not span.length else (_segment(file, span),)
-    return Response(status, fields, body, span.length)
+        spans = None if ranges is None else choose_spans(ranges, file.size)
+        if spans is not None:
+            return _partial(file, fields, spans)
+    whole = Span(0, file.size)
+    body = () if request.is_head or not file.size else (_segment(file, whole),)
+    return Response(200, fields, body, file.size)
+
+
+def _content_range(span: Span, size: int) -> bytes:
+    return b"bytes %d-%d/%d" % (span.start, span.start + span.length - 1, size)
+
+
+def _partial(file: File, fields: Fields, spans: list[Span]) -> Response:
+    """206 with one part, or with several as multipart/byteranges (RFC 9110 14.6, 15.3.7)."""
+    if len(spans) == 1:
+        (span,) = spans
+        with_range = (*fields, (b"Content-Range", _content_range(span, file.size)))
+        return Response(206, with_range, (_segment(file, span),), span.length)
+    body: list[Segment] = []
+    length = 0
+    for number, span in enumerate(spans):
+        head = b"%s--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n" % (
+            b"\r\n" if number else b"",
+            BOUNDARY,
+            file.content_type,
+            _content_range(span, file.size),
+        )
+        body += (head, _segment(file, span))
+        length += len(head) + span.length
+    end = b"\r\n--%s--\r\n" % BOUNDARY
+    multipart = (b"Content-Type", b"multipart/byteranges; boundary=" + BOUNDARY)
+    with_parts = (multipart, *(field for field in fields if field[0] != b"Content-Type"))
+    return Response(206, with_parts, (*body, end), length + len(end))
 
 
 def _validator_fields(file: File, now: float) -> Fields:

@@ -109,6 +109,11 @@ ROWS = [
     Row("a range beyond the file cannot be satisfied", get("/hello.txt", "Range: bytes=12-"), 416, None, {
         "content-range": f"bytes */{len(HELLO)}",
     }),
+    Row("ranges near each other become one", get("/hello.txt", "Range: bytes=0-1,5-6"), 206, HELLO[:7], {
+        "content-range": f"bytes 0-6/{len(HELLO)}",
+    }),
+    Row("ranges of more bytes than the file has get it whole", get("/hello.txt", "Range: bytes=0-,0-"), 200, HELLO),
+    Row("one range of several that exists", get("/hello.txt", "Range: bytes=99-,0-0"), 206, b"h"),
     Row("a malformed range is ignored", get("/hello.txt", "Range: bytes=b-a"), 200, HELLO),
     Row("another unit is ignored", get("/hello.txt", "Range: lines=1-2"), 200, HELLO),
     Row("a range of HEAD is ignored", get("/hello.txt", "Range: bytes=0-0", method="HEAD"), 200, b"", {

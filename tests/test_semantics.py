@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from datetime import UTC, datetime
 
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.semantics import (
+    GAP_MAX,
     KNOWN_METHODS,
+    RANGES_MAX,
     Conditions,
     Location,
     Span,
@@ -18,8 +21,10 @@ from ringserve.semantics import (
     Unsatisfiable,
     Validators,
     Verdict,
+    choose_spans,
     evaluate,
     format_date,
+    is_young,
     locate,
     matches_any,
     parse_date,
@@ -27,6 +32,7 @@ from ringserve.semantics import (
     parse_ranges,
     quote_path,
     range_applies,
+    validators_of,
 )
 
 NOW = 1_700_000_000.0
@@ -626,3 +632,69 @@ def test_every_span_lies_within_the_representation(value: bytes, size: int) -> N
         assert all(span.start >= 0 and span.length > 0 and span.start + span.length <= size for span in spans)
     else:
         assert spans in (None, UNSATISFIABLE)
+
+
+# -- choosing spans ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(data=st.data(), size=st.integers(min_value=1, max_value=3000))
+def test_chosen_spans_cover_what_was_asked_and_little_more(data: st.DataObject, size: int) -> None:
+    starts = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=RANGES_MAX + 3))
+    spans = [Span(start, data.draw(st.integers(1, size - start))) for start in starts]
+    chosen = choose_spans(spans, size)
+    if len(spans) > RANGES_MAX or sum(span.length for span in spans) > size:
+        assert chosen is None
+        return
+    assert chosen is not None
+    asked = {position for span in spans for position in range(span.start, span.start + span.length)}
+    sent = [position for span in chosen for position in range(span.start, span.start + span.length)]
+    assert asked <= set(sent)
+    assert len(sent) == len(set(sent)), "no byte twice"
+    # What is sent unasked lies between two asked ones that are near each other.
+    for position in set(sent) - asked:
+        assert any(near in asked for near in range(position - GAP_MAX, position))
+        assert any(near in asked for near in range(position + 1, position + GAP_MAX + 1))
+    # Ranges that stay apart are apart, and the first asked for comes first.
+    ends = sorted((span.start, span.start + span.length) for span in chosen)
+    assert all(after[0] - before[1] > GAP_MAX for before, after in itertools.pairwise(ends))
+    first = chosen[0]
+    assert first.start <= spans[0].start < first.start + first.length
+
+
+# -- the validators of a file -----------------------------------------------------------------------------------
+
+MOMENT_NS = 1_600_000_000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("modified_ns", "age_ns", "young"),
+    [
+        (MOMENT_NS + 1, 0, True),
+        (MOMENT_NS + 1, 9_999_999, True),
+        (MOMENT_NS + 1, 10_000_000, False),
+        (MOMENT_NS, 10_000_000, True),
+        (MOMENT_NS, 1_999_999_999, True),
+        (MOMENT_NS, 2_000_000_000, False),
+        (MOMENT_NS, -1, True),
+    ],
+)
+def test_a_tag_is_weak_while_another_change_could_bear_the_same_time(
+    modified_ns: int, age_ns: int, young: bool
+) -> None:
+    now_ns = modified_ns + age_ns
+    assert is_young(modified_ns, now_ns) is young
+    assert validators_of(modified_ns, 5, 7, now_ns).entity_tag.startswith(b"W/") is young
+
+
+def test_a_tag_tells_times_and_sizes_apart() -> None:
+    tags = {validators_of(MOMENT_NS + ns, size, 7, 2 * MOMENT_NS).entity_tag for ns in (1, 2) for size in (3, 4)}
+    assert len(tags) == 4
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_the_times_of_reproducible_images_are_no_validators(seconds: int) -> None:
+    tags = {validators_of(seconds * 10**9, size, inode, MOMENT_NS) for size in (3, 4) for inode in (5, 6)}
+    assert len(tags) == 4
+    assert {validators.modified for validators in tags} == {None}
+    assert not any(validators.entity_tag.startswith(b"W/") for validators in tags)

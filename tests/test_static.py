@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+from email.message import EmailMessage
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +20,7 @@ from ringserve.static import INDEX, Lookup, answer, plan
 MEMORY = Memory()
 MODIFIED = 784_111_777
 NOW = 1_700_000_000.0
+LONG_AFTER_NS = 1_700_000_000 * 10**9
 BODY = bytes(range(100))
 DATE = format_date(MODIFIED)
 
@@ -37,11 +42,11 @@ def must_not_close(fd: int) -> None:
 
 
 def in_memory(body: bytes = BODY, modified: int = MODIFIED) -> File:
-    return File(b"a.txt", status_with(len(body), modified), body, None, racy=False)
+    return File(b"a.txt", status_with(len(body), modified), body, None, now_ns=LONG_AFTER_NS)
 
 
 def on_disk(size: int = 100) -> File:
-    return File(b"a.txt", status_with(size), None, SharedDescriptor(7, must_not_close), racy=False)
+    return File(b"a.txt", status_with(size), None, SharedDescriptor(7, must_not_close), now_ns=LONG_AFTER_NS)
 
 
 def values_of(response: Response) -> dict[bytes, bytes]:
@@ -177,7 +182,7 @@ def test_an_empty_file_has_no_segments() -> None:
 
 
 def test_a_file_has_its_bytes_or_its_descriptor() -> None:
-    neither = File(b"a.txt", status_with(100), None, None, racy=False)
+    neither = File(b"a.txt", status_with(100), None, None, now_ns=LONG_AFTER_NS)
     with pytest.raises(AssertionError, match="has its descriptor"):
         answer(request_of(), neither, NOW)
 
@@ -282,10 +287,8 @@ def test_every_range_of_an_empty_file_is_unsatisfiable() -> None:
     assert values_of(response)[b"Content-Range"] == b"bytes */0"
 
 
-@pytest.mark.parametrize(
-    "value", [b"bytes=5-2", b"bytes=x", b"bytes", b"", b"items=0-0", b"bytes=0-0,x", b"bytes=0-0,5-6", b"bytes=0-,0-"]
-)
-def test_a_range_that_is_malformed_or_not_single_is_answered_whole(value: bytes) -> None:
+@pytest.mark.parametrize("value", [b"bytes=5-2", b"bytes=x", b"bytes", b"", b"items=0-0", b"bytes=0-0,x"])
+def test_a_range_that_is_malformed_is_answered_whole(value: bytes) -> None:
     response = answer(request_of(b"GET", b"/a.txt", b"Range: " + value), in_memory(), NOW)  # 14.2
     assert response == answer(request_of(), in_memory(), NOW)
 
@@ -416,3 +419,66 @@ def test_a_failure_is_answered_with_its_status_and_names_no_path(method: bytes, 
 def test_there_is_no_fourth_kind_of_entry() -> None:
     with pytest.raises(AssertionError, match="no fourth kind"):
         answer(request_of(), Entry(b"a.txt"), NOW)
+
+
+# -- several ranges (14.6, 15.3.7) ------------------------------------------------------------------------------
+
+
+def parts_of(response: Response) -> list[tuple[bytes, bytes]]:
+    """Content-Range and bytes of each part of a multipart response in memory, read by the standard library."""
+    values = values_of(response)
+    message = email.message_from_bytes(
+        b"Content-Type: " + values[b"Content-Type"] + b"\r\n\r\n" + body_of(response), policy=email.policy.HTTP
+    )
+    assert message.is_multipart()
+    assert not message.defects
+    parts = []
+    for part in message.get_payload():
+        assert isinstance(part, EmailMessage)
+        assert part.get_content_type() == "text/plain"
+        payload = part.get_payload(decode=True)
+        assert isinstance(payload, bytes)
+        parts.append((part["Content-Range"].encode(), payload))
+    return parts
+
+
+TEXT = bytes(65 + number % 26 for number in range(2000))
+
+
+def test_several_ranges_are_parts_in_the_order_asked_for_with_an_exact_length() -> None:
+    response = answer(request_of(b"GET", b"/a.txt", b"Range: bytes=1500-1509, 0-4, -1"), in_memory(TEXT), NOW)
+    assert response.status == 206
+    assert response.content_length == len(body_of(response))
+    assert b"Content-Range" not in values_of(response)
+    assert parts_of(response) == [
+        (b"bytes 1500-1509/2000", TEXT[1500:1510]),
+        (b"bytes 0-4/2000", TEXT[:5]),
+        (b"bytes 1999-1999/2000", TEXT[-1:]),
+    ]
+
+
+def test_parts_of_a_file_on_disk_are_slices_between_their_heads() -> None:
+    response = answer(request_of(b"GET", b"/a.txt", b"Range: bytes=0-4, 1500-1509"), on_disk(2000), NOW)
+    slices = [(part.offset, part.length) for part in response.body if isinstance(part, FileSlice)]
+    assert slices == [(0, 5), (1500, 10)]
+    assert response.content_length == response.body_bytes
+
+
+def test_ranges_that_overlap_or_nearly_touch_become_one() -> None:
+    response = answer(request_of(b"GET", b"/a.txt", b"Range: bytes=10-19, 15-24, 30-39"), in_memory(TEXT), NOW)
+    assert values_of(response)[b"Content-Range"] == b"bytes 10-39/2000"
+    assert body_of(response) == TEXT[10:40]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"bytes=0-,0-,0-", id="more bytes than the file has"),
+        pytest.param(b"bytes=" + b",".join(b"%d-%d" % (n * 200, n * 200) for n in range(40)), id="too many"),
+    ],
+)
+def test_ranges_that_save_nothing_are_answered_whole(value: bytes) -> None:
+    file = in_memory(bytes(8000))
+    response = answer(request_of(b"GET", b"/a.txt", b"Range: " + value), file, NOW)
+    assert response.status == 200
+    assert response.content_length == 8000

@@ -254,3 +254,19 @@ def test_a_fast_download_does_not_starve_small_requests(serving: Serving, site: 
         stop.set()
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("cached", [0, 16 * MIB], ids=["spliced", "from-memory"])
+def test_parts_of_a_file_are_exact_and_the_connection_goes_on(serving: Serving, site: Path, cached: int) -> None:
+    fill(site / "file", 700_000)
+    content = (site / "file").read_bytes()
+    with Wire(serving(cached_file_bytes_max=cached).url) as wire:
+        for _again in range(3):
+            answer = wire.ask(get("/file", "Range: bytes=600000-699999,0-0,100000-399999"))
+            assert answer.status == 206
+            boundary = answer.fields["content-type"].partition("boundary=")[2].encode()
+            pieces = answer.body.split(b"--" + boundary)
+            assert pieces[0] == b""
+            assert pieces[-1] == b"--\r\n"
+            bodies = [piece.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for piece in pieces[1:-1]]
+            assert bodies == [content[600_000:], content[:1], content[100_000:400_000]]
