@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ringserve.compress import compress_command
 from ringserve.config import Config, ConfigError, Setting, setting_of, settings
 from ringserve.ring.descriptors import ListenError
 from ringserve.ring.interface import RingBrokenError, RingRefusedError
@@ -25,6 +26,9 @@ BROKEN = 70
 """EX_SOFTWARE of sysexits.h: the ring broke under a running server. A supervisor should start it anew."""
 
 EPILOG = """Every option can be given as an environment variable: --log-format is RINGSERVE_LOG_FORMAT.
+
+`ringserve compress DIRECTORY` makes the precompressed siblings (.br, .zst, .gz) that it serves to those who accept
+them.
 
 `ringserve doctor` shows what this kernel offers and what ringserve makes of it.
 """
@@ -143,7 +147,7 @@ def doctor_command() -> None:
     sys.exit(0 if report.works else USER_ERROR)
 
 
-SUBCOMMANDS = {"doctor": doctor_command}
+SUBCOMMANDS: dict[str, click.Command] = {"compress": compress_command, "doctor": doctor_command}
 
 
 def main(arguments: list[str] | None = None) -> None:

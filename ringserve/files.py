@@ -31,7 +31,7 @@ import stat
 from collections import OrderedDict
 from typing import NamedTuple
 
-from ringserve.media_types import content_type
+from ringserve.media_types import content_type, is_compressible
 from ringserve.request import Selection
 from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
 from ringserve.ring.descriptors import (
@@ -44,7 +44,7 @@ from ringserve.ring.descriptors import (
 )
 from ringserve.ring.interface import NANOSECONDS, FileStatus, Watched, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks, report
-from ringserve.semantics import validators_of
+from ringserve.semantics import CODINGS, validators_of
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
@@ -119,12 +119,21 @@ class Entry:
 
 
 class File(Entry):
-    """A regular file: either its bytes, or a descriptor to splice them from."""
+    """A regular file: either its bytes, or a descriptor to splice them from.
 
-    __slots__ = ("body", "content_type", "descriptor", "racy", "size", "status", "validators")
+    coding: the content coding of its bytes, or nothing. siblings: the precompressed ones of it, by coding.
+    """
+
+    __slots__ = ("body", "coding", "content_type", "descriptor", "racy", "siblings", "size", "status", "validators")
 
     def __init__(
-        self, path: bytes, status: FileStatus, body: bytes | None, descriptor: SharedDescriptor | None, now_ns: int
+        self,
+        path: bytes,
+        status: FileStatus,
+        body: bytes | None,
+        descriptor: SharedDescriptor | None,
+        now_ns: int,
+        coding: bytes = b"",
     ) -> None:
         """now_ns: nanoseconds since the epoch when the file was read."""
         super().__init__(path)
@@ -134,7 +143,15 @@ class File(Entry):
         self.descriptor = descriptor
         self.racy = now_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
         self.content_type = content_type(path)
-        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns)
+        self.coding = coding
+        self.siblings: dict[bytes, File] = {}
+        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns, coding)
+
+    def retire(self) -> None:
+        """Close the descriptors, its own and its siblings', when the last transfer is done with them."""
+        for file in (self, *self.siblings.values()):
+            if file.descriptor is not None:
+                file.descriptor.retire()
 
 
 class Directory(Entry):
@@ -200,11 +217,17 @@ class FileTable:
 
     async def _load(self, task: Task, path: bytes, known: Entry | None, load: _Load) -> Entry:
         await self._watches.cover(task, path, load)
-        if isinstance(known, File) and not known.racy and await self._is_unchanged(task, known):
+        if isinstance(known, File) and await self._is_family_unchanged(task, known):
             entry: Entry = known
             self._entries.move_to_end(path)
         else:
             entry = await self._open(task, path)
+            if isinstance(entry, File):
+                try:
+                    await self._open_siblings(task, entry)
+                except BaseException:
+                    entry.retire()  # nobody will store it, so nobody else would close it
+                    raise
             if not self._is_passing(entry):
                 self._store(entry)
         if not load.spoiled and not self._is_passing(entry):
@@ -223,6 +246,39 @@ class FileTable:
                 break
         return fd
 
+    async def _open_siblings(self, task: Task, source: File) -> None:
+        """Find the precompressed siblings. One that is older than its source was made of another version of it."""
+        if not is_compressible(source.content_type):
+            return
+        for coding, ending in CODINGS.items():
+            sibling = await self._open(task, source.path + ending, coding)
+            if not isinstance(sibling, File):
+                continue
+            if sibling.status.modified_ns >= source.status.modified_ns:
+                source.siblings[coding] = sibling
+            else:
+                sibling.retire()
+
+    async def _is_family_unchanged(self, task: Task, known: File) -> bool:
+        """Whether a file and its siblings are what they were, and no other sibling has come."""
+        if known.racy or not await self._is_unchanged(task, known):
+            return False
+        if not is_compressible(known.content_type):
+            return True
+        for coding, ending in CODINGS.items():
+            sibling = known.siblings.get(coding)
+            if sibling is not None:
+                if sibling.racy or not await self._is_unchanged(task, sibling):
+                    return False
+                continue
+            fd = await self._open_path(task, known.path + ending, LOOK_FLAGS)
+            if fd >= 0:
+                status = self._tasks.ring.status(fd)
+                self._tasks.close(fd)
+                if stat.S_ISREG(status.mode) and status.modified_ns >= known.status.modified_ns:
+                    return False
+        return True
+
     async def _is_unchanged(self, task: Task, known: File) -> bool:
         fd = await self._open_path(task, known.path, LOOK_FLAGS)
         if fd < 0:
@@ -232,7 +288,7 @@ class FileTable:
         finally:
             self._tasks.close(fd)
 
-    async def _open(self, task: Task, path: bytes) -> Entry:
+    async def _open(self, task: Task, path: bytes, coding: bytes = b"") -> Entry:
         fd = await self._open_path(task, path, OPEN_FLAGS)
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
             fd = await self._open_path(task, path, OPEN_FLAGS)
@@ -251,7 +307,7 @@ class FileTable:
                     body = await self._read_whole(task, fd, status.size)
                     after = self._tasks.ring.status(fd)
                     if after == status and len(body) == status.size:
-                        return File(path, status, body, None, now_ns)
+                        return File(path, status, body, None, now_ns, coding)
                     if after.size > self._limits.body_bytes_max:
                         break
                     status = after
@@ -259,7 +315,7 @@ class FileTable:
             shared = SharedDescriptor(fd, self._descriptor_done)
             self._descriptors += 1
             fd = -1
-            return File(path, status, None, shared, now_ns)
+            return File(path, status, None, shared, now_ns, coding)
         except OSError as error:
             report(f"cannot read {path.decode(errors='backslashreplace')}: {error.strerror}")
             return Failure(path, 500)
@@ -304,8 +360,8 @@ class FileTable:
         entry.freshness.until = 0.0
         entry.forget_prepared()
         self._memory_bytes -= _memory_of(entry)
-        if isinstance(entry, File) and entry.descriptor is not None:
-            entry.descriptor.retire()
+        if isinstance(entry, File):
+            entry.retire()
 
     def _descriptor_done(self, fd: int) -> None:
         self._descriptors -= 1
@@ -313,17 +369,23 @@ class FileTable:
 
     def give_up_descriptors(self) -> bool:
         """Out of descriptors: drop what holds some. True if there was any."""
-        holders = [path for path, entry in self._entries.items() if isinstance(entry, File) and entry.descriptor]
+        holders = [
+            path
+            for path, entry in self._entries.items()
+            if isinstance(entry, File) and (entry.descriptor or any(one.descriptor for one in entry.siblings.values()))
+        ]
         for path in holders:
             self._drop(path)
         return bool(holders)
 
     def changed(self, path: bytes) -> None:
-        """What is at `path` is not what it was."""
-        self._drop(path)
-        load = self._loading.get(path)
-        if load is not None:
-            load.spoiled = True
+        """What is at `path` is not what it was. If it is a precompressed sibling, neither is its source's entry."""
+        source = next((path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending)), path)
+        for name in {path, source}:
+            self._drop(name)
+            load = self._loading.get(name)
+            if load is not None:
+                load.spoiled = True
 
     def changed_below(self, prefix: bytes) -> None:
         """Every path that begins with `prefix` may stand for something else now."""
@@ -355,7 +417,9 @@ class FileTable:
 
 def _memory_of(entry: Entry) -> int:
     """Bytes of memory that count against the limit: the body twice, since a rendering with its head is kept too."""
-    return 2 * len(entry.body) if isinstance(entry, File) and entry.body is not None else 0
+    if not isinstance(entry, File):
+        return 0
+    return sum(2 * len(file.body) for file in (entry, *entry.siblings.values()) if file.body is not None)
 
 
 def status_of_open(path: bytes, res: int) -> int:

@@ -115,10 +115,33 @@ _WITHOUT_CHARSET = {
     "zst": "application/zstd",
 }
 
+_COMPRESSIBLE = frozenset(
+    (
+        b"application/json",
+        b"application/xml",
+        b"application/wasm",
+        b"application/yaml",
+        b"application/toml",
+        b"application/rtf",
+        b"application/vnd.apple.mpegurl",
+        b"application/vnd.ms-fontobject",
+        b"font/ttf",
+        b"font/otf",
+        b"image/bmp",
+        b"image/vnd.microsoft.icon",
+    )
+)
+
 _BY_EXTENSION: dict[bytes, bytes] = {
     **{extension.encode(): f"{name}; charset=utf-8".encode() for extension, name in _WITH_CHARSET.items()},
     **{extension.encode(): name.encode() for extension, name in _WITHOUT_CHARSET.items()},
 }
+
+
+def is_compressible(content_type: bytes) -> bool:
+    """Whether files of a type are worth compressing, so that siblings of them are looked for."""
+    name = content_type.partition(b";")[0]
+    return name.startswith(b"text/") or name in _COMPRESSIBLE or name.endswith((b"+json", b"+xml"))
 
 
 def content_type(path: bytes) -> bytes:

@@ -188,6 +188,7 @@ _MEANINGS = {
     403: b"The server may not read this file.",
     404: b"There is nothing at this address.",
     405: b"This address can only be read.",
+    406: b"The file is there, but in no coding that the request accepts.",
     408: b"The request took too long to arrive.",
     412: b"The file is not in the state that the request asked for.",
     413: b"The request carries more than this server takes.",

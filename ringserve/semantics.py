@@ -381,15 +381,61 @@ def is_young(modified_ns: int, now_ns: int) -> bool:
     return now_ns - modified_ns < tick_ns
 
 
-def validators_of(modified_ns: int, size: int, inode: int, now_ns: int) -> Validators:
-    """The validators of a file (8.8).
+def validators_of(modified_ns: int, size: int, inode: int, now_ns: int, coding: bytes = b"") -> Validators:
+    """The validators of a file (8.8); each content coding of it has a tag of its own (8.8.3.3).
 
     The tag is strong, made of the modification time and the size, but weak while the file is young. Images that are
     built reproducibly set all times to 0 or 1; such a time says nothing of the version, so there is no date, and the
     inode stands in for it: another file has another one.
     """
     seconds = modified_ns // NANOSECONDS
+    suffix = b"-" + coding if coding else b""
     if seconds in (0, 1):
-        return Validators(b'"i%x-%x"' % (inode, size), None)
+        return Validators(b'"i%x-%x%s"' % (inode, size, suffix), None)
     weak = b"W/" if is_young(modified_ns, now_ns) else b""
-    return Validators(weak + b'"%x-%x"' % (modified_ns, size), seconds)
+    return Validators(weak + b'"%x-%x%s"' % (modified_ns, size, suffix), seconds)
+
+
+# -- content codings --------------------------------------------------------------------------------------------
+
+CODINGS: dict[bytes, bytes] = {b"br": b".br", b"zstd": b".zst", b"gzip": b".gz"}
+"""Codings that a sibling file can have, and its ending; in our order of preference, which breaks ties."""
+IDENTITY = b"identity"
+
+_QUALITY = re.compile(rb"[ \t]*;[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*")
+_UNLISTED_IDENTITY = 0.0001
+"""Below every quality that can be written (three digits), and above none: acceptable, if nothing else is (12.5.3)."""
+
+
+def parse_accept_encoding(value: bytes) -> dict[bytes, float]:
+    """The qualities of codings in an Accept-Encoding field, by lower-case name; malformed elements are left out."""
+    qualities: dict[bytes, float] = {}
+    for element in value.split(b","):
+        name, semicolon, parameters = element.partition(b";")
+        quality = _QUALITY.fullmatch(semicolon + parameters) if semicolon else None
+        if semicolon and not quality:
+            continue
+        name = name.strip(b" \t").lower()
+        name = b"gzip" if name == b"x-gzip" else name  # RFC 9110 8.4.1.3
+        if name:
+            qualities.setdefault(name, float(quality[1]) if quality else 1.0)
+    return qualities
+
+
+def choose_coding(value: bytes | None, available: Iterable[bytes]) -> bytes | None:
+    """The coding to answer with, of those `available` and identity; None if the client accepts none (12.5.3).
+
+    The client's qualities decide, and our own order where they are equal, never the order in the field. Without the
+    field the client has said nothing, and gets what everybody can read.
+    """
+    if value is None:
+        return IDENTITY
+    qualities = parse_accept_encoding(value)
+    others = qualities.get(b"*")
+    best, best_quality = None, 0.0
+    for coding in (*(coding for coding in CODINGS if coding in available), IDENTITY):
+        unlisted = others if others is not None else (_UNLISTED_IDENTITY if coding == IDENTITY else 0.0)
+        quality = qualities.get(coding, unlisted)
+        if quality > best_quality:
+            best, best_quality = coding, quality
+    return best

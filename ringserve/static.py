@@ -20,6 +20,7 @@ from ringserve.semantics import (
     TargetError,
     Unsatisfiable,
     Verdict,
+    choose_coding,
     choose_spans,
     evaluate,
     format_date,
@@ -86,22 +87,31 @@ def _redirect(reference: bytes) -> Response:
     return Response(REDIRECT, ((b"Location", reference), NOSNIFF, CACHE_CONTROL))
 
 
-def _answer_file(request: Request, file: File, now: float) -> Response:
-    conditions = request.block.selection.conditions
+def _answer_file(request: Request, source: File, now: float) -> Response:
+    """The answer to a GET or HEAD of a file that is there: which representation of it, whole or in part."""
+    selection = request.block.selection
+    varies: Fields = ((b"Vary", b"Accept-Encoding"),) if source.siblings else ()
+    coding = choose_coding(selection.accept_encoding, source.siblings)
+    if coding is None:
+        return error_response(406, head=request.is_head, fields=varies)
+    file = source.siblings.get(coding, source)
+    conditions = selection.conditions
     verdict = evaluate(conditions, file.validators, now)
     if verdict is Verdict.FAILED:
-        return error_response(412, head=request.is_head)
+        return error_response(412, head=request.is_head, fields=varies)
     validators = _validator_fields(file, now)
     if verdict is Verdict.NOT_MODIFIED:
         # The fields that a cache needs to update what it stored (RFC 9110 15.4.5), and no others.
-        return Response(304, (*validators, CACHE_CONTROL), content_length=None)
+        return Response(304, (*validators, CACHE_CONTROL, *varies), content_length=None)
+    encoded: Fields = ((b"Content-Encoding", file.coding),) if file.coding else ()
     fields: Fields = (
-        (b"Content-Type", file.content_type), NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"), CACHE_CONTROL,
+        (b"Content-Type", source.content_type), *encoded, NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"),
+        CACHE_CONTROL, *varies,
     )  # fmt: skip
     if conditions.range is not None and not request.is_head and range_applies(conditions, file.validators, now):
         ranges = parse_ranges(conditions.range, file.size)
         if ranges is Unsatisfiable.UNSATISFIABLE:
-            return error_response(416, fields=((b"Content-Range", b"bytes */%d" % file.size),))
+            return error_response(416, fields=((b"Content-Range", b"bytes */%d" % file.size), *varies))
         spans = None if ranges is None else choose_spans(ranges, file.size)
         if spans is not None:
             return _partial(file, fields, spans)
@@ -120,13 +130,14 @@ def _partial(file: File, fields: Fields, spans: list[Span]) -> Response:
         (span,) = spans
         with_range = (*fields, (b"Content-Range", _content_range(span, file.size)))
         return Response(206, with_range, (_segment(file, span),), span.length)
+    content_type = dict(fields)[b"Content-Type"]
     body: list[Segment] = []
     length = 0
     for number, span in enumerate(spans):
         head = b"%s--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n" % (
             b"\r\n" if number else b"",
             BOUNDARY,
-            file.content_type,
+            content_type,
             _content_range(span, file.size),
         )
         body += (head, _segment(file, span))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.media_types import _BY_EXTENSION, _WITH_CHARSET, _WITHOUT_CHARSET, UNKNOWN, content_type
+from ringserve.media_types import _BY_EXTENSION, _WITH_CHARSET, _WITHOUT_CHARSET, UNKNOWN, content_type, is_compressible
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,15 @@ def test_the_hosts_table_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_name_has_the_type_of_its_extension(stem: bytes, extension: bytes) -> None:
     expected = UNKNOWN if not stem or stem.endswith(b"/") else _BY_EXTENSION[extension]
     assert content_type(stem + b"." + extension) == expected
+
+
+@pytest.mark.parametrize(
+    "name", [b"a.html", b"a.css", b"a.js", b"a.json", b"a.svg", b"a.wasm", b"a.webmanifest", b"a.ttf"]
+)
+def test_text_and_its_like_are_worth_compressing(name: bytes) -> None:
+    assert is_compressible(content_type(name))
+
+
+@pytest.mark.parametrize("name", [b"a.png", b"a.mp4", b"a.woff2", b"a.zip", b"a.br", b"a", b"a.unknown"])
+def test_what_is_compressed_already_is_not(name: bytes) -> None:
+    assert not is_compressible(content_type(name))

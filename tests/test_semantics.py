@@ -21,12 +21,14 @@ from ringserve.semantics import (
     Unsatisfiable,
     Validators,
     Verdict,
+    choose_coding,
     choose_spans,
     evaluate,
     format_date,
     is_young,
     locate,
     matches_any,
+    parse_accept_encoding,
     parse_date,
     parse_entity_tags,
     parse_ranges,
@@ -698,3 +700,52 @@ def test_the_times_of_reproducible_images_are_no_validators(seconds: int) -> Non
     assert len(tags) == 4
     assert {validators.modified for validators in tags} == {None}
     assert not any(validators.entity_tag.startswith(b"W/") for validators in tags)
+
+
+# -- content codings (12.5.3) -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "qualities"),
+    [
+        (b"", {}),
+        (b"gzip", {b"gzip": 1.0}),
+        (b" gzip ; q=0.5 ,br;Q=1.000,, *;q=0", {b"gzip": 0.5, b"br": 1.0, b"*": 0.0}),
+        (b"x-gzip;q=0.2, gzip", {b"gzip": 0.2}),
+        (b"gzip;q=2, br;q=-1, zstd;q=0.1234, a;q=, b;x=1, c;q=0.5;x", {}),
+        (b";q=1, identity;q=0.", {b"identity": 0.0}),
+    ],
+)
+def test_qualities_are_read_and_malformed_elements_left_out(value: bytes, qualities: dict[bytes, float]) -> None:
+    assert parse_accept_encoding(value) == qualities
+
+
+ELEMENTS = st.tuples(
+    st.sampled_from([b"br", b"zstd", b"gzip", b"identity", b"*", b"deflate"]), st.sampled_from([0, 1, 500, 999, 1000])
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    elements=st.lists(ELEMENTS, max_size=5, unique_by=lambda pair: pair[0]),
+    available=st.sets(st.sampled_from([b"br", b"zstd", b"gzip"])),
+)
+def test_the_chosen_coding_is_acceptable_and_none_is_better(
+    elements: list[tuple[bytes, int]], available: set[bytes]
+) -> None:
+    listed = dict(elements)
+    value = b",".join(b"%s;q=%d.%03d" % (name, quality // 1000, quality % 1000) for name, quality in elements)
+
+    def rank(coding: bytes) -> float:
+        if coding in listed:
+            return listed[coding]
+        return listed.get(b"*", 0.5 if coding == b"identity" else 0)
+
+    chosen = choose_coding(value, available)
+    candidates = [coding for coding in (b"br", b"zstd", b"gzip") if coding in available] + [b"identity"]
+    acceptable = [coding for coding in candidates if rank(coding) > 0]
+    assert chosen == (max(acceptable, key=rank) if acceptable else None)  # max: the first of equals
+
+
+def test_without_the_field_everybody_gets_what_everybody_reads() -> None:
+    assert choose_coding(None, [b"br", b"gzip"]) == b"identity"

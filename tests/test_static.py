@@ -482,3 +482,18 @@ def test_ranges_that_save_nothing_are_answered_whole(value: bytes) -> None:
     response = answer(request_of(b"GET", b"/a.txt", b"Range: " + value), file, NOW)
     assert response.status == 200
     assert response.content_length == 8000
+
+
+# -- content codings (12.5.3) -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_has_no_accepted_coding_is_406_and_says_what_it_varies_by() -> None:
+    file = in_memory()
+    request = request_of(b"GET", b"/a.txt", b"Accept-Encoding: identity;q=0")
+    assert answer(request, file, NOW).status == 406
+    assert b"Vary" not in values_of(answer(request, file, NOW))
+    file.siblings[b"gzip"] = File(b"a.txt.gz", status_with(3), b"gz!", None, LONG_AFTER_NS, b"gzip")
+    assert body_of(answer(request_of(b"GET", b"/a.txt", b"Accept-Encoding: gzip"), file, NOW)) == b"gz!"
+    refused = answer(request_of(b"GET", b"/a.txt", b"Accept-Encoding: *;q=0"), file, NOW)
+    assert refused.status == 406
+    assert values_of(refused)[b"Vary"] == b"Accept-Encoding"
