@@ -447,17 +447,17 @@ class Connection(Task):
         for file_slice in slices:
             file_slice.file.hold()
         try:
-            await self._flush()
             await self._transmit(line, block, response)
         finally:
             for file_slice in slices:
                 file_slice.file.release()
 
     async def _transmit(self, line: RequestLine | None, block: HeaderBlock | None, response: Response) -> None:
-        """The body of a response that has parts of files in it. Its head is out."""
+        """What has gathered, the head of this response last, and then its body, which has parts of files in it."""
         self._body_sent = 0
         complete = False
         try:
+            await self._flush()
             for index, segment in enumerate(response.body, start=1):
                 if isinstance(segment, bytes):
                     await self._send_all(segment)

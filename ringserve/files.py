@@ -217,8 +217,10 @@ class FileTable:
 
     async def _load(self, task: Task, path: bytes, known: Entry | None, load: _Load) -> Entry:
         await self._watches.cover(task, path, load)
-        if isinstance(known, File) and await self._is_family_unchanged(task, known):
-            entry: Entry = known
+        unchanged = isinstance(known, File) and await self._is_family_unchanged(task, known)
+        # While that was looked at, an event or the limits may have dropped the entry, and its descriptor with it.
+        if known is not None and unchanged and self._entries.get(path) is known:
+            entry = known
             self._entries.move_to_end(path)
         else:
             entry = await self._open(task, path)

@@ -13,7 +13,8 @@ from conftest import Serving
 from wire import Wire, get
 
 import ringserve.ring.uring
-from ringserve.files import BURST_EVENTS, status_of_open
+from ringserve.files import BURST_EVENTS, File, FileTable, status_of_open
+from ringserve.ring.tasks import Task
 
 
 def test_a_changed_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
@@ -194,3 +195,27 @@ def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(servi
         (site / "page").write_bytes(b"new")
         assert wire.ask(get("/page")).body == b"new"
         assert (old.response.body, old.data, old.pinned) == ((), b"", None)
+
+
+@pytest.mark.parametrize("cached", [0, 1 << 20], ids=["spliced", "from-memory"])
+def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, cached: int
+) -> None:
+    # Its descriptor is closed by then, and the number may name another file already.
+    dropped = []
+    look = FileTable._is_unchanged
+
+    async def look_and_drop(table: FileTable, task: Task, known: File) -> bool:
+        unchanged = await look(table, task, known)
+        table.changed(known.path)
+        dropped.append(known.path)
+        return unchanged
+
+    monkeypatch.setattr(FileTable, "_is_unchanged", look_and_drop)
+    monkeypatch.setattr("ringserve.files.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.files.FRESH_S", 0.0)
+    (site / "page.bin").write_bytes(b"content")
+    with Wire(serving(cached_file_bytes_max=cached).url) as wire:
+        for _ in range(20):
+            assert wire.ask(get("/page.bin")).body == b"content"
+    assert dropped
