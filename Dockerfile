@@ -25,10 +25,10 @@ COPY ringserve ringserve
 # liburing is linked from its archive: the extension must need no shared library that the second stage does not have.
 RUN set -eu; \
     python3 -m venv /tools; \
-    /tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels .; \
+    /tools/bin/pip wheel --no-cache-dir --disable-pip-version-check --wheel-dir /wheels '.[auth]'; \
     python3 -m venv --without-pip /opt/ringserve; \
     /tools/bin/pip --python /opt/ringserve/bin/python install --no-cache-dir --disable-pip-version-check \
-        --no-index --find-links /wheels ringserve; \
+        --no-index --find-links /wheels 'ringserve[auth]'; \
     extension=$(find /opt/ringserve -name '_uring*.so'); \
     if ldd "$extension" | grep liburing; then echo "liburing is linked as a shared library" >&2; exit 1; fi; \
     cd / && /opt/ringserve/bin/ringserve --version
@@ -49,7 +49,8 @@ ENV RINGSERVE_HOST=0.0.0.0 \
     RINGSERVE_PORT=8080 \
     RINGSERVE_LOG_FORMAT=combined \
     PYTHONDONTWRITEBYTECODE=1
-WORKDIR /srv
+# Where a ringserve.toml is looked for. Not /srv: whoever may write what is served must not configure the server.
+WORKDIR /etc/ringserve
 # By number, so that Kubernetes' runAsNonRoot can tell that it is not root; it needs no account.
 USER 10001:10001
 EXPOSE 8080

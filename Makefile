@@ -12,12 +12,13 @@ SITE ?= examples/site
 CYCLES ?= 15
 WORKLOADS ?= small,small-log,64k,256k,1m,20m
 
-.PHONY: help serve test coverage lint format bench install clean
+.PHONY: help serve test coverage lint format docs bench install clean
 
 help:
 	@echo "make serve   serve $(SITE) on http://$(HOST):$(PORT)/ (PORT=, HOST=, SITE= change that)"
 	@echo "make test    run the tests, against the real io_uring of this machine"
 	@echo "make lint    ruff, mypy (strict), import contracts"
+	@echo "make docs    write docs/behaviour.md from the rows that the tests run"
 	@echo "make bench   measure against Debian's nginx (CYCLES=, WORKLOADS= for a quick look)"
 	@echo "make clean   remove what these made"
 
@@ -28,8 +29,8 @@ test: $(VENV)/.installed-dev coverage
 	$(BIN)/python -m pytest
 
 # The modules that only compute: every branch of them is taken by their tests.
-PURE := ringserve/semantics.py,ringserve/config.py,ringserve/media_types.py,ringserve/request.py,ringserve/response.py,ringserve/static.py,ringserve/ring/capability.py,ringserve/ring/interrupt.py
-PURE_TESTS := tests/test_semantics.py tests/test_config.py tests/test_media_types.py tests/test_request.py tests/test_response.py tests/test_static.py tests/test_capability.py
+PURE := ringserve/globs.py,ringserve/policy.py,ringserve/proxies.py,ringserve/listing.py,ringserve/semantics.py,ringserve/config.py,ringserve/media_types.py,ringserve/request.py,ringserve/response.py,ringserve/static.py,ringserve/ring/capability.py,ringserve/ring/interrupt.py
+PURE_TESTS := tests/test_globs.py tests/test_policy.py tests/test_proxies.py tests/test_listing.py tests/test_semantics.py tests/test_config.py tests/test_media_types.py tests/test_request.py tests/test_response.py tests/test_static.py tests/test_capability.py
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m coverage run -m pytest -q $(PURE_TESTS)
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include="$(PURE)"
@@ -43,6 +44,10 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The page of behaviour is made of the rows that the tests run.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tests/behaviour_page.py
 
 bench: $(VENV)/.installed-dev
 	@scripts/install-debian nginx wrk

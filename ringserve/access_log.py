@@ -39,11 +39,16 @@ def escape(value: bytes) -> bytes:
 
 
 class LogFormat(ABC):
-    """How the five pieces of a line look."""
+    """How the five pieces of a line look.
+
+    detailed: the outcome tells the content coding, and how long the request took, so that it is made for each line.
+    """
+
+    detailed = False
 
     @abstractmethod
     def client(self, peer: str) -> bytes:
-        """First: the peer's address."""
+        """First: the client's address."""
 
     @abstractmethod
     def stamp(self, seconds: float) -> bytes:
@@ -54,16 +59,20 @@ class LogFormat(ABC):
         """Third: the request line; None for a request that could not be read."""
 
     @abstractmethod
-    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
+    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
         """Fourth: what was answered. aborted: the connection broke before the response was complete."""
+
+    def duration(self, seconds: float) -> bytes:  # noqa: ARG002
+        """What a detailed outcome ends with: the time from the first byte of the request to the last of the answer."""
+        return b""
 
     @abstractmethod
     def block(self, block: HeaderBlock | None) -> bytes:
         """Last, with the line end: what the header fields say of the client."""
 
 
-class CombinedFormat(LogFormat):
-    """The format that nginx and Apache call combined. An aborted response shows by its byte count alone."""
+class CommonFormat(LogFormat):
+    """The format that NCSA httpd had, and every tool reads. An aborted response shows by its byte count alone."""
 
     def client(self, peer: str) -> bytes:
         return b"%s - - [" % peer.encode()
@@ -81,13 +90,20 @@ class CombinedFormat(LogFormat):
             return b'-" '
         return b'%s %s HTTP/%s" ' % (escape(line.method), escape(line.target), line.version)
 
-    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:  # noqa: ARG002
-        return b"%d %d " % (status, body_bytes)
+    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:  # noqa: ARG002
+        return b"%d %d" % (status, body_bytes)
+
+    def block(self, block: HeaderBlock | None) -> bytes:  # noqa: ARG002
+        return b"\n"
+
+
+class CombinedFormat(CommonFormat):
+    """The format that nginx and Apache call combined: the common one, and what led the client here."""
 
     def block(self, block: HeaderBlock | None) -> bytes:
         referer = escape(block.referer) if block and block.referer is not None else b"-"
         agent = escape(block.user_agent) if block and block.user_agent is not None else b"-"
-        return b'"%s" "%s"\n' % (referer, agent)
+        return b' "%s" "%s"\n' % (referer, agent)
 
 
 def _json(value: bytes | None) -> bytes:
@@ -95,7 +111,9 @@ def _json(value: bytes | None) -> bytes:
 
 
 class JsonFormat(LogFormat):
-    """One JSON object a line, keys in a fixed order."""
+    """One JSON object a line, keys in a fixed order. range: what was asked for; the status tells what came of it."""
+
+    detailed = True
 
     def client(self, peer: str) -> bytes:
         return b'{"client":%s,"time":"' % json.dumps(peer).encode()
@@ -110,37 +128,78 @@ class JsonFormat(LogFormat):
             _json(line.method), _json(line.target), line.version,
         )  # fmt: skip
 
-    def outcome(self, status: int, body_bytes: int, aborted: bool) -> bytes:
-        return b'"status":%d,"bytes":%d,"aborted":%s,' % (status, body_bytes, b"true" if aborted else b"false")
-
-    def block(self, block: HeaderBlock | None) -> bytes:
-        return b'"referer":%s,"user_agent":%s}\n' % (
-            _json(block.referer if block else None), _json(block.user_agent if block else None),
+    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
+        return b'"status":%d,"bytes":%d,"coding":%s,"aborted":%s,' % (
+            status, body_bytes, _json(coding), b"true" if aborted else b"false",
         )  # fmt: skip
 
+    def duration(self, seconds: float) -> bytes:
+        return b'"duration":%.6f,' % seconds
 
-LOG_FORMATS: dict[str, type[LogFormat]] = {"combined": CombinedFormat, "json": JsonFormat}
+    def block(self, block: HeaderBlock | None) -> bytes:
+        return b'"host":%s,"range":%s,"referer":%s,"user_agent":%s}\n' % (
+            _json(block.host if block else None),
+            _json(block.selection.conditions.range if block else None),
+            _json(block.referer if block else None),
+            _json(block.user_agent if block else None),
+        )
+
+
+LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
 class AccessLog:
     """Gathers lines and writes them to a descriptor.
 
-    fd: the sink, which stays open. It may be a file, a pipe or a terminal.
+    fd: the sink. It may be a file, a pipe or a terminal. owned: it is closed in the end, and when it is replaced.
     """
 
-    def __init__(self, tasks: Tasks, fd: int, form: LogFormat) -> None:
+    def __init__(self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False) -> None:
         self.form = form
         self.lost = 0
         self._tasks = tasks
         self._fd = fd
+        self._owned = owned
+        self._next_fd: int | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
         self._poll_user_data = tasks.register(Kind.SHARED, self._has_room)
 
         self._pieces: list[bytes] = []
+        self._batch = b""
         self._writing: Pinned | None = None
         self._written_bytes = 0
         self._due = 0.0
         self._broken = False
+
+    def replace_sink(self, fd: int) -> None:
+        """Write to `fd`, which is the log's own, from the next batch on; a sink that failed is forgotten with it."""
+        if self._next_fd is not None:
+            self._tasks.close(self._next_fd)
+        self._next_fd = fd
+        if self._writing is None:
+            self._take_next_sink()
+
+    def _take_next_sink(self) -> None:
+        if self._next_fd is None:
+            return
+        if self._owned:
+            self._tasks.close(self._fd)
+        self._fd, self._next_fd = self._next_fd, None
+        self._owned = True
+        self._broken = False
+
+    def shut(self) -> None:
+        """Close the sink if it is the log's own. After the last `flush`: lines that are not written now are lost."""
+        self._lose_batch()
+        self.lost += len(self._pieces) // PIECES
+        self._pieces = []
+        self._report_lost()
+        if self._next_fd is not None:
+            self._tasks.close(self._next_fd)
+            self._next_fd = None
+        if self._owned:
+            self._tasks.close(self._fd)
+            self._owned = False
 
     def add(self, client: bytes, stamp: bytes, line: bytes, outcome: bytes, block: bytes) -> None:
         """One line."""
@@ -195,8 +254,10 @@ class AccessLog:
             return
         pieces, self._pieces = self._pieces, []
         if self._broken:
+            self.lost += len(pieces) // PIECES
             return
-        self._writing = self._tasks.ring.pin(b"".join(pieces))
+        self._batch = b"".join(pieces)
+        self._writing = self._tasks.ring.pin(self._batch)
         self._written_bytes = 0
         self._tasks.ring.write(self._user_data, self._fd, self._writing)
 
@@ -215,15 +276,27 @@ class AccessLog:
             reason = errno_name(res) if res else "the sink takes nothing"
             report(f"access log: {reason}; no more access log lines are written")
             self._broken = True
+            self._lose_batch()
             self._writing = None
+            self._take_next_sink()
             return
         self._written_bytes += res
         if self._written_bytes < self._writing.length:
             self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
             return
+        self._batch = b""
         self._writing = None
-        if self.lost:
-            report(f"access log: {self.lost} lines lost, because the sink did not take them in time")
-            self.lost = 0
+        self._take_next_sink()
+        self._report_lost()
         if self._pieces:
             self.flush()
+
+    def _lose_batch(self) -> None:
+        """Count the lines of the batch that were not written to their end."""
+        self.lost += self._batch.count(b"\n", self._written_bytes)
+        self._batch = b""
+
+    def _report_lost(self) -> None:
+        if self.lost:
+            report(f"access log: {self.lost} lines lost, because the sink did not take them")
+            self.lost = 0

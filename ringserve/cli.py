@@ -1,7 +1,8 @@
-"""The command line: flags and environment -> Config -> a running server; and the subcommands.
+"""The command line: flags, environment and file -> Config -> a running server; and the subcommands.
 
 Flags are made from the settings declared in `config.py`; none is spelled here. A flag wins over its variable
-`RINGSERVE_<NAME>`, and that over the default. A mistake of the user is one line on stderr and exit status 2.
+`RINGSERVE_<NAME>`, that over the configuration file, and that over the default: the file's values are click's
+`default_map`, and click does the rest. A mistake of the user is one line on stderr and exit status 2.
 """
 
 from __future__ import annotations
@@ -9,26 +10,37 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from dataclasses import Field
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
+from ringserve import passwords
 from ringserve.compress import compress_command
-from ringserve.config import Config, ConfigError, Setting, setting_of, settings
+from ringserve.config import Config, ConfigError, Setting, SiteConfig, key_of, setting_of, settings
+from ringserve.config_file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render
 from ringserve.ring.descriptors import ListenError
 from ringserve.ring.interface import RingBrokenError, RingRefusedError
-from ringserve.server import Server, StartError
+from ringserve.server import Server, StartError, open_root
 from ringserve.version import __version__
 
 USER_ERROR = 2
 BROKEN = 70
 """EX_SOFTWARE of sysexits.h: the ring broke under a running server. A supervisor should start it anew."""
+INTERRUPTED = 130
+"""What shells say of a process that SIGINT ended."""
 
-EPILOG = """Every option can be given as an environment variable: --log-format is RINGSERVE_LOG_FORMAT.
+EPILOG = f"""Every option can be given as an environment variable: --log-format is RINGSERVE_LOG_FORMAT, --listing is
+RINGSERVE_LISTING=1, and several values of one are separated by blanks. Or in a file, {DEFAULT_NAME}: `log-format =
+"json"`. An option wins over its variable, and that over the file. The file can also have rules for paths, and virtual
+hosts: [[headers]], [[cache]], [[redirects]], [[rewrites]], [[auth]], [[virtual-host]].
 
 `ringserve compress DIRECTORY` makes the precompressed siblings (.br, .zst, .gz) that it serves to those who accept
 them.
+
+`ringserve password` makes the hash of a password, for [[auth]].
 
 `ringserve doctor` shows what this kernel offers and what ringserve makes of it.
 """
@@ -40,39 +52,108 @@ def fail(message: object) -> NoReturn:
     sys.exit(USER_ERROR)
 
 
+# -- flags ------------------------------------------------------------------------------------------------------
+
+
 def _type_of(declared: Field[Any], setting: Setting) -> Any:
     if setting.choices:
         return click.Choice(setting.choices)
-    # A field's default has the type of the setting; without one it is a path.
-    kind = type(declared.default)
+    kind = kind_of(declared)
     if kind is int:
         return click.IntRange(_whole(setting.minimum), _whole(setting.maximum))
     if kind is float:
         return click.FloatRange(setting.minimum, setting.maximum)
-    return str
+    return bool if kind is bool else str
 
 
 def _whole(limit: float | None) -> int | None:
     return None if limit is None else int(limit)
 
 
+def _variable_of(key: str) -> str:
+    return "RINGSERVE_" + key.replace("-", "_").upper()
+
+
 def _option(name: str, declared: Field[Any]) -> click.Option:
-    setting = setting_of(declared)
-    several = isinstance(declared.default, tuple)
-    flag = "--" + name.removesuffix("_s").replace("_", "-")
+    setting, key, kind = setting_of(declared), key_of(declared), kind_of(declared)
     return click.Option(
-        [flag, name],
+        [f"--{key}/--no-{key}" if kind is bool else f"--{key}", name],
         type=_type_of(declared, setting),
         default=declared.default,
-        multiple=several,
+        multiple=kind is tuple,
         show_default=declared.default not in (None, ()),
-        envvar="RINGSERVE_" + flag[2:].replace("-", "_").upper(),
+        envvar=_variable_of(key),
         metavar=setting.metavar if not setting.choices else None,
         help=setting.help,
     )
 
 
-def announce(server: Server) -> None:
+def _read_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Make the file's values the defaults. Before other values are looked for, since the option is eager."""
+    if context.get_parameter_source(str(parameter.name)) is ParameterSource.DEFAULT:
+        # A link to nowhere counts as a file: what is not found is an error, and not a reason to go on without.
+        path = DEFAULT_NAME if os.path.lexists(DEFAULT_NAME) else None
+    try:
+        context.obj = load(path) if path else NO_FILE
+    except ConfigFileError as error:
+        # Told by `run`, so that --help and --version can be had beside a broken file.
+        context.obj = error
+    else:
+        context.default_map = dict(context.obj.values)
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"ringserve {__version__}")
+        context.exit()
+
+
+# -- serving ----------------------------------------------------------------------------------------------------
+
+DECLARED = {declared.name: declared for declared in fields(Config)}
+
+
+def origin_of(context: click.Context, name: str) -> str:
+    """Where the value of a setting came from, by its field: in words, or as file and line."""
+    key, source = key_of(DECLARED[name]), context.get_parameter_source(name)
+    if source is ParameterSource.COMMANDLINE:
+        if name == "directory":
+            return "argument DIRECTORY"
+        return f"flag --no-{key}" if context.params[name] is False else f"flag --{key}"
+    if source is ParameterSource.ENVIRONMENT:
+        return f"environment {_variable_of(key)}"
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(context.obj.source.place(key))
+    return "default"
+
+
+def _configure(context: click.Context, loaded: Loaded, values: dict[str, Any]) -> Config:
+    try:
+        return loaded.configure(values)
+    except ConfigError as error:
+        name = next(each.name for each in DECLARED.values() if key_of(each) == error.key)
+        origin = origin_of(context, name)
+        # What click has checked it blames on an option; the rest is blamed on whoever gave the value.
+        fail(error if origin == "default" else f"{origin}: {error}")
+
+
+def _sites(config: Config, loaded: Loaded) -> Iterator[tuple[SiteConfig, Place, Mapping[str, Any]]]:
+    """Each site, its table in the file, and what that table gives; nothing of the whole server's if a flag won."""
+    yield config, (), {} if config.directory != loaded.values.get("directory") else loaded.values
+    for number, (host, given) in enumerate(zip(config.virtual_host, loaded.hosts, strict=True)):
+        yield host, ("virtual-host", number), given
+
+
+def _check_sites(config: Config, loaded: Loaded) -> None:
+    """Fail if a directory cannot be opened. The server finds it out as well, but does not know the line."""
+    for site, table, given in _sites(config, loaded):
+        try:
+            os.close(open_root(site.directory))
+        except StartError as error:
+            fail(f"{loaded.source.place(*table, 'directory')}: {error}" if "directory" in given else error)
+
+
+def announce(server: Server, loaded: Loaded = NO_FILE) -> None:
     """The lines that tell where to find the server. On stderr, since stdout is the access log's."""
     shown = []
     for url in server.urls:
@@ -83,19 +164,32 @@ def announce(server: Server) -> None:
     click.echo(f"ringserve {__version__} serves {os.path.abspath(server.config.directory)} on", err=True)
     for url in shown:
         click.echo(f"  {url}", err=True)
+    for host in server.config.virtual_host:
+        click.echo(f"and {os.path.abspath(host.directory)} as {', '.join(host.names)}", err=True)
+    if loaded is not NO_FILE:
+        click.echo(f"as {loaded.source.name} says.", err=True)
     click.echo("Stop it with Ctrl-C.", err=True)
 
 
-def run(directory: str, **values: Any) -> None:
-    """Serve until a signal says to stop."""
+@click.pass_context
+def run(context: click.Context, /, check: bool, **values: Any) -> None:
+    """Serve until a signal says to stop; or only check what would be served, and how."""
+    loaded: Loaded | ConfigFileError = context.obj
+    if isinstance(loaded, ConfigFileError):
+        fail(loaded)
+    config = _configure(context, loaded, values)
+    _check_sites(config, loaded)
+    if check:
+        _print_checked(context, config, loaded)
+        return
     try:
-        server = Server(Config(directory=directory, **values))
-    except (ConfigError, ListenError, StartError) as error:
+        server = Server(config)
+    except (ListenError, StartError) as error:
         fail(error)
 
     def started() -> None:
-        server.stop_on_signals()
-        announce(server)
+        server.heed_signals()
+        announce(server, loaded)
         # What exists now exists to the end, so the garbage collector need not look at it again: a full collection
         # then costs as much as there are connections, not as there are modules.
         gc.collect()
@@ -110,10 +204,13 @@ def run(directory: str, **values: Any) -> None:
         sys.exit(BROKEN)
 
 
-def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
-    if asked:
-        click.echo(f"ringserve {__version__}")
-        context.exit()
+def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> None:
+    missing = passwords.missing_library()
+    for site, table, _given in _sites(config, loaded):
+        if site.auth and missing:
+            fail(f"{loaded.source.place(*table, 'auth')}: {missing}")
+    # As bytes: TOML is UTF-8, whatever the terminal is.
+    click.echo(render(config, loaded, lambda name: origin_of(context, name)).encode(), nl=False)
 
 
 serve_command = click.Command(
@@ -122,6 +219,21 @@ serve_command = click.Command(
     params=[
         click.Argument(["directory"], default=".", envvar="RINGSERVE_DIRECTORY"),
         *(_option(name, declared) for name, declared in settings().items()),
+        click.Option(
+            ["--config"],
+            envvar="RINGSERVE_CONFIG",
+            metavar="PATH",
+            show_default=f"{DEFAULT_NAME}, if there is one",
+            expose_value=False,
+            is_eager=True,
+            callback=_read_file,
+            help="Read settings, rules and virtual hosts from this file; '' is none.",
+        ),
+        click.Option(
+            ["--check"],
+            is_flag=True,
+            help="Check settings, file and directories, print what is in force and where it came from, and exit.",
+        ),
         click.Option(
             ["--version"],
             is_flag=True,
@@ -137,6 +249,9 @@ serve_command = click.Command(
 )
 
 
+# -- subcommands ------------------------------------------------------------------------------------------------
+
+
 @click.command("ringserve doctor")
 def doctor_command() -> None:
     """Show what this kernel and this process can do, what ringserve uses of it, and what is missing at what cost."""
@@ -147,7 +262,48 @@ def doctor_command() -> None:
     sys.exit(0 if report.works else USER_ERROR)
 
 
-SUBCOMMANDS: dict[str, click.Command] = {"compress": compress_command, "doctor": doctor_command}
+@click.command("ringserve password", context_settings={"help_option_names": ["-h", "--help"]})
+def password_command() -> None:
+    """Print the hash of a password, for the users of an [[auth]] rule.
+
+    The password is asked for twice and not shown; or, where standard input is no terminal, its first line is taken.
+    """
+    if missing := passwords.missing_library():
+        fail(missing)
+    try:
+        password_hash = passwords.make_hash(_ask())
+    except passwords.PasswordError as error:
+        fail(error)
+    click.echo(password_hash)
+    click.echo(PASSWORD_HINT, err=True)
+
+
+PASSWORD_HINT = f"""\
+Put it into {DEFAULT_NAME}:
+
+[[auth]]
+paths = ["/private/**"]
+users = {{ NAME = "the hash" }}"""
+
+
+def _ask() -> bytes:
+    if not sys.stdin.isatty():
+        line = sys.stdin.buffer.readline(passwords.PASSWORD_BYTES_MAX + 2)
+        return line.removesuffix(b"\n").removesuffix(b"\r")
+    from getpass import getpass
+
+    # Not click's prompt, which asks for ever until two agree.
+    password = getpass("Password: ")
+    if getpass("Again: ") != password:
+        fail("the two passwords differ")
+    return password.encode("utf-8", "surrogateescape")
+
+
+SUBCOMMANDS: dict[str, click.Command] = {
+    "compress": compress_command,
+    "doctor": doctor_command,
+    "password": password_command,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -161,4 +317,6 @@ def main(arguments: list[str] | None = None) -> None:
         status = command.main(arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
         fail(f"{error.format_message().rstrip('.')}; see `{name} --help`")
+    except click.Abort:
+        sys.exit(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)

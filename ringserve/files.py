@@ -29,10 +29,11 @@ import errno
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from ringserve.listing import Item, View, arrange, read_directory
 from ringserve.media_types import content_type, is_compressible
-from ringserve.request import Selection
 from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
 from ringserve.ring.descriptors import (
     IN_DELETE_SELF,
@@ -42,6 +43,7 @@ from ringserve.ring.descriptors import (
     IN_MOVE_SELF,
     IN_Q_OVERFLOW,
 )
+from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import NANOSECONDS, FileStatus, Watched, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks, report
 from ringserve.semantics import CODINGS, validators_of
@@ -66,6 +68,8 @@ BURST_EVENTS = 512
 EVENT_BUFFER_BYTES = 65536
 PREPARED_MAX = 32
 """Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
+LISTED_MAX = 10_000
+"""Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
 
 NOT_FOUND = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL)
@@ -89,33 +93,48 @@ class FileLimits(NamedTuple):
 class Entry:
     """What a path stands for."""
 
-    __slots__ = ("freshness", "path", "prepared")
-
-    ignores_query = True
-    """Whether every target that leads here gets the same answer, so that one can be prepared for all of them."""
+    __slots__ = ("_dependants", "_prepared", "freshness", "path")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.freshness = Freshness(0.0)
-        self.prepared: dict[tuple[bytes, Selection], Prepared] = {}
+        self._prepared: list[Prepared] = []
+        self._dependants: list[Prepared] = []
 
-    def prepare(self, method: bytes, selection: Selection, response: Response, server: bytes) -> Prepared:
-        """A prepared response, remembered for as long as this entry. Selections that get the same response share it:
-        a client that varies a field which makes no difference must not make a copy of the body each time.
+    def prepare(self, response: Response, server: bytes, via: bytes = b"") -> Prepared:
+        """A response prepared from this entry, remembered for as long as it is. Requests that get the same response
+        share it: a client that varies a field which makes no difference must not make a copy of the body each time.
+
+        via: what was asked for, if other entries were looked at on the way here; `depend` tells them.
         """
-        shared = next((known for known in self.prepared.values() if known.response == response), None)
-        if len(self.prepared) >= PREPARED_MAX:
+        for known in self._prepared:
+            if known.via == via and known.response == response:
+                return known
+        if len(self._prepared) >= PREPARED_MAX:
             self.forget_prepared()
-            shared = None
-        prepared = shared or Prepared(response, server, self.freshness)
-        self.prepared[method, selection] = prepared
+        # With more than one entry on the way, the time until which all of them are fresh is the response's own.
+        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via)
+        self._prepared.append(prepared)
         return prepared
 
+    def depend(self, prepared: Prepared) -> None:
+        """A response was prepared from another entry because of what this one is."""
+        if prepared in self._dependants:
+            return
+        if len(self._dependants) >= PREPARED_MAX:
+            _retire(self._dependants)
+        self._dependants.append(prepared)
+
     def forget_prepared(self) -> None:
-        """Give back the memory of the prepared responses."""
-        for prepared in self.prepared.values():
-            prepared.retire()
-        self.prepared.clear()
+        """Give back the memory of the prepared responses; those that depend on this entry are no answers any more."""
+        _retire(self._prepared)
+        _retire(self._dependants)
+
+
+def _retire(prepared: list[Prepared]) -> None:
+    for one in prepared:
+        one.retire()
+    prepared.clear()
 
 
 class File(Entry):
@@ -155,11 +174,25 @@ class File(Entry):
 
 
 class Directory(Entry):
-    """A directory that was asked for without its final slash. The redirect to it keeps the query."""
+    """A directory. items: what is in it, if it was looked up with its final slash; truncated: and more than that."""
 
-    __slots__ = ()
+    __slots__ = ("_arranged", "items", "truncated")
 
-    ignores_query = False
+    def __init__(self, path: bytes, items: tuple[Item, ...] = (), truncated: bool = False) -> None:
+        super().__init__(path)
+        self.items = items
+        self.truncated = truncated
+        self._arranged: dict[tuple[str, bool], list[Item]] = {}
+
+    def arranged(self, view: View) -> list[Item]:
+        """What is in it in the order of a view. There are six orders; each is made once, as thousands of names take
+        20 ms to sort.
+        """
+        order = view.sort, view.descending
+        arranged = self._arranged.get(order)
+        if arranged is None:
+            arranged = self._arranged[order] = arrange(self.items, view)
+        return arranged
 
 
 class Failure(Entry):
@@ -182,12 +215,25 @@ class _Load:
         self.spoiled = False
 
 
-class FileTable:
-    """See the module. root_fd: the directory that is served; the table does not close it."""
+class Root(NamedTuple):
+    """A directory that is served. The table does not close its descriptor."""
 
-    def __init__(self, tasks: Tasks, root_fd: int, limits: FileLimits) -> None:
+    fd: int
+    follow_symlinks: bool = False
+
+
+class FileTable:
+    """See the module.
+
+    roots: the directories by what their paths begin with: nothing for one of them, and a NUL, a number and a slash for
+    each of the others, which thus share the table, its limits and its watches.
+    helpers: read directories, for which the ring has no operation.
+    """
+
+    def __init__(self, tasks: Tasks, helpers: Helpers, roots: Mapping[bytes, Root], limits: FileLimits) -> None:
         self._tasks = tasks
-        self._root_fd = root_fd
+        self._helpers = helpers
+        self._roots = roots
         self._limits = limits
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._loading: dict[bytes, _Load] = {}
@@ -242,8 +288,10 @@ class FileTable:
         return isinstance(entry, Failure) and entry.status >= 500
 
     async def _open_path(self, task: Task, path: bytes, flags: int) -> int:
+        mount, below = split_mount(path)
+        root = self._roots[mount]
         for _attempt in range(OPEN_ATTEMPTS):
-            fd = await task.open_beneath(self._root_fd, path or b".", flags)
+            fd = await task.open_beneath(root.fd, below or b".", flags, root.follow_symlinks)
             if fd != -errno.EAGAIN:
                 break
         return fd
@@ -301,7 +349,10 @@ class FileTable:
             now_ns = int(self._tasks.ring.wall_time() * NANOSECONDS)
             status = self._tasks.ring.status(fd)
             if stat.S_ISDIR(status.mode):
-                return Directory(path)
+                if not names_directory(path):
+                    return Directory(path)
+                directory_fd, fd = fd, -1
+                return await self._read_directory(task, path, directory_fd)
             if not stat.S_ISREG(status.mode):
                 return Failure(path, 404)
             if status.size <= self._limits.body_bytes_max:
@@ -319,11 +370,32 @@ class FileTable:
             fd = -1
             return File(path, status, None, shared, now_ns, coding)
         except OSError as error:
-            report(f"cannot read {path.decode(errors='backslashreplace')}: {error.strerror}")
+            report(f"cannot read {shown(path)}: {error.strerror}")
             return Failure(path, 500)
+        except HelpersBusyError:
+            return Failure(path, 503)
         finally:
             if fd >= 0:
                 self._tasks.close(fd)
+
+    async def _read_directory(self, task: Task, path: bytes, fd: int) -> Directory:
+        """What is in a directory, without what a request for it would be refused. Raises OSError, HelpersBusyError."""
+        at_root = not split_mount(path)[1]
+        found, truncated = await self._helpers.run(
+            task,
+            lambda: read_directory(fd, LISTED_MAX, at_root),
+            lambda: self._tasks.close(fd),
+        )
+        items = []
+        for item in found:
+            if item.is_link:
+                # Where it leads to was asked on a way that follows every link; this is the way that requests take.
+                fd = await self._open_path(task, path + item.name, LOOK_FLAGS)
+                if fd < 0:
+                    continue
+                self._tasks.close(fd)
+            items.append(item)
+        return Directory(path, tuple(items), truncated)
 
     async def _read_whole(self, task: Task, fd: int, size: int) -> bytes:
         """Up to `size` bytes from the start of a file. Raises OSError."""
@@ -381,9 +453,12 @@ class FileTable:
         return bool(holders)
 
     def changed(self, path: bytes) -> None:
-        """What is at `path` is not what it was. If it is a precompressed sibling, neither is its source's entry."""
+        """What is at `path` is not what it was. If it is a precompressed sibling, neither is its source's entry; and
+        the directory that it lies in is listed differently.
+        """
         source = next((path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending)), path)
-        for name in {path, source}:
+        directory = path[: path.rfind(b"/", 0, -1) + 1]
+        for name in {path, source, directory}:
             self._drop(name)
             load = self._loading.get(name)
             if load is not None:
@@ -424,20 +499,42 @@ def _memory_of(entry: Entry) -> int:
     return sum(2 * len(file.body) for file in (entry, *entry.siblings.values()) if file.body is not None)
 
 
+def split_mount(path: bytes) -> tuple[bytes, bytes]:
+    """What a path of the table begins with (see `FileTable`), and the path below that directory."""
+    if path[:1] != b"\0":
+        return b"", path
+    mount, slash, below = path.partition(b"/")
+    return mount + slash, below
+
+
+def names_directory(path: bytes) -> bool:
+    """Whether a path of the table ends with a slash, or is a root."""
+    return not path or path.endswith(b"/")
+
+
+def shown(path: bytes) -> str:
+    """A path of the table for people, on one line."""
+    name = split_mount(path)[1].decode(errors="backslashreplace")
+    return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
+
+
 def status_of_open(path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`."""
-    name = path.decode(errors="backslashreplace")
+    name = shown(path)
     if -res in NOT_FOUND:
         return 404
     if -res == errno.EXDEV:
-        report(f"/{name} leads out of the root through a symbolic link; it is answered with 404")
+        report(
+            f"{name} leads out of the root through a symbolic link; it is answered with 404 "
+            "(--follow-symlinks would follow it)"
+        )
         return 404
     if -res in (errno.EACCES, errno.EPERM):
         return 403
     if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
-        report(f"cannot open /{name}: {errno_name(res)}; if it goes on, raise the limit of open files (ulimit -n)")
+        report(f"cannot open {name}: {errno_name(res)}; if it goes on, raise the limit of open files (ulimit -n)")
         return 503
-    report(f"cannot open /{name}: {errno_name(res)}")
+    report(f"cannot open {name}: {errno_name(res)}")
     return 500
 
 
@@ -469,7 +566,7 @@ class _Watches:
         if self._fd < 0:
             return
         parts = path.split(b"/")[:-1]
-        for depth in range(len(parts) + 1):
+        for depth in range(1 if path[:1] == b"\0" else 0, len(parts) + 1):
             prefix = b"".join(part + b"/" for part in parts[:depth])
             if prefix in self._by_path:
                 continue

@@ -39,6 +39,9 @@ REMEMBERED_BLOCKS = 2048
 REMEMBERED_BYTES_MAX = 4096
 """A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
 entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
+SELECTION_BYTES_MAX = 1024
+"""Of the fields that select; a browser's have 300. A request line keeps several (`responder.PREPARED_PER_LINE_MAX`), so
+that hostile ones are 128 MiB at most: 2 x 8192 lines, 8 KiB with each."""
 
 
 class RequestError(Exception):
@@ -69,12 +72,13 @@ class Remembered(Generic[Value]):
     moving the entry each time. `young` is read directly by the hot path.
     """
 
-    __slots__ = ("_entries_max", "_old", "young")
+    __slots__ = ("_entries_max", "_key_bytes_max", "_old", "young")
 
-    def __init__(self, entries_max: int) -> None:
+    def __init__(self, entries_max: int, key_bytes_max: int = REMEMBERED_BYTES_MAX) -> None:
         self.young: dict[bytes, Value] = {}
         self._old: dict[bytes, Value] = {}
         self._entries_max = entries_max
+        self._key_bytes_max = key_bytes_max
 
     def get(self, key: bytes) -> Value | None:
         """The value, which becomes young again, or None."""
@@ -85,13 +89,14 @@ class Remembered(Generic[Value]):
                 self.put(key, value)
         return value
 
-    def put(self, key: bytes, value: Value) -> None:
+    def put(self, key: bytes, value: Value) -> bool:
         """Remember `value`, unless its key is too long to be worth it."""
-        if len(key) > REMEMBERED_BYTES_MAX:
-            return
+        if len(key) > self._key_bytes_max:
+            return False
         if len(self.young) >= self._entries_max:
             self._old, self.young = self.young, {}
         self.young[key] = value
+        return True
 
 
 class Selection:
@@ -99,14 +104,29 @@ class Selection:
 
     Equal ones are one object (`Memory.intern`), so that a response can be looked up by identity: two hundred browsers
     whose cookies differ ask for the same thing.
+
+    host, authorization, origin: None too where the configuration makes no difference by them (`Memory`).
+    is_shared: equal ones are this one. Else nothing is found again that is kept for it.
     """
 
-    __slots__ = ("accept", "accept_encoding", "conditions")
+    __slots__ = ("accept", "accept_encoding", "authorization", "conditions", "host", "is_shared", "origin")
 
-    def __init__(self, conditions: Conditions, accept: bytes | None, accept_encoding: bytes | None) -> None:
+    def __init__(
+        self,
+        conditions: Conditions,
+        accept: bytes | None,
+        accept_encoding: bytes | None,
+        host: bytes | None = None,
+        authorization: bytes | None = None,
+        origin: bytes | None = None,
+    ) -> None:
         self.conditions = conditions
         self.accept = accept
         self.accept_encoding = accept_encoding
+        self.host = host
+        self.authorization = authorization
+        self.origin = origin
+        self.is_shared = False
 
 
 class Framing(Enum):
@@ -117,17 +137,25 @@ class Framing(Enum):
     CHUNKED = 2
 
 
+class Preflight(NamedTuple):
+    """What a browser asks before a script of another origin may send a request."""
+
+    method: bytes
+    field_names: bytes | None
+
+
 class HeaderBlock:
     """The header fields of a head, as far as a static server heeds them.
 
     persistent: whether the peer wants the connection to go on after this request (RFC 9112 9.3).
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
     plain: nothing beside `selection` bears on the response, so that a prepared one may answer.
+    forwarded, x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
 
     __slots__ = (
-        "content_length", "expect", "framing", "log_piece", "persistent", "plain", "referer", "says_keep_alive",
-        "selection", "user_agent",
+        "client_piece", "content_length", "expect", "forwarded", "framing", "host", "log_piece", "persistent", "plain",
+        "preflight", "referer", "says_keep_alive", "selection", "user_agent", "x_forwarded_for",
     )  # fmt: skip
 
     def __init__(self, fields: dict[bytes, bytes], http_10: bool, selection: Selection) -> None:
@@ -141,10 +169,16 @@ class HeaderBlock:
             self.framing = Framing.CONTENT_LENGTH if self.content_length else Framing.NONE
         self.expect = fields.get(b"expect")
         self.plain = self.persistent and not http_10 and self.expect is None and self.framing is Framing.NONE
+        self.host = fields.get(b"host")
         self.referer = fields.get(b"referer")
         self.user_agent = fields.get(b"user-agent")
+        self.forwarded = fields.get(b"forwarded")
+        self.x_forwarded_for = fields.get(b"x-forwarded-for")
+        method = fields.get(b"access-control-request-method")
+        self.preflight = None if method is None else Preflight(method, fields.get(b"access-control-request-headers"))
         self.selection = selection
         self.log_piece: bytes | None = None
+        self.client_piece: tuple[str, bytes] | None = None
 
 
 class RequestLine:
@@ -187,15 +221,17 @@ class Memory:
     """What h11 said of the request lines and header blocks that it accepted, for all connections of a server.
 
     enabled: False makes every head take the general path through h11; the tests compare the two.
+    heeded: those of `CONFIGURED_FIELDS` by which the configuration makes a difference; by the others none is made.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
+    def __init__(self, enabled: bool = True, heeded: tuple[bytes, ...] = ()) -> None:
         self.enabled = enabled
+        self._names = (*SELECTING_FIELDS, *(name if name in heeded else None for name in CONFIGURED_FIELDS))
         self.lines: Remembered[RequestLine] = Remembered(REMEMBERED_LINES)
         self._blocks: dict[bool, Remembered[HeaderBlock]] = {
             http_10: Remembered(REMEMBERED_BLOCKS) for http_10 in (False, True)
         }
-        self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS)
+        self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
 
     def blocks(self, http_10: bool) -> Remembered[HeaderBlock]:
         """Those of HTTP/1.0, or of 1.1 and later."""
@@ -203,12 +239,12 @@ class Memory:
 
     def intern(self, fields: dict[bytes, bytes]) -> Selection:
         """The one selection object for these fields."""
-        values = tuple(fields.get(name) for name in SELECTING_FIELDS)
+        values = tuple(None if name is None else fields.get(name) for name in self._names)
         key = repr(values).encode()
         selection = self._selections.get(key)
         if selection is None:
-            selection = Selection(Conditions(*values[:-2]), values[-2], values[-1])
-            self._selections.put(key, selection)
+            selection = Selection(Conditions(*values[:CONDITIONS]), *values[CONDITIONS:])
+            selection.is_shared = self._selections.put(key, selection)
         return selection
 
 
@@ -223,6 +259,9 @@ SELECTING_FIELDS = (
     b"accept-encoding",
 )
 """In the order of `Conditions`, and then what negotiation reads."""
+CONDITIONS = len(Conditions._fields)
+CONFIGURED_FIELDS = (b"host", b"authorization", b"origin")
+"""In the order of `Selection`."""
 
 _LAST_CHUNK = re.compile(rb"(?:\A|\r\n)0+(?:;[^\r\n]*)?\r\n(?:[!-9;-~]+:[^\r\n]*\r\n)*\r\n\Z")
 """The last chunk and the trailer section (RFC 9112 7.1), every line of it ended by CRLF, none folded."""
@@ -268,6 +307,15 @@ class RequestReader:
     def pending_bytes(self) -> int:
         """How many bytes are here that no request has taken."""
         return len(self._buffer) - self._start
+
+    def peek(self) -> bytes:
+        """What no request has taken yet."""
+        return bytes(self._buffer[self._start :])
+
+    def skip(self, length: int) -> None:
+        """Take bytes that belong to no request: what a proxy says before the first."""
+        self._start += length
+        self._searched = self._start
 
     def next_request(self) -> Request | None:
         """The next request, or None while its head is incomplete. Raises RequestError."""
@@ -335,25 +383,28 @@ class RequestReader:
         if head.count(CRLF) - LINES_BESIDE_FIELDS > limits.fields_max:
             raise RequestError(431, "too many fields")
         fields = _combined(event)
-        line = self._line_of(head[:line_end], event)
+        selection = self._memory.intern(fields)
+        line = self._line_of(head[:line_end], event, selection.is_shared)
         _check_fields(fields, line.http_10)
         if len(line.target) > limits.target_bytes_max:
             raise RequestError(414, "the target is too long")
-        block = HeaderBlock(fields, line.http_10, self._memory.intern(fields))
+        block = HeaderBlock(fields, line.http_10, selection)
         if block.framing is not Framing.NONE:
             self._body = parser
             self._body_bytes = self._content_bytes = 0
             self._chunked = block.framing is Framing.CHUNKED
-        elif self._memory.enabled:
+        elif self._memory.enabled and selection.is_shared:
             self._memory.lines.put(head[:line_end], line)
             line.blocks.put(head[line_end:], block)
         return Request(line, block)
 
-    def _line_of(self, line_bytes: bytes, event: h11.Request) -> RequestLine:
-        """The remembered line, so that what is prepared for it is found again, or a new one."""
+    def _line_of(self, line_bytes: bytes, event: h11.Request, is_shared: bool) -> RequestLine:
+        """The remembered line, so that what is prepared for it is found again, or a new one, with which goes what would
+        not be found.
+        """
         if event.http_version[:1] != b"1":
             raise RequestError(505, "not HTTP/1")
-        remembered = self._memory.lines.get(line_bytes)
+        remembered = self._memory.lines.get(line_bytes) if is_shared else None
         if remembered is not None:
             return remembered
         http_10 = event.http_version == b"1.0"

@@ -7,6 +7,7 @@ become bytes by the same function.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import NamedTuple
@@ -89,10 +90,24 @@ class Response(NamedTuple):
         """How many bytes of body go out."""
         return sum(len(segment) if isinstance(segment, bytes) else segment.length for segment in self.body)
 
+    @property
+    def coding(self) -> bytes | None:
+        """The content coding of the body, if it has one."""
+        return dict(self.fields).get(b"Content-Encoding")
+
+
+_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable"}
+"""What RFC 9110 15.5 calls them; Python's table has older names before 3.13."""
+
+
+def phrase_of(status: int) -> str:
+    """The reason phrase."""
+    return _RENAMED.get(status) or HTTPStatus(status).phrase
+
 
 def status_line(status: int) -> bytes:
     """`HTTP/1.1 200 OK` with its line end."""
-    return b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+    return b"HTTP/1.1 %d %s\r\n" % (status, phrase_of(status).encode())
 
 
 def date_line(seconds: float) -> bytes:
@@ -137,16 +152,20 @@ class Prepared:
     """A whole response in memory, and the rendering of it with the Date of the second.
 
     response: what is rendered, for those who need it with a Connection field.
+    via: what was asked for, if the answer depends on more than the entry that it was prepared for; else nothing.
     """
 
     __slots__ = (
-        "_after", "_before", "body_bytes", "data", "freshness", "log_piece", "pinned", "response", "second", "status",
+        "_after", "_before", "body_bytes", "coding", "data", "freshness", "log_piece", "pinned", "response", "second",
+        "status", "via",
     )  # fmt: skip
 
-    def __init__(self, response: Response, server: bytes, freshness: Freshness) -> None:
+    def __init__(self, response: Response, server: bytes, freshness: Freshness, via: bytes = b"") -> None:
         self.response = response
+        self.via = via
         self.status = response.status
         self.body_bytes = response.body_bytes
+        self.coding = response.coding
         self.freshness = freshness
         self.second = -1
         self.data = b""
@@ -185,10 +204,11 @@ h1{font-weight:600}</style>
 
 _MEANINGS = {
     400: b"The request could not be understood.",
+    401: b"This address is for those who say who they are.",
     403: b"The server may not read this file.",
     404: b"There is nothing at this address.",
     405: b"This address can only be read.",
-    406: b"The file is there, but in no coding that the request accepts.",
+    406: b"What is there has no form that the request accepts.",
     408: b"The request took too long to arrive.",
     412: b"The file is not in the state that the request asked for.",
     413: b"The request carries more than this server takes.",
@@ -203,19 +223,65 @@ _MEANINGS = {
 }
 
 
-def error_response(status: int, *, head: bool = False, closes: bool = False, fields: Fields = ()) -> Response:
-    """A small page for a status. It names no path: what was asked for is not repeated, what exists is not told."""
-    extra: Fields = fields
-    if status == 405:
-        extra = ((b"Allow", ALLOWED), *extra)
-    if status == 503:
-        extra = ((b"Retry-After", b"1"), *extra)
-    phrase = HTTPStatus(status).phrase.encode()
-    body = _ERROR_PAGE % {b"status": status, b"phrase": phrase, b"meaning": _MEANINGS.get(status, b"")}
+HTML = b"text/html"
+JSON = b"application/json"
+ERROR_TYPES = (HTML, JSON)
+"""What an error's body can be, in our order of preference."""
+NO_CACHE = (b"Cache-Control", b"no-cache")
+"""A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
+
+
+def error_response(
+    status: int, *, head: bool = False, closes: bool = False, fields: Fields = (), media_type: bytes = HTML
+) -> Response:
+    """A small body for a status. It names no path: what was asked for is not repeated, what exists is not told.
+
+    media_type: one of `ERROR_TYPES`.
+    """
+    phrase = phrase_of(status)
+    meaning = _MEANINGS.get(status, b"")
+    if media_type == JSON:
+        said = {"status": status, "error": phrase, "message": meaning.decode()}
+        body = json.dumps(said).encode() + b"\n"
+    else:
+        body = _ERROR_PAGE % {b"status": status, b"phrase": phrase.encode(), b"meaning": meaning}
+        media_type += b"; charset=utf-8"
     return Response(
         status,
-        (*extra, (b"Content-Type", b"text/html; charset=utf-8"), NOSNIFF, (b"Cache-Control", b"no-cache")),
+        (*status_fields(status), *fields, (b"Content-Type", media_type), NOSNIFF, NO_CACHE),
         () if head else (body,),
         len(body),
         closes,
     )
+
+
+def status_fields(status: int) -> Fields:
+    """What a status has to say beside its body."""
+    if status == 405:
+        return ((b"Allow", ALLOWED),)
+    return ((b"Retry-After", b"1"),) if status == 503 else ()
+
+
+def replaced(fields: Fields, name: bytes, value: bytes) -> Fields:
+    """`fields` with one of them set, in the place where it stood; an empty value takes it away."""
+    lower = name.lower()
+    put = ((name, value),) if value else ()
+    for index, (known, _value) in enumerate(fields):
+        if known.lower() == lower:
+            return (*fields[:index], *put, *fields[index + 1 :])
+    return (*fields, *put)
+
+
+def varying(fields: Fields, *names: bytes) -> Fields:
+    """`fields` with these names in Vary, beside those that are there (RFC 9110 12.5.5).
+
+    names: each may be a list of them; they are the same in any case (5.1).
+    """
+    if not names:
+        return fields
+    listed: dict[bytes, bytes] = {}
+    for name in b",".join((dict(fields).get(b"Vary", b""), *names)).split(b","):
+        name = name.strip(b" \t")
+        if name:
+            listed.setdefault(name.lower(), name)
+    return replaced(fields, b"Vary", b", ".join(listed.values()))

@@ -7,7 +7,7 @@ name are of RFC 9110.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import formatdate
 from enum import Enum
@@ -33,18 +33,23 @@ class Location(NamedTuple):
     path: relative to the root, decoded, without empty, `.` or `..` segments; it ends with a slash, or is empty, where
         the target named a directory.
     query: what followed the question mark, with it, or nothing.
-    hidden: a segment begins with a dot, so that the file is not to be served.
+    hidden: the file is not to be served: a segment begins with a dot, or it is a configuration of ours.
+    authority: the host and port of a target in absolute-form; they go before the Host field (RFC 9112 3.2.2).
     """
 
     path: bytes
     query: bytes
     hidden: bool
+    authority: bytes = b""
 
     @property
     def names_directory(self) -> bool:
         """Whether the target ended with a slash."""
         return not self.path or self.path.endswith(b"/")
 
+
+CONFIGURATION = b"ringserve.toml"
+"""It may lie in the directory that it serves, with what editors leave beside it, and holds hashes of passwords."""
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE_FORM = re.compile(rb"https?://(?P<host>[^/?#:@][^/?#@]*|\[[^/?#@]*)", re.IGNORECASE)
@@ -58,7 +63,9 @@ def locate(target: bytes) -> Location:
     lookup, and one that would leave the root is refused.
     """
     absolute = _ABSOLUTE_FORM.match(target)
+    authority = b""
     if absolute:
+        authority = absolute["host"]
         target = target[absolute.end() :] or b"/"
         if target[:1] == b"?":
             target = b"/" + target
@@ -76,9 +83,15 @@ def locate(target: bytes) -> Location:
     if b"\0" in path:
         raise TargetError("a NUL in the path")
     segments = _resolve_dots(path.split(b"/"))
-    hidden = any(segment[:1] == b"." for segment in segments) and not _is_well_known(segments)
     trailing = segments and path.rpartition(b"/")[2] in (b"", b".", b"..")
-    return Location(b"/".join(segments) + (b"/" if trailing else b""), mark + query, hidden)
+    return Location(b"/".join(segments) + (b"/" if trailing else b""), mark + query, is_hidden(segments), authority)
+
+
+def is_hidden(segments: list[bytes]) -> bool:
+    """Whether a path of these segments is not to be served, whatever is there."""
+    if any(segment.lstrip(b"#").startswith(CONFIGURATION) for segment in segments):  # Emacs puts a `#` before it
+        return True
+    return any(segment[:1] == b"." for segment in segments) and not _is_well_known(segments)
 
 
 def _resolve_dots(parts: Iterable[bytes]) -> list[bytes]:
@@ -394,6 +407,44 @@ def validators_of(modified_ns: int, size: int, inode: int, now_ns: int, coding: 
         return Validators(b'"i%x-%x%s"' % (inode, size, suffix), None)
     weak = b"W/" if is_young(modified_ns, now_ns) else b""
     return Validators(weak + b'"%x-%x%s"' % (modified_ns, size, suffix), seconds)
+
+
+# -- media types ------------------------------------------------------------------------------------------------
+
+_QUOTED = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)
+"""A quoted string. One that does not end goes on to the end of the field, so that no quote is tried twice: a search for
+the end from each of 15,000 escaped quotes took three seconds.
+"""
+_WEIGHT = re.compile(rb"(?:q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?")
+_IN_UTF_8 = b"charset=utf-8"
+
+
+def choose_media_type(value: bytes | None, available: Sequence[bytes]) -> bytes | None:
+    """The media type to answer with; None if the client accepts none of them (12.5.1).
+
+    The most specific range that matches a type decides its quality; equal qualities are decided by our own order,
+    which is that of `available`. A range with parameters beside the weight is for a variant that we do not have, but
+    for `charset=utf-8`: all of ours are in it.
+    """
+    if value is None:
+        return available[0]
+    qualities: dict[bytes, float] = {}
+    for element in _QUOTED.sub(b'""', value).lower().split(b","):
+        media_range, *parts = (part.strip(b" \t") for part in element.split(b";"))
+        parameters = [part for part in parts if part]  # there may be nothing between two semicolons (5.6.6)
+        if parameters[:1] == [_IN_UTF_8]:
+            media_range += b";" + parameters.pop(0)
+        weight = _WEIGHT.fullmatch(b";".join(parameters))
+        if weight:
+            qualities.setdefault(media_range, float(weight[1] or 1))
+    best, best_quality = None, 0.0
+    for media_type in available:
+        kind = media_type.partition(b"/")[0] + b"/*"
+        ranges = (media_type + b";" + _IN_UTF_8, media_type, kind, b"*/*")
+        quality = next((qualities[name] for name in ranges if name in qualities), 0.0)
+        if quality > best_quality:
+            best, best_quality = media_type, quality
+    return best
 
 
 # -- content codings --------------------------------------------------------------------------------------------

@@ -23,15 +23,19 @@ from enum import Enum
 from pathlib import Path
 from types import FrameType
 
+from ringserve import listing, passwords
 from ringserve.access_log import LOG_FORMATS, AccessLog
 from ringserve.config import Config
-from ringserve.conn import Connection, ConnectionOverError
-from ringserve.files import FileLimits, FileTable
+from ringserve.conn import Connection
+from ringserve.files import FileLimits, FileTable, Root
+from ringserve.policy import Sites
 from ringserve.ring import open_ring
 from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix
+from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import F_MORE, Ring, RingOptions, errno_name
 from ringserve.ring.interrupt import STRATEGIES
-from ringserve.ring.tasks import Kind, Tasks, report
+from ringserve.ring.tasks import Kind, Task, Tasks, report
+from ringserve.sending import ConnectionOverError
 from ringserve.service import Service
 
 LONGEST_SLEEP_S = 60.0
@@ -39,6 +43,8 @@ ACCEPT_BACK_OFF_S = 0.1
 """After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
 SPARE_DESCRIPTORS = 64
 """Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
+LOG_MODE = 0o640
+"""Who may read the access log: its owner and its group. It holds the addresses of people."""
 CROWD_CHECK_S = 2.0
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
@@ -77,6 +83,19 @@ def open_root(directory: str) -> int:
         os.close(root_fd)
         raise StartError(f"no permission to enter the directory {directory!r}; `chmod o+x` it, or run as another user")
     return root_fd
+
+
+def open_log(path: str) -> int:
+    """A descriptor that appends to the access log's file, which is made if there is none. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE)
+
+
+def check_guards(sites: Sites) -> None:
+    """Raise StartError if a site asks for passwords and there is nothing that could verify them."""
+    if any(site.config.auth for site in sites.all):
+        missing = passwords.missing_library()
+        if missing is not None:
+            raise StartError(missing)
 
 
 class Acceptor:
@@ -205,9 +224,10 @@ class Phase(Enum):
 
 
 class Server:
-    """See the module. The constructor opens the directory and the listeners; `run` serves until `stop`.
+    """See the module. The constructor opens the directories, the log and the listeners; `run` serves until `stop`.
 
-    log_fd: the sink of the access log, standard output by default. ring_factory: opens the ring in the loop's thread.
+    log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
+    ring_factory: opens the ring in the loop's thread.
     Raises StartError and ListenError.
     """
 
@@ -221,12 +241,31 @@ class Server:
         self._stops_seen = 0
         self._phase = Phase.RUNNING
         self._deadline = 0.0
-        self._root_fd = open_root(config.directory)
+        self._reopen_requests = self._reopens_seen = 0
+        self._reopening: Task | None = None
+        self.sites = Sites(config)
+        check_guards(self.sites)
+        if any(site.listing for site in self.sites.all):
+            listing.prepare()
+        self._roots: dict[bytes, Root] = {}
+        self.listeners: list[Listener] = []
+        self._log_owned = False
         try:
+            for site in self.sites.all:
+                self._roots[site.mount] = Root(open_root(site.config.directory), site.config.follow_symlinks)
+            if config.log_file is not None and config.log_format != "off":
+                self._open_log(config.log_file)
             self.listeners = self._listen()
         except BaseException:
-            os.close(self._root_fd)
+            self.close()
             raise
+
+    def _open_log(self, path: str) -> None:
+        try:
+            self._log_fd = open_log(path)
+        except OSError as error:
+            raise StartError(f"cannot open the access log {path!r}: {error.strerror}; see --log-file") from error
+        self._log_owned = True
 
     def _listen(self) -> list[Listener]:
         if self.config.unix is not None:
@@ -249,7 +288,13 @@ class Server:
     def close(self) -> None:
         """Close a server that was never run."""
         self._close_listeners()
-        os.close(self._root_fd)
+        self._close_roots()
+        if self._log_owned:
+            os.close(self._log_fd)
+
+    def _close_roots(self) -> None:
+        while self._roots:
+            os.close(self._roots.popitem()[1].fd)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -263,6 +308,8 @@ class Server:
         except BaseException:
             self.close()
             raise
+        self.tasks = tasks = Tasks(ring)
+        self.helpers = Helpers(tasks)
         try:
             self._start(ring)
             started()
@@ -270,9 +317,10 @@ class Server:
             self._finish(ring)
         finally:
             self._ring = None
+            self.helpers.shut()
             ring.shut()
             self._close_listeners()
-            os.close(self._root_fd)
+            self._close_roots()
 
     def _open_ring(self) -> Ring:
         config = self.config
@@ -286,16 +334,15 @@ class Server:
         return self._ring_factory(options, STRATEGIES[config.interrupt])
 
     def _start(self, ring: Ring) -> None:
-        config = self.config
-        self.tasks = tasks = Tasks(ring)
+        config, tasks = self.config, self.tasks
         limits = FileLimits(
             config.cached_files_max, config.cached_file_bytes_max, config.cache_bytes_max, config.open_files_max
         )
-        files = FileTable(tasks, self._root_fd, limits)
+        files = FileTable(tasks, self.helpers, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
-        log = AccessLog(tasks, self._log_fd, form()) if form is not None else None
-        self.service = Service(config, tasks, files, log)
+        log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
+        self.service = Service(config, self.sites, tasks, self.helpers, files, log)
         self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
@@ -322,6 +369,8 @@ class Server:
                     sleep_s = max(0.0, due - ring.now)
             if self._stop_requests != self._stops_seen:
                 self._stop_requested()
+            if self._reopen_requests != self._reopens_seen:
+                self._reopen_requested()
             if self._phase is not Phase.RUNNING:
                 if self.listeners and all(acceptor.is_over for acceptor in acceptors):
                     self._close_listeners()  # so that new clients are refused, and do not wait for nothing
@@ -359,6 +408,7 @@ class Server:
     def _woken(self, _res: int, _flags: int) -> None:
         assert self._ring is not None, "only a running ring wakes"
         self._ring.await_wake(self._wake_user_data)
+        self.helpers.deliver()
 
     def _stop_requested(self) -> None:
         self._stops_seen = self._stop_requests
@@ -398,9 +448,12 @@ class Server:
         while ring.now < deadline:
             if log is not None:
                 log.flush()
-            if not self.tasks.closing and (log is None or log.idle):
+            if not self.tasks.closing and not self.helpers.running and (log is None or log.idle):
                 break
             self.tasks.turn(deadline - ring.now)
+        if log is not None:
+            log.shut()
+            self.tasks.turn(0.0)
         for acceptor in self._acceptors:
             acceptor.close()
 
@@ -408,15 +461,52 @@ class Server:
         while self.listeners:
             close_listener(self.listeners.pop())
 
+    # -- the access log's file ----------------------------------------------------------------------------------
+
+    def reopen_log(self) -> None:
+        """Write the access log to the file that its name now stands for: after it was renamed by logrotate(8), say.
+
+        From any thread, or from a signal handler.
+        """
+        self._reopen_requests += 1
+        ring = self._ring
+        if ring is not None:
+            ring.wake()
+
+    def _reopen_requested(self) -> None:
+        if self._reopening is not None and not self._reopening.finished:
+            return  # one at a time, or the file of the first could come last; the loop looks again when it has ended
+        self._reopens_seen = self._reopen_requests
+        path, log = self.config.log_file, self.service.log
+        if path is None or log is None:
+            report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
+            return
+        self._reopening = Task(self.tasks)
+        self._reopening.begin(self._reopen(self._reopening, path, log))
+
+    async def _reopen(self, task: Task, path: str, log: AccessLog) -> None:
+        try:
+            log.replace_sink(await self.helpers.run(task, lambda: open_log(path)))
+        except OSError as error:
+            report(f"cannot reopen the access log {path!r}: {error.strerror}; the one before it is written on")
+        except HelpersBusyError:
+            report("cannot reopen the access log: the helper threads are busy; send SIGUSR1 again")
+
     # -- signals ------------------------------------------------------------------------------------------------
 
-    def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT drain, and the second of them ends at once. Only in the main thread, while running."""
+    def heed_signals(self) -> None:
+        """SIGTERM and SIGINT drain, and the second of them ends at once; SIGUSR1 reopens the access log. Only in the
+        main thread, while running.
+        """
         assert self._ring is not None, "signals wake the ring, so it has to be open"
         signal.set_wakeup_fd(self._ring.wake_fd, warn_on_full_buffer=False)
 
         def requested(_number: int, _frame: FrameType | None) -> None:
             self.stop()
 
+        def reopen(_number: int, _frame: FrameType | None) -> None:
+            self.reopen_log()
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, requested)
+        signal.signal(signal.SIGUSR1, reopen)

@@ -9,8 +9,12 @@ from ringserve.access_log import AccessLog
 from ringserve.config import Config
 from ringserve.files import FileTable
 from ringserve.pipes import PipePool
+from ringserve.policy import Sites
+from ringserve.proxies import TrustedProxies
 from ringserve.request import Limits, Memory
+from ringserve.responder import Responder
 from ringserve.response import date_line
+from ringserve.ring.helpers import Helpers
 from ringserve.ring.interface import Ring
 from ringserve.ring.tasks import Tasks
 
@@ -91,16 +95,21 @@ class Crowd:
 class Service:
     """What all connections of a server share."""
 
-    def __init__(self, config: Config, tasks: Tasks, files: FileTable, log: AccessLog | None) -> None:
+    def __init__(
+        self, config: Config, sites: Sites, tasks: Tasks, helpers: Helpers, files: FileTable, log: AccessLog | None
+    ) -> None:
         self.config = config
         self.tasks = tasks
         self.ring = tasks.ring
+        self.helpers = helpers
         self.files = files
         self.log = log
-        self.memory = Memory(enabled=config.hot_path)
+        self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
         self.clock = Clock(tasks.ring, log)
         self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
         self.server = config.server_name.encode()
+        self.responder = Responder(helpers, files, sites, enabled=config.hot_path, server=self.server)
+        self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
         self.connections: set[Client] = set()
         self.crowd = Crowd()

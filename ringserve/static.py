@@ -1,26 +1,53 @@
 """The responder for static files: what to answer, decided in pure code.
 
-`plan` says what has to be looked up for a request, or answers at once; `answer` turns what was found into a response.
-Neither sends anything or opens anything: the connection does that between the two.
+`respond` is a generator: it asks for what has to be found out (`Lookup`: what a path stands for; `Claim`: whether a
+password is right) and is sent what was found, until it returns the response. It sends nothing and opens nothing
+itself, so that every decision about a request stands here, from top to bottom, and a test can play the file system.
+
+The order is: method, target, redirect, rewrite, who may read it, the file or the index of a directory, its clean URL,
+the listing, the application's page, and an error with the site's own page for it.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import secrets
+from collections.abc import Generator
 from typing import NamedTuple
 
+from ringserve import listing
 from ringserve.files import Directory, Entry, Failure, File
+from ringserve.policy import CrossOrigin, Guard, Site
 from ringserve.request import Request
-from ringserve.response import NOSNIFF, Fields, FileSlice, Response, Segment, error_response
+from ringserve.response import (
+    ERROR_TYPES,
+    HTML,
+    JSON,
+    NO_CACHE,
+    NOSNIFF,
+    Fields,
+    FileSlice,
+    Response,
+    Segment,
+    error_response,
+    replaced,
+    status_fields,
+    varying,
+)
 from ringserve.semantics import (
     ALLOWED,
+    IDENTITY,
     KNOWN_METHODS,
     Location,
     Span,
     TargetError,
     Unsatisfiable,
+    Validators,
     Verdict,
     choose_coding,
+    choose_media_type,
     choose_spans,
     evaluate,
     format_date,
@@ -30,94 +57,318 @@ from ringserve.semantics import (
 )
 
 INDEX = b"index.html"
-CACHE_CONTROL = (b"Cache-Control", b"no-cache")
-"""A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
 BOUNDARY = secrets.token_hex(16).encode()
 """Between the parts of a multipart body. Chosen anew by each process, so that nobody can put it into a file."""
 REDIRECT = 308
 """Permanent, and the method stays (RFC 9110 15.4.9)."""
+PAGES = {401: b"401.html", 403: b"403.html", 404: b"404.html", 500: b"50x.html", 503: b"50x.html"}
+"""The pages that a site can have for errors, at its root."""
 
 
 class Lookup(NamedTuple):
-    """What has to be found before the request can be answered."""
+    """What a path stands for: answered with an `Entry`. path: in the file table; that of a directory ends with a slash
+    if what is in it matters.
+    """
 
     path: bytes
 
 
-def plan(request: Request) -> Lookup | Response:
-    """What to look up for a request, or the answer that needs no look."""
-    line = request.line
-    if line.method not in KNOWN_METHODS:
-        return error_response(501)
-    if line.method == b"OPTIONS":
-        return _options(line.location, line.target)
-    if line.method not in (b"GET", b"HEAD"):
-        return error_response(405)
-    location = line.location
-    if isinstance(location, TargetError):
-        return error_response(400, head=request.is_head)
-    if location.hidden:
-        return error_response(404, head=request.is_head)
-    return Lookup(location.path + INDEX if location.names_directory else location.path)
+class Claim(NamedTuple):
+    """Whether this is the password of this user: answered with a `Verified`."""
+
+    guard: Guard
+    user: bytes
+    password: bytes
 
 
-def _options(location: Location | TargetError, target: bytes) -> Response:
-    """What can be done with a resource: the same for each of ours, and for the server as a whole (`*`)."""
-    if target != b"*" and isinstance(location, TargetError):
-        return error_response(400)
-    return Response(204, ((b"Allow", ALLOWED),), content_length=None)
+class Verified(NamedTuple):
+    """What came of a `Claim`. busy: too many wait to have theirs verified."""
+
+    right: bool
+    busy: bool = False
 
 
-def answer(request: Request, found: Entry, now: float) -> Response:
-    """The response to a GET or HEAD for what was found. now: seconds since the epoch."""
-    if isinstance(found, File):
-        return _answer_file(request, found, now)
-    if isinstance(found, Directory):
-        location = request.line.location
-        assert isinstance(location, Location), "only a good target is looked up"
-        if location.names_directory:
-            return error_response(404, head=request.is_head)  # its index is a directory, so it has none
-        return _redirect(quote_path(location.path + b"/") + location.query)
-    assert isinstance(found, Failure), "there is no fourth kind of entry"
-    return error_response(found.status, head=request.is_head)
+Steps = Generator[Lookup | Claim, Entry | Verified, Response]
 
 
-def _redirect(reference: bytes) -> Response:
-    """To a reference on this host. It begins with one slash (`quote_path`), never with two, which would name a host."""
-    return Response(REDIRECT, ((b"Location", reference), NOSNIFF, CACHE_CONTROL))
+def respond(request: Request, site: Site, now: float) -> Steps:
+    """The response to a request of a site. now: seconds since the epoch."""
+    return _Answering(request, site, now).steps()
 
 
-def _answer_file(request: Request, source: File, now: float) -> Response:
-    """The answer to a GET or HEAD of a file that is there: which representation of it, whole or in part."""
-    selection = request.block.selection
-    varies: Fields = ((b"Vary", b"Accept-Encoding"),) if source.siblings else ()
-    coding = choose_coding(selection.accept_encoding, source.siblings)
-    if coding is None:
-        return error_response(406, head=request.is_head, fields=varies)
-    file = source.siblings.get(coding, source)
-    conditions = selection.conditions
-    verdict = evaluate(conditions, file.validators, now)
-    if verdict is Verdict.FAILED:
-        return error_response(412, head=request.is_head, fields=varies)
-    validators = _validator_fields(file, now)
-    if verdict is Verdict.NOT_MODIFIED:
-        # The fields that a cache needs to update what it stored (RFC 9110 15.4.5), and no others.
-        return Response(304, (*validators, CACHE_CONTROL, *varies), content_length=None)
-    encoded: Fields = ((b"Content-Encoding", file.coding),) if file.coding else ()
-    fields: Fields = (
-        (b"Content-Type", source.content_type), *encoded, NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"),
-        CACHE_CONTROL, *varies,
-    )  # fmt: skip
-    if conditions.range is not None and not request.is_head and range_applies(conditions, file.validators, now):
-        ranges = parse_ranges(conditions.range, file.size)
-        if ranges is Unsatisfiable.UNSATISFIABLE:
-            return error_response(416, fields=((b"Content-Range", b"bytes */%d" % file.size), *varies))
-        spans = None if ranges is None else choose_spans(ranges, file.size)
-        if spans is not None:
-            return _partial(file, fields, spans)
-    whole = Span(0, file.size)
-    body = () if request.is_head or not file.size else (_segment(file, whole),)
-    return Response(200, fields, body, file.size)
+class _Answering:
+    """One request on its way to a response."""
+
+    def __init__(self, request: Request, site: Site, now: float) -> None:
+        self.request = request
+        self.site = site
+        self.now = now
+        self.selection = request.block.selection
+        self.head = request.is_head
+        self.admitted: list[Guard] = []
+        self.file_path: bytes | None = None
+
+    def steps(self) -> Steps:
+        """See `respond`."""
+        response = yield from self._main()
+        location = self.request.line.location
+        asked = () if isinstance(location, TargetError) else (location.path,)
+        found = () if self.file_path is None else (self.file_path,)
+        return self.site.dress(response, asked + found, self.selection.origin)
+
+    def _main(self) -> Steps:
+        line = self.request.line
+        if line.method not in KNOWN_METHODS:
+            return self._error(501)
+        if line.method == b"OPTIONS":
+            return self._options(line.location, line.target)
+        if line.method not in (b"GET", b"HEAD"):
+            return self._error(405)
+        location = line.location
+        if isinstance(location, TargetError):
+            return self._error(400)
+        moved = self.site.redirect(location)
+        if moved is not None:
+            return Response(moved.status, ((b"Location", moved.reference), NOSNIFF, NO_CACHE))
+        if location.hidden:
+            return (yield from self._refuse(404))
+        try:
+            rewritten = self.site.rewrite(location)
+        except TargetError:
+            return (yield from self._refuse(404))
+        target = location if rewritten is None else rewritten._replace(query=location.query)
+        refusal = yield from self._admit(location.path)
+        if refusal is not None:
+            return refusal
+        if target.hidden:
+            return (yield from self._refuse(404))
+        return (yield from self._find(target))
+
+    def _options(self, location: Location | TargetError, target: bytes) -> Response:
+        """What can be done with a resource: the same for each of ours, and for the server as a whole (`*`)."""
+        if target != b"*" and isinstance(location, TargetError):
+            return self._error(400)
+        preflight = self.request.block.preflight
+        asked: Fields = ()
+        if preflight is not None:
+            asked = self.site.preflight(CrossOrigin(self.selection.origin, preflight.method, preflight.field_names))
+        return Response(204, ((b"Allow", ALLOWED), *asked), content_length=None)
+
+    # -- who may ----------------------------------------------------------------------------------------------------
+
+    def _admit(self, path: bytes) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+        """The refusal, if the path is protected and the request does not say who asks."""
+        guard = self.site.guard(path)
+        if guard is None or guard in self.admitted:
+            return None
+        credentials = read_credentials(self.selection.authorization)
+        if credentials is not None:
+            verified = yield Claim(guard, *credentials)
+            assert isinstance(verified, Verified), "a claim is answered with whether it is right"
+            if verified.busy:
+                return (yield from self._refuse(503))
+            if verified.right:
+                self.admitted.append(guard)
+                return None
+        return (yield from self._refuse(401, ((b"WWW-Authenticate", guard.challenge),)))
+
+    def _may_have(self, path: bytes) -> bool:
+        """Whether a path is for everybody, or for who has said by now who asks."""
+        guard = self.site.guard(path)
+        return guard is None or guard in self.admitted
+
+    # -- what is there ----------------------------------------------------------------------------------------------
+
+    def _path_of(self, file: File) -> bytes:
+        return file.path[len(self.site.mount) :]
+
+    def _siblings(self, source: File) -> dict[bytes, File]:
+        """The precompressed siblings of a file, but for those that are protected by a name of their own."""
+        return {coding: file for coding, file in source.siblings.items() if self._may_have(self._path_of(file))}
+
+    def _look(self, path: bytes) -> Generator[Lookup | Claim, Entry | Verified, Entry | Response]:
+        """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
+        site's pages for errors (`_refuse`).
+        """
+        refusal = yield from self._admit(path)
+        if refusal is not None:
+            return refusal
+        found = yield Lookup(self.site.mount + path)
+        assert isinstance(found, Entry), "a lookup is answered with what was found"
+        return found
+
+    def _find(self, location: Location) -> Steps:
+        """The response to a good target."""
+        path = location.path
+        found = yield from self._look(path + INDEX if location.names_directory else path)
+        answer = yield from self._answer_with(found)
+        if answer is None and self.site.clean_urls and not location.names_directory:
+            answer = yield from self._answer_with((yield from self._look(path + b".html")))
+        if answer is not None:
+            return answer
+        if isinstance(found, Directory) and not location.names_directory:
+            return self._redirect(location)
+        if location.names_directory and self.site.listing:
+            directory = yield from self._look(path)
+            if isinstance(directory, Directory):
+                return self._list(location, directory)
+            assert not isinstance(directory, File), "what ends with a slash is no file"
+            answer = yield from self._answer_with(directory)
+            if answer is not None:
+                return answer
+        if self.site.spa and b"." not in path.rpartition(b"/")[2]:
+            return (yield from self._application())
+        return (yield from self._refuse(404))
+
+    def _answer_with(self, found: Entry | Response) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+        """The response, if what was found decides it; None if there is no file, and something else may be tried. Of a
+        failure that does not say whether there is one (no descriptor left) nothing is concluded: it is told.
+        """
+        if isinstance(found, Response):
+            return found
+        if isinstance(found, File):
+            return self._file(found)
+        if isinstance(found, Failure) and found.status != 404:
+            return (yield from self._refuse(found.status))
+        return None
+
+    def _application(self) -> Steps:
+        """The page of an application that routes in the browser, for what would otherwise not be found."""
+        if choose_media_type(self.selection.accept, (HTML,)) is None:
+            return self._vary_by_accept((yield from self._refuse(404)))
+        answer = yield from self._answer_with((yield from self._look(INDEX)))
+        return self._vary_by_accept((yield from self._refuse(404)) if answer is None else answer)
+
+    @staticmethod
+    def _vary_by_accept(response: Response) -> Response:
+        return response._replace(fields=varying(response.fields, b"Accept"))
+
+    def _redirect(self, location: Location) -> Response:
+        """To the directory's own address. The reference begins with one slash (`quote_path`), never with two, which
+        would name a host.
+        """
+        reference = quote_path(location.path + b"/") + location.query
+        return Response(REDIRECT, ((b"Location", reference), NOSNIFF, NO_CACHE))
+
+    # -- errors -----------------------------------------------------------------------------------------------------
+
+    def _error(self, status: int, fields: Fields = ()) -> Response:
+        """A small body of ours, in the form that the client accepts."""
+        media_type = choose_media_type(self.selection.accept, ERROR_TYPES) or HTML
+        response = error_response(status, head=self.head, fields=fields, media_type=media_type)
+        return self._vary_by_accept(response)
+
+    def _refuse(self, status: int, fields: Fields = ()) -> Steps:
+        """An error with the page that the site has for it, if it has one and the client reads pages. A page that is
+        protected is for those who may read it; but the one that says so is for those who may not.
+        """
+        name = PAGES.get(status)
+        is_open = name is not None and (status == 401 or self._may_have(name))
+        if name is not None and is_open and choose_media_type(self.selection.accept, ERROR_TYPES) != JSON:
+            page = yield Lookup(self.site.mount + name)
+            if isinstance(page, File):
+                return self._vary_by_accept(self._page(status, page, fields))
+        return self._error(status, fields)
+
+    def _page(self, status: int, source: File, fields: Fields) -> Response:
+        """A file as the body of an error: not a representation of what was asked for, so without validators."""
+        siblings = self._siblings(source)
+        file = siblings.get(choose_coding(self.selection.accept_encoding, siblings) or IDENTITY, source)
+        encoded: Fields = ((b"Content-Encoding", file.coding),) if file.coding else ()
+        with_body = (
+            *status_fields(status),
+            *fields,
+            (b"Content-Type", source.content_type),
+            *encoded,
+            NOSNIFF,
+            NO_CACHE,
+        )
+        if siblings:
+            with_body = varying(with_body, b"Accept-Encoding")
+        body = () if self.head or not file.size else (_segment(file, Span(0, file.size)),)
+        return Response(status, with_body, body, file.size)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def _file(self, source: File) -> Response:
+        """The answer to a GET or HEAD of a file that is there: which representation of it, whole or in part."""
+        self.file_path = self._path_of(source)
+        selection = self.selection
+        siblings = self._siblings(source)
+        varies = (b"Accept-Encoding",) if siblings else ()
+        coding = choose_coding(selection.accept_encoding, siblings)
+        if coding is None:
+            return self._varied_error(406, varies)
+        file = siblings.get(coding, source)
+        conditions = selection.conditions
+        verdict = evaluate(conditions, file.validators, self.now)
+        if verdict is Verdict.FAILED:
+            return self._varied_error(412, varies)
+        validators = _validator_fields(file.validators, self.now)
+        control = self.site.cache_control(self.file_path, bool(self.admitted))
+        if verdict is Verdict.NOT_MODIFIED:
+            # The fields that a cache needs to update what it stored (RFC 9110 15.4.5), and no others.
+            return Response(304, varying((*validators, control), *varies), content_length=None)
+        encoded: Fields = ((b"Content-Encoding", file.coding),) if file.coding else ()
+        fields: Fields = (
+            (b"Content-Type", source.content_type), *encoded, NOSNIFF, *validators, (b"Accept-Ranges", b"bytes"),
+            control,
+        )  # fmt: skip
+        fields = varying(fields, *varies)
+        if conditions.range is not None and not self.head and range_applies(conditions, file.validators, self.now):
+            ranges = parse_ranges(conditions.range, file.size)
+            if ranges is Unsatisfiable.UNSATISFIABLE:
+                return self._varied_error(416, varies, ((b"Content-Range", b"bytes */%d" % file.size),))
+            spans = None if ranges is None else choose_spans(ranges, file.size)
+            if spans is not None:
+                return _partial(file, fields, spans)
+        body = () if self.head or not file.size else (_segment(file, Span(0, file.size)),)
+        return Response(200, fields, body, file.size)
+
+    def _varied_error(self, status: int, varies: tuple[bytes, ...], fields: Fields = ()) -> Response:
+        response = self._error(status, fields)
+        return response._replace(fields=varying(response.fields, *varies))
+
+    def _list(self, location: Location, directory: Directory) -> Response:
+        """What is in a directory, but for what is somebody else's to read."""
+        media_type = choose_media_type(self.selection.accept, listing.MEDIA_TYPES)
+        if media_type is None:
+            return self._varied_error(406, (b"Accept",))
+        path = location.path
+        view = listing.parse_view(location.query)
+        items = [
+            item
+            for item in directory.arranged(view)
+            if self._may_have(path + item.name + (b"/" if item.is_directory else b""))
+        ]
+        body = listing.render(path, items, view, media_type, directory.truncated)
+        entity_tag = b'"%s"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+        validators = Validators(entity_tag, None)
+        kept: Fields = ((b"ETag", entity_tag), NO_CACHE, (b"Vary", b"Accept"))
+        verdict = evaluate(self.selection.conditions, validators, self.now)
+        if verdict is Verdict.FAILED:
+            return self._varied_error(412, (b"Accept",))
+        if verdict is Verdict.NOT_MODIFIED:
+            return Response(304, kept, content_length=None)
+        content_type = media_type if media_type == JSON else media_type + b"; charset=utf-8"
+        link = listing.link_value(len(items), view, media_type)
+        pages: Fields = () if link is None else ((b"Link", link),)
+        fields = ((b"Content-Type", content_type), NOSNIFF, *kept, *pages)
+        return Response(200, fields, () if self.head else (body,), len(body))
+
+
+def read_credentials(authorization: bytes | None) -> tuple[bytes, bytes] | None:
+    """User and password of an Authorization field (RFC 7617 2); None if there are none in it."""
+    if authorization is None:
+        return None
+    scheme, _space, encoded = authorization.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(b" "), validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return (user, password) if colon else None
 
 
 def _content_range(span: Span, size: int) -> bytes:
@@ -143,16 +394,15 @@ def _partial(file: File, fields: Fields, spans: list[Span]) -> Response:
         body += (head, _segment(file, span))
         length += len(head) + span.length
     end = b"\r\n--%s--\r\n" % BOUNDARY
-    multipart = (b"Content-Type", b"multipart/byteranges; boundary=" + BOUNDARY)
-    with_parts = (multipart, *(field for field in fields if field[0] != b"Content-Type"))
+    with_parts = replaced(fields, b"Content-Type", b"multipart/byteranges; boundary=" + BOUNDARY)
     return Response(206, with_parts, (*body, end), length + len(end))
 
 
-def _validator_fields(file: File, now: float) -> Fields:
-    fields: Fields = ((b"ETag", file.validators.entity_tag),)
-    if file.validators.modified is not None:
+def _validator_fields(validators: Validators, now: float) -> Fields:
+    fields: Fields = ((b"ETag", validators.entity_tag),)
+    if validators.modified is not None:
         # Never in the future, whatever the file's clock says (RFC 9110 8.8.2.1).
-        fields = (*fields, (b"Last-Modified", format_date(min(file.validators.modified, now))))
+        fields = (*fields, (b"Last-Modified", format_date(min(validators.modified, now))))
     return fields
 
 

@@ -19,6 +19,7 @@ from ringserve.access_log import (
     PIECES,
     AccessLog,
     CombinedFormat,
+    CommonFormat,
     JsonFormat,
     LogFormat,
     escape,
@@ -50,7 +51,7 @@ def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", s
             form.client(peer),
             form.stamp(EXAMPLE),
             form.line(request.line if request else None),
-            form.outcome(status, 1234, aborted=False),
+            form.outcome(status, 1234, aborted=False, coding=None) + form.duration(0.0015),
             form.block(request.block if request else None),
         )
     )
@@ -97,9 +98,9 @@ def test_a_combined_line_is_what_apache_writes() -> None:
 
 def test_absent_fields_are_dashes_and_empty_ones_are_empty() -> None:
     form = CombinedFormat()
-    assert form.block(request_with().block) == b'"-" "-"\n'
-    assert form.block(request_with(b"/", b"Referer:", b"User-Agent:").block) == b'"" ""\n'
-    assert form.block(None) == b'"-" "-"\n'
+    assert form.block(request_with().block) == b' "-" "-"\n'
+    assert form.block(request_with(b"/", b"Referer:", b"User-Agent:").block) == b' "" ""\n'
+    assert form.block(None) == b' "-" "-"\n'
 
 
 def test_a_request_that_was_never_read_has_a_combined_line_too() -> None:
@@ -128,7 +129,14 @@ def test_every_month_has_its_name() -> None:
 
 
 def test_a_combined_outcome_is_status_and_bytes() -> None:
-    assert CombinedFormat().outcome(206, 0, aborted=True) == b"206 0 "
+    assert CombinedFormat().outcome(206, 0, aborted=True, coding=b"br") == b"206 0"
+
+
+def test_a_common_line_is_what_every_tool_reads() -> None:
+    request = request_with(b"/a?b", b"Referer: http://r/", b"User-Agent: Agent/1.0 (x)")
+    assert line_of(CommonFormat(), request) == (
+        b'192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET /a?b HTTP/1.1" 200 1234\n'
+    )
 
 
 COMBINED = re.compile(
@@ -155,7 +163,7 @@ def test_no_request_can_break_a_combined_line(target: bytes, referer: bytes, age
 
 
 def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
-    request = request_with(b"/a?b", b"Referer: http://r/", b"User-Agent: caf\xe9")
+    request = request_with(b"/a?b", b"Referer: http://r/", b"User-Agent: caf\xe9", b"Range: bytes=0-4")
     line = line_of(JsonFormat(), request)
     assert line.endswith(b"}\n")
     assert list(json.loads(line).items()) == [
@@ -166,7 +174,11 @@ def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
         ("protocol", "HTTP/1.1"),
         ("status", 200),
         ("bytes", 1234),
+        ("coding", None),
         ("aborted", False),
+        ("duration", 0.0015),
+        ("host", "a"),
+        ("range", "bytes=0-4"),
         ("referer", "http://r/"),
         ("user_agent", "café"),
     ]
@@ -175,12 +187,13 @@ def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
 def test_what_is_absent_is_null_in_json() -> None:
     seen = json.loads(line_of(JsonFormat(), None))
     assert [seen[name] for name in ("method", "target", "protocol", "referer", "user_agent")] == [None] * 5
-    assert JsonFormat().block(request_with().block) == b'"referer":null,"user_agent":null}\n'
-    assert JsonFormat().block(request_with(b"/", b"Referer:").block) == b'"referer":"","user_agent":null}\n'
+    assert JsonFormat().block(request_with().block) == b'"host":"a","range":null,"referer":null,"user_agent":null}\n'
+    assert JsonFormat().block(request_with(b"/", b"Referer:").block).endswith(b'"referer":"","user_agent":null}\n')
 
 
 def test_an_aborted_response_says_so_in_json() -> None:
-    assert JsonFormat().outcome(206, 5, aborted=True) == b'"status":206,"bytes":5,"aborted":true,'
+    outcome = JsonFormat().outcome(206, 5, aborted=True, coding=b"br")
+    assert outcome == b'"status":206,"bytes":5,"coding":"br","aborted":true,'
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -196,7 +209,7 @@ def test_no_request_can_break_a_json_line(target: bytes, referer: bytes, agent: 
 
 
 def test_a_format_is_found_by_its_name() -> None:
-    assert dict(LOG_FORMATS) == {"combined": CombinedFormat, "json": JsonFormat}
+    assert dict(LOG_FORMATS) == {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
 # -- writing ----------------------------------------------------------------------------------------------------
@@ -414,7 +427,9 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
     log = AccessLog(cast(Tasks, tasks), FD, form)
     request = request_with(b"/a", b"User-Agent: b")
     for _again in range(3):
-        log.record(form.client("c"), form.stamp(EXAMPLE), request.line, request.block, form.outcome(200, 5, False))
+        log.record(
+            form.client("c"), form.stamp(EXAMPLE), request.line, request.block, form.outcome(200, 5, False, None)
+        )
     assert form.halves == 2
     log.flush()
     tasks.ring.complete()
@@ -423,7 +438,7 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
 
 def test_a_request_that_was_never_read_is_recorded() -> None:
     log, ring = new_log()
-    log.record(b"client ", b"stamp ", None, None, b"400 5 ")
+    log.record(b"client ", b"stamp ", None, None, b"400 5")
     log.flush()
     ring.complete()
     assert ring.sink == b'client stamp -" 400 5 "-" "-"\n'

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import Field, FrozenInstanceError, fields
 from typing import Any
 
 import pytest
 
-from ringserve.config import Config, ConfigError, check, setting_of, settings
+from ringserve.config import (
+    OURS,
+    REDIRECT_STATUSES,
+    AuthRule,
+    CacheRule,
+    Config,
+    ConfigError,
+    HeaderRule,
+    HostConfig,
+    RedirectRule,
+    RewriteRule,
+    SiteConfig,
+    check,
+    key_of,
+    setting_of,
+    settings,
+)
 from ringserve.ring.interrupt import STRATEGIES
 
+TABLES = (Config, HostConfig, HeaderRule, CacheRule, RedirectRule, RewriteRule, AuthRule)
+EVERY = {f"{table.__name__}.{declared.name}": declared for table in TABLES for declared in fields(table)}
 DECLARED = {declared.name: declared for declared in fields(Config)}
 NUMBERS = [name for name, declared in DECLARED.items() if setting_of(declared).minimum is not None]
+FLAGS = [name for name, declared in DECLARED.items() if isinstance(declared.default, bool)]
 WORDS = [name for name, declared in DECLARED.items() if setting_of(declared).choices]
 
 
@@ -36,9 +56,29 @@ def test_a_configuration_cannot_be_changed() -> None:
         Config().port = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("declared", DECLARED.values(), ids=DECLARED)
+@pytest.mark.parametrize("declared", EVERY.values(), ids=EVERY)
 def test_every_setting_says_what_it_is_for(declared: Field[Any]) -> None:
     assert setting_of(declared).help.endswith(".") or setting_of(declared).choices
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_keys_are_words_with_hyphens_and_differ(table: type) -> None:
+    keys = [key_of(declared) for declared in fields(table)]
+    assert len(set(keys)) == len(keys)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", key) for key in keys)
+
+
+def test_a_key_is_the_name_without_its_unit_of_time() -> None:
+    assert key_of(DECLARED["keep_alive_timeout_s"]) == "keep-alive-timeout"
+    assert key_of(DECLARED["head_bytes_max"]) == "head-bytes-max"
+    assert key_of(EVERY["RedirectRule.source"]) == "from"
+
+
+def test_an_error_knows_the_key_of_its_setting() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Config(keep_alive_timeout_s=0)
+    assert refused.value.key == "keep-alive-timeout"
+    assert ConfigError("of no setting").key is None
 
 
 def test_every_number_has_two_limits() -> None:
@@ -57,7 +97,7 @@ def test_both_limits_are_inclusive(name: str) -> None:
 def test_a_number_below_its_limit_is_refused_by_name(name: str) -> None:
     minimum, _maximum = limits_of(name)
     value = minimum - 1
-    with pytest.raises(ConfigError, match=f"^{name} is {value}; it has to be at least {minimum}$"):
+    with pytest.raises(ConfigError, match=f"^{key_of(DECLARED[name])} is {value}; it has to be at least {minimum}$"):
         configured(name, value)
 
 
@@ -65,7 +105,7 @@ def test_a_number_below_its_limit_is_refused_by_name(name: str) -> None:
 def test_a_number_above_its_limit_is_refused_by_name(name: str) -> None:
     _minimum, maximum = limits_of(name)
     value = maximum + 1
-    with pytest.raises(ConfigError, match=f"^{name} is {value}; it has to be at most {maximum}$"):
+    with pytest.raises(ConfigError, match=f"^{key_of(DECLARED[name])} is {value}; it has to be at most {maximum}$"):
         configured(name, value)
 
 
@@ -73,7 +113,7 @@ def test_a_number_above_its_limit_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 def test_a_time_that_is_not_a_finite_number_is_refused(name: str, value: float) -> None:
     # NaN compares as neither below the minimum nor above the maximum; click's FLOAT reads "nan".
-    with pytest.raises(ConfigError, match=f"^{name} is "):
+    with pytest.raises(ConfigError, match=f"^{key_of(DECLARED[name])} is "):
         configured(name, value)
 
 
@@ -88,7 +128,7 @@ def test_another_word_is_refused_with_the_choices(name: str) -> None:
     choices = ", ".join(setting_of(DECLARED[name]).choices)
     with pytest.raises(ConfigError) as refused:
         configured(name, "rubbish")
-    assert str(refused.value) == f"{name} is 'rubbish'; it has to be one of {choices}"
+    assert str(refused.value) == f"{key_of(DECLARED[name])} is 'rubbish'; it has to be one of {choices}"
 
 
 def test_the_interrupt_choices_are_the_strategies() -> None:
@@ -113,7 +153,7 @@ def test_a_server_name_of_plain_ascii_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\r\nSet-Cookie: b", "a\n", "\0", "\t", "\x7f", "\x1f", "café"])
 def test_a_server_name_that_would_break_the_field_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"^server_name has characters"):
+    with pytest.raises(ConfigError, match=r"^server-name has characters"):
         Config(server_name=name)
 
 
@@ -122,15 +162,16 @@ def test_a_setting_without_limits_takes_any_value() -> None:
     assert Config(unix="/run/ringserve.sock", host=("::", "0.0.0.0")).unix == "/run/ringserve.sock"
 
 
-def test_internal_settings_are_no_flags() -> None:
+def test_internal_settings_and_rules_are_no_flags() -> None:
     shown = settings()
-    assert set(DECLARED) - set(shown) == {"directory", "hot_path"}
+    rules = {"headers", "cache", "redirects", "rewrites", "auth", "virtual_host"}
+    assert set(DECLARED) - set(shown) == {"directory", "hot_path"} | rules
     assert list(shown) == [name for name in DECLARED if name in shown], "in the order of their declaration"
     assert all(declared is DECLARED[name] for name, declared in shown.items())
 
 
-@pytest.mark.parametrize("name", sorted(settings()))
-def test_the_unit_of_a_number_is_in_its_metavar(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(settings()) - set(FLAGS)))
+def test_the_unit_of_a_value_is_in_its_metavar(name: str) -> None:
     setting = setting_of(DECLARED[name])
     if name.endswith("_s"):
         assert setting.metavar == "SECONDS"
@@ -138,3 +179,171 @@ def test_the_unit_of_a_number_is_in_its_metavar(name: str) -> None:
         assert setting.metavar == "BYTES"
     else:
         assert setting.metavar is not None or setting.choices
+
+
+def test_everything_that_is_off_by_default_is_a_matter_of_the_site_or_of_proxies() -> None:
+    assert {name for name in FLAGS if not DECLARED[name].default} == {
+        "listing", "spa", "clean_urls", "follow_symlinks", "security_headers", "proxy_protocol",
+    }  # fmt: skip
+
+
+# -- proxies ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "unix"])
+def test_a_trusted_proxy_is_a_network_an_address_or_unix(network: str) -> None:
+    assert Config(trusted_proxy=("127.0.0.1", network)).trusted_proxy[1] == network
+
+
+@pytest.mark.parametrize("network", ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8,::1", "Unix"])
+def test_another_trusted_proxy_is_refused(network: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^trusted-proxy is .*; it has to be a network such as 10\.0\.0\.0/8"
+    ) as refused:
+        Config(trusted_proxy=("127.0.0.1", network))
+    assert refused.value.key == "trusted-proxy"
+
+
+def test_the_proxy_protocol_needs_somebody_to_believe() -> None:
+    with pytest.raises(ConfigError, match=r"^proxy-protocol needs trusted-proxy"):
+        Config(proxy_protocol=True)
+    assert Config(proxy_protocol=True, trusted_proxy=("unix",)).proxy_protocol
+
+
+# -- sites ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example", "http://localhost:3000", "moz-extension://a-b"])
+def test_an_origin_is_scheme_host_and_port(origin: str) -> None:
+    assert SiteConfig(cors_origin=("https://other.example", origin)).cors_origin[1] == origin
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "null", "app.example", "https://", "https://a/", "https://a/b", "https://a, https://b", "HTTPS://a"]
+)
+def test_another_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"^cors-origin is .*; it has to be `\*`, or scheme") as refused:
+        Config(cors_origin=("*", origin))
+    assert refused.value.key == "cors-origin"
+
+
+@pytest.mark.parametrize("name", ["a", "example.org", "a-b.example.org", "*.example.org", "127.0.0.1", "[::1]"])
+def test_a_virtual_host_has_names(name: str) -> None:
+    assert HostConfig(names=("other", name)).names[1] == name
+
+
+@pytest.mark.parametrize("name", ["", "Example.org", "example.org:80", "*", "*.", "a.*", "a b", "-a", "é", "::1"])
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^names: .* is no host name") as refused:
+        HostConfig(names=("a", name))
+    assert refused.value.key == "names"
+
+
+def test_a_virtual_host_without_a_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^names is missing; it has to be given: Host names"):
+        HostConfig()
+
+
+def test_a_virtual_host_is_checked_like_every_site() -> None:
+    with pytest.raises(ConfigError, match=r"^cors-origin is"):
+        HostConfig(names=("a",), cors_origin=("x",))
+
+
+def test_a_name_stands_for_one_virtual_host() -> None:
+    first, second = HostConfig(names=("a", "b")), HostConfig(names=("c", "*.b"))
+    assert Config(virtual_host=(first, second)).virtual_host == (first, second)
+    with pytest.raises(ConfigError, match=r"^virtual-host: the name 'b' stands for two hosts$") as refused:
+        Config(virtual_host=(first, second, HostConfig(names=("b",))))
+    assert refused.value.key == "virtual-host"
+
+
+# -- rules ------------------------------------------------------------------------------------------------------
+
+HASH = "$argon2id$v=19$m=19456,t=2,p=1$Fk2wuCWBZRW5ZI2FNiIOtg$SnZWCVc+s8lk8CMZRuJvDb5drYFDcJuUi4sMSsouhQ4"
+RIGHT: dict[type, dict[str, Any]] = {
+    HeaderRule: {"paths": ("*.html", "/a/**"), "fields": (("X-Robots-Tag", "noindex"), ("Vary", ""))},
+    CacheRule: {"paths": ("*.css",), "control": "public, max-age=3600"},
+    RedirectRule: {"source": "/old/*", "target": "/new/$1"},
+    RewriteRule: {"source": "/app/**", "target": "/app.html"},
+    AuthRule: {"paths": ("/private/**",), "users": (("alice", HASH), ("b o b", HASH))},
+}
+
+
+@pytest.mark.parametrize("rule", RIGHT)
+def test_a_rule_that_has_what_it_needs_is_taken(rule: type) -> None:
+    values = RIGHT[rule]
+    made = rule(**values)
+    assert {name: getattr(made, name) for name in values} == values
+
+
+@pytest.mark.parametrize(("rule", "name"), [(rule, name) for rule, values in RIGHT.items() for name in values])
+def test_a_rule_that_misses_what_it_needs_is_refused_with_its_key(rule: type, name: str) -> None:
+    values = {key: value for key, value in RIGHT[rule].items() if key != name}
+    key = key_of(EVERY[f"{rule.__name__}.{name}"])
+    with pytest.raises(ConfigError, match=f"^{key} is missing; it has to be given: ") as refused:
+        rule(**values)
+    assert refused.value.key == key
+
+
+GOOD_VALUES: list[tuple[type, str, Any]] = [
+    (HeaderRule, "fields", (("X-A", "a\tb ~"),)),
+    (CacheRule, "control", "no-store"),
+    *((RedirectRule, "status", status) for status in REDIRECT_STATUSES),
+    (RedirectRule, "target", "/"),
+    (RedirectRule, "target", "https://other.example"),
+    (RedirectRule, "target", "http://other.example:8080/$1?a=b#c"),
+    (RedirectRule, "target", "https://other.example?a=$1"),
+    (RewriteRule, "target", "/café"),
+    (AuthRule, "realm", "The 3rd floor's (private)"),
+    (AuthRule, "users", (("a", HASH.replace("argon2id", "argon2i")), ("b", HASH.replace("argon2id", "argon2d")))),
+]
+BAD_VALUES: list[tuple[type, str, Any, str]] = [
+    *((rule, "paths", ("/a", "/{b"), "paths: a brace") for rule in (HeaderRule, CacheRule, AuthRule)),
+    *((rule, "source", "/{b", "from: a brace") for rule in (RedirectRule, RewriteRule)),
+    (RedirectRule, "target", "/$2", "to: '/$2' refers to $2, and '/old/*' has 1 star"),
+    (RewriteRule, "target", "/$2", "to: '/$2' refers to $2, and '/app/**' has 1 star"),
+    (HeaderRule, "fields", (("X A", ""),), "fields: 'X A' is no field name"),
+    (HeaderRule, "fields", (("", "a"),), "fields: '' is no field name"),
+    (HeaderRule, "fields", (("X-A:", "a"),), "fields: 'X-A:' is no field name"),
+    *((HeaderRule, "fields", ((name.title(), "a"),), f"fields: {name.title()} says what the server") for name in OURS),
+    (HeaderRule, "fields", (("X-A", "a\r\nX-B: b"),), "fields: the value of X-A has characters"),
+    (HeaderRule, "fields", (("X-A", "é"),), "fields: the value of X-A has characters"),
+    (CacheRule, "control", "no-store\n", "control has characters"),
+    (RedirectRule, "status", 300, "status is 300; it has to be at least 301"),
+    (RedirectRule, "status", 304, "status is 304; it has to be one of 301, 302, 303, 307, 308"),
+    (RedirectRule, "target", "new", "to is 'new'; it has to be a path"),
+    (RedirectRule, "target", "//evil.example/", "to is '//evil.example/'; it has to be a path"),
+    (RedirectRule, "target", "javascript:alert(1)", "to is 'javascript:alert(1)'; it has to be"),
+    (RedirectRule, "target", "/a b", "to is '/a b'; it has to be a path"),
+    (RedirectRule, "target", "/a\r\nX: b", "to is"),
+    (RedirectRule, "target", "https://", "to is 'https://'; it has to be"),
+    (RedirectRule, "target", "https://other.example$1", "to is 'https://other.example$1'; it has to be"),
+    (RedirectRule, "target", "https://$1/", "to is 'https://$1/'; it has to be"),
+    (RewriteRule, "target", "a.html", "to is 'a.html'; it has to be a path that begins with a slash"),
+    (AuthRule, "realm", 'the "x"', "realm has to be plain ASCII"),
+    (AuthRule, "realm", "a\\b", "realm has to be plain ASCII"),
+    (AuthRule, "realm", "é", "realm has to be plain ASCII"),
+    (AuthRule, "users", (("a:b", HASH),), "users: the name 'a:b' has a colon or a control character"),
+    (AuthRule, "users", (("a\0b", HASH),), "users: the name 'a\\x00b' has a colon or a control character"),
+    (AuthRule, "users", (("alice", "secret"),), "users: what stands for 'alice' is no argon2 hash"),
+    (AuthRule, "users", (("alice", HASH + "\n"),), "users: what stands for 'alice' is no argon2 hash"),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "value"), GOOD_VALUES)
+def test_a_value_of_a_rule_is_taken(rule: type, name: str, value: Any) -> None:
+    assert getattr(rule(**{**RIGHT[rule], name: value}), name) == value
+
+
+@pytest.mark.parametrize(("rule", "name", "value", "message"), BAD_VALUES)
+def test_a_value_of_a_rule_that_would_not_do_is_refused(rule: type, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        rule(**{**RIGHT[rule], name: value})
+    assert str(refused.value).startswith(message)
+    assert refused.value.key == key_of(EVERY[f"{rule.__name__}.{name}"])
+
+
+def test_what_stands_in_the_place_of_a_hash_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as refused:
+        AuthRule(paths=("**",), users=(("alice", "hunter2"),))
+    assert "hunter2" not in str(refused.value)

@@ -64,9 +64,11 @@ class ScriptedRing:
     def poll(self, user_data: int, fd: int, events: int) -> None:
         self.queued.append(("poll", user_data, fd, events))
 
-    def open_beneath(self, user_data: int, directory_fd: int, path: Pinned, flags: int) -> None:
+    def open_beneath(
+        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
+    ) -> None:
         assert path.length == 5
-        self.queued.append(("open_beneath", user_data, directory_fd, flags))
+        self.queued.append(("open_beneath", user_data, directory_fd, flags, follow_symlinks))
 
     def close(self, user_data: int, fd: int) -> None:
         self.queued.append(("close", user_data, fd))
@@ -276,7 +278,7 @@ def test_memory_that_an_operation_pins_is_kept_until_it_completes(stage: Stage) 
 
     task = stage.tasks.start(body())
     stage.turn()
-    assert stage.ring.take() == [("open_beneath", task.user_data, FD, 0)]
+    assert stage.ring.take() == [("open_beneath", task.user_data, FD, 0, False)]
     (pinned,) = stage.ring.pinned
     assert pinned() is not None
     task.interrupt(InterruptionError("cancelled is not finished"))

@@ -168,8 +168,12 @@ class Ring(ABC):
         """Complete once when one of `events` (POLL_*) holds. res: the events."""
 
     @abstractmethod
-    def open_beneath(self, user_data: int, directory_fd: int, path: Pinned, flags: int) -> None:
-        """openat2(2) with RESOLVE_BENEATH and no magic links. `path` ends with a NUL. res: the descriptor."""
+    def open_beneath(
+        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
+    ) -> None:
+        """openat2(2) with RESOLVE_BENEATH and no magic links. `path` is relative and ends with a NUL. res: the
+        descriptor. follow_symlinks: they may lead elsewhere, so that `path` must have no `..` of its own.
+        """
 
     @abstractmethod
     def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:

@@ -316,11 +316,11 @@ class Task:
         self.ring.poll(self.user_data, fd, events)
         return self._operation()
 
-    def open_beneath(self, directory_fd: int, path: bytes, flags: int) -> Awaitable[int]:
+    def open_beneath(self, directory_fd: int, path: bytes, flags: int, follow_symlinks: bool = False) -> Awaitable[int]:
         """See `Ring.open_beneath`; `path` comes without its final NUL."""
         self.take_interruption()
         pinned = self.ring.pin(path + b"\0")
-        self.ring.open_beneath(self.user_data, directory_fd, pinned, flags)
+        self.ring.open_beneath(self.user_data, directory_fd, pinned, flags, follow_symlinks)
         return self._operation(pinned)
 
     def read(self, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> Awaitable[int]:

@@ -125,7 +125,7 @@ class UringRing(Descriptors):
         self._ring = _create(options, interrupt)
         self._wait_for = int(interrupt.sleeps)
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
-        self._how: dict[int, Pinned] = {}
+        self._how: dict[tuple[int, bool], Pinned] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = self.buffer(64)
@@ -216,11 +216,14 @@ class UringRing(Descriptors):
     def poll(self, user_data: int, fd: int, events: int) -> None:
         self._queue(lib.ringserve_poll, user_data, fd, events)
 
-    def open_beneath(self, user_data: int, directory_fd: int, path: Pinned, flags: int) -> None:
-        how = self._how.get(flags)
+    def open_beneath(
+        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
+    ) -> None:
+        how = self._how.get((flags, follow_symlinks))
         if how is None:
-            how = self.pin(OPEN_HOW.pack(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS))
-            self._how[flags] = how
+            resolve = RESOLVE_NO_MAGICLINKS if follow_symlinks else RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH
+            how = self.pin(OPEN_HOW.pack(flags, 0, resolve))
+            self._how[flags, follow_symlinks] = how
         self._queue(lib.ringserve_open_beneath, user_data, directory_fd, path.address, how.address)
 
     def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:

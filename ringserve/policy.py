@@ -1,0 +1,252 @@
+"""What the configuration says of a path: redirects, rewrites, protection, caching and fields. Pure.
+
+A rule's globs are held against the path that was asked for, with its leading slash, decoded and without dot segments.
+Fields are also given by the path of the file that answers, so that `*.html` is about `/` too; Cache-Control goes by the
+file's path alone, since it is the file that is stored, whatever address it was found at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ringserve.config import AuthRule, Config, SiteConfig
+from ringserve.globs import compile_glob, fill_in
+from ringserve.response import NO_CACHE, Fields, Response, replaced, varying
+from ringserve.semantics import ALLOWED, CODINGS, Location, locate
+
+IMMUTABLE = b"public, max-age=31536000, immutable"
+_SHARING = frozenset((b"public", b"s-maxage", b"must-revalidate"))
+"""Directives that let a shared cache store what was asked for with credentials (RFC 9111 3.5)."""
+_HASHED = re.compile(rb"[.-](?=[0-9a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{8,64}(?:\.[A-Za-z][A-Za-z0-9]*){1,2}\Z")
+"""A name with a hash of its content, as bundlers make them: `app.3f9a1c2b.js`. Digits and letters both, because a name
+with a date in it (`report-20261122.pdf`) is no such name, and neither is one with a word."""
+
+SECURITY_FIELDS: Fields = (
+    (b"Content-Security-Policy", b"frame-ancestors 'self'; object-src 'none'; base-uri 'self'"),
+    (b"X-Frame-Options", b"SAMEORIGIN"),
+    (b"Referrer-Policy", b"strict-origin-when-cross-origin"),
+    (b"Permissions-Policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"Cross-Origin-Opener-Policy", b"same-origin"),
+)
+"""What no site misses: it can be framed by itself only, loads no plugins, and asks for no camera. A policy for scripts
+is the site's own to write; HSTS belongs to whoever terminates TLS (RFC 6797 7.2)."""
+EXPOSED = b"Accept-Ranges, Content-Encoding, Content-Range, ETag"
+"""What a script of another origin may read beside the safelisted fields."""
+PREFLIGHT_SECONDS = b"86400"
+HOST_BYTES_MAX = 255
+"""No name in the DNS is longer (RFC 1035 2.3.4), and one of 32 KiB of dots would be looked for 16,000 times."""
+_FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+
+
+class Guard:
+    """A protected part of a site (RFC 7617). users: the hash of the password by name."""
+
+    def __init__(self, rule: AuthRule) -> None:
+        self.users = {name.encode(): password_hash for name, password_hash in rule.users}
+        self.challenge = b'Basic realm="%s", charset="UTF-8"' % rule.realm.encode()
+
+
+class Patterns:
+    """Globs, compiled. Whether one of them is about a path."""
+
+    def __init__(self, globs: Iterable[str]) -> None:
+        self.about_everything = any(glob in ("**", "/**") for glob in globs)
+        self._patterns = [compile_glob(glob) for glob in globs]
+
+    def match(self, path: bytes) -> bool:
+        """path: with its leading slash."""
+        return any(pattern.fullmatch(path) for pattern in self._patterns)
+
+
+class Redirection(NamedTuple):
+    """Where a path has moved to. reference: an absolute path or a URL, percent-encoded."""
+
+    status: int
+    reference: bytes
+
+
+class CrossOrigin(NamedTuple):
+    """What a request says of the script behind it (https://fetch.spec.whatwg.org/, 3.3); None for what is absent."""
+
+    origin: bytes | None = None
+    method: bytes | None = None
+    field_names: bytes | None = None
+
+
+class Site:
+    """One site's configuration, compiled.
+
+    mount: what its paths begin with in the file table.
+    """
+
+    def __init__(self, config: SiteConfig, mount: bytes = b"") -> None:
+        self.config = config
+        self.mount = mount
+        self.listing = config.listing
+        self.spa = config.spa
+        self.clean_urls = config.clean_urls
+        self._redirects = [(compile_glob(rule.source), rule) for rule in config.redirects]
+        self._rewrites = [(compile_glob(rule.source), rule) for rule in config.rewrites]
+        self._guards = [(Patterns(rule.paths), Guard(rule)) for rule in config.auth]
+        self._cache = [(Patterns(rule.paths), rule.control.encode()) for rule in config.cache]
+        self._headers = [
+            (Patterns(rule.paths), [(name.encode(), value.encode()) for name, value in rule.fields])
+            for rule in config.headers
+        ]
+        self._origins = frozenset(origin.encode() for origin in config.cors_origin)
+        self._preset = SECURITY_FIELDS if config.security_headers else ()
+
+    def redirect(self, location: Location) -> Redirection | None:
+        """Where the configuration sends this location. The query goes along, unless the new address has its own."""
+        for pattern, rule in self._redirects:
+            match = pattern.fullmatch(b"/" + location.path)
+            if match:
+                reference = fill_in(rule.target, match.groups(b""), quote=True)
+                if reference.startswith(b"//"):
+                    reference = b"/" + reference.lstrip(b"/")  # what a star stood for must not name a host
+                address, mark, fragment = reference.partition(b"#")
+                query = b"" if b"?" in address else location.query
+                return Redirection(rule.status, address + query + mark + fragment)
+        return None
+
+    def rewrite(self, location: Location) -> Location | None:
+        """The location that answers for this one; None if it answers for itself. Raises TargetError."""
+        for pattern, rule in self._rewrites:
+            match = pattern.fullmatch(b"/" + location.path)
+            if match:
+                # Located anew: what the stars stood for must not add up to a dotfile or to a way out.
+                return locate(fill_in(rule.target, match.groups(b""), quote=True))
+        return None
+
+    def guard(self, path: bytes) -> Guard | None:
+        """Who protects a path (without its leading slash). A precompressed file is protected as that which it was made
+        of, since whoever reads the one has read the other.
+        """
+        if not self._guards:
+            return None
+        names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
+        return next((guard for name in names for patterns, guard in self._guards if patterns.match(b"/" + name)), None)
+
+    def cache_control(self, path: bytes, guarded: bool) -> tuple[bytes, bytes]:
+        """The Cache-Control field of a file, by its path without the leading slash."""
+        default = IMMUTABLE if _HASHED.search(path) else NO_CACHE[1]
+        control = next((control for patterns, control in self._cache if patterns.match(b"/" + path)), default)
+        return b"Cache-Control", _for_one_reader(control) if guarded else control
+
+    def preflight(self, asked: CrossOrigin) -> Fields:
+        """What a preflight learns (https://fetch.spec.whatwg.org/, 3.3.3); nothing if this is none, or not allowed."""
+        if not self._origins or asked.origin is None or asked.method is None or not self._allows(asked.origin):
+            return ()
+        fields: Fields = (
+            (b"Access-Control-Allow-Methods", ALLOWED),
+            (b"Access-Control-Max-Age", PREFLIGHT_SECONDS),
+        )
+        if asked.field_names is not None and _FIELD_NAMES.fullmatch(asked.field_names):
+            fields = (*fields, (b"Access-Control-Allow-Headers", asked.field_names))
+        return varying(fields, b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
+
+    def _allows(self, origin: bytes) -> bool:
+        return b"*" in self._origins or origin in self._origins
+
+    def dress(self, response: Response, paths: tuple[bytes, ...], origin: bytes | None) -> Response:
+        """The response with the fields that the configuration adds.
+
+        paths: what was asked for and the file that answers, without their leading slashes; none for a request that
+        could not be read, which gets what is said of everything.
+        """
+        fields = response.fields
+        for name, value in self._preset:
+            fields = replaced(fields, name, value)
+        if self._origins:
+            fields = self._with_origin(fields, origin)
+        for patterns, added in self._headers:
+            if patterns.about_everything or any(patterns.match(b"/" + path) for path in paths):
+                for name, value in added:
+                    fields = _with_field(fields, name, value, response.status)
+        return response if fields is response.fields else response._replace(fields=fields)
+
+    def _with_origin(self, fields: Fields, origin: bytes | None) -> Fields:
+        if b"*" in self._origins:
+            allowed: bytes | None = b"*"
+        else:
+            fields = varying(fields, b"Origin")
+            allowed = origin if origin in self._origins else None
+        if allowed is None:
+            return fields
+        return (*fields, (b"Access-Control-Allow-Origin", allowed), (b"Access-Control-Expose-Headers", EXPOSED))
+
+
+def _for_one_reader(control: bytes) -> bytes:
+    """Cache-Control for what was given to somebody who said who it is: no shared cache must answer others with it."""
+    directives = [directive.strip(b" \t") for directive in control.split(b",")]
+    if not _SHARING & {directive.lower().partition(b"=")[0] for directive in directives}:
+        return control
+    return b", ".join((b"private", *(one for one in directives if one.lower() not in (b"public", b"private"))))
+
+
+def _with_field(fields: Fields, name: bytes, value: bytes, status: int) -> Fields:
+    """`fields` with one of a rule: what it says of Vary is added, all else is replaced."""
+    lower = name.lower()
+    if lower == b"vary" and value:
+        return varying(fields, value)
+    if lower == b"content-type":
+        # A rule means the file. An error has a type of its own, and that of several ranges says how to tell them apart.
+        known = dict(fields).get(b"Content-Type", b"")
+        if status not in (200, 206) or known.startswith(b"multipart/"):
+            return fields
+    return replaced(fields, name, value)
+
+
+class Sites:
+    """The sites of a server by the name that is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.default = Site(config)
+        self.all = [self.default]
+        self._exact: dict[bytes, Site] = {}
+        self._below: dict[bytes, Site] = {}
+        for number, host in enumerate(config.virtual_host, start=1):
+            # NUL is in no path, so that no request can name another site's mount.
+            site = Site(host, b"\0%d/" % number)
+            self.all.append(site)
+            for name in host.names:
+                if name.startswith("*."):
+                    self._below[name[1:].encode()] = site
+                else:
+                    self._exact[name.encode()] = site
+
+    @property
+    def selecting_fields(self) -> tuple[bytes, ...]:
+        """The request's fields that bear on what is answered, beside those that always do."""
+        configs = [site.config for site in self.all]
+        names = []
+        if len(configs) > 1:
+            names.append(b"host")
+        if any(config.auth for config in configs):
+            names.append(b"authorization")
+        if any(config.cors_origin for config in configs):
+            names.append(b"origin")
+        return tuple(names)
+
+    def choose(self, authority: bytes | None) -> Site:
+        """The site of a Host field's value: its own name, else the closest `*.` above it, else the default."""
+        if authority is None or len(self.all) == 1:
+            return self.default
+        name = host_of(authority)
+        if len(name) > HOST_BYTES_MAX:
+            return self.default
+        site = self._exact.get(name)
+        while site is None and b"." in name:
+            name = name.partition(b".")[2]
+            site = self._below.get(b"." + name)
+        return site or self.default
+
+
+def host_of(authority: bytes) -> bytes:
+    """The host of `host:port`, in lower case and without the dot of the root."""
+    host, colon, port = authority.rpartition(b":")
+    if not colon or not (port.isdigit() or not port) or (authority.startswith(b"[") and not host.endswith(b"]")):
+        host = authority
+    return host.lower().removesuffix(b".")

@@ -1,0 +1,136 @@
+"""Finding the response to a request: drives the responder's decisions, and prepares what can be answered again.
+
+`static.respond` decides and asks; here what it asks for is found out: paths in the file table, passwords on a helper
+thread. A response that is in memory and follows from the request line and the selection alone is prepared, kept with
+the entries that it was made from, and remembered with the request line for the hot path. It is fresh for as long as
+every entry that was looked at on the way is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from ringserve import passwords, static
+from ringserve.files import Entry, FileTable
+from ringserve.policy import Guard, Site, Sites
+from ringserve.request import Request
+from ringserve.response import FileSlice, Prepared, Response, error_response
+from ringserve.ring.helpers import Helpers, HelpersBusyError
+from ringserve.ring.tasks import Task
+from ringserve.semantics import Location
+from ringserve.static import Claim, Lookup, Verified
+
+PREPARED_PER_LINE_MAX = 8
+"""Selections remembered with a request line; more than that is not a browser."""
+VERIFIED_MAX = 4096
+"""Users whose password was right, remembered so that a page's files do not cost a hash each. Wrong ones cost a hash
+every time."""
+
+
+def _can_be_prepared(response: Response, entries: list[Entry], request: Request) -> bool:
+    """Whether `response` is the answer to every request with this line and selection while `entries` are fresh."""
+    in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
+    # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
+    # only once it is a second old, so that the answer may change while the file does not.)
+    is_part = request.block.selection.conditions.range is not None
+    is_known = bool(entries) and all(entry.freshness.until > 0 for entry in entries)
+    return in_memory and not is_part and is_known and response.status < 500
+
+
+class Responder:
+    """See the module.
+
+    enabled: whether responses are prepared; without, every request takes the general path.
+    server: the value of the Server field.
+    """
+
+    def __init__(self, helpers: Helpers, files: FileTable, sites: Sites, *, enabled: bool, server: bytes) -> None:
+        self._helpers = helpers
+        self._files = files
+        self._sites = sites
+        self._enabled = enabled
+        self._server = server
+        self._verified: set[tuple[Guard, bytes]] = set()
+        self._secret = secrets.token_bytes(32)
+
+    async def respond(self, task: Task, request: Request) -> Response | Prepared:
+        """The response to a request. `task` waits for what has to be looked up."""
+        line, selection = request.line, request.block.selection
+        prepared = line.prepared.get(selection)
+        if prepared is not None and prepared.freshness.until > task.ring.now:
+            return prepared
+        steps = static.respond(request, self._site(request), task.ring.wall_time())
+        entries: list[Entry] = []
+        try:
+            wanted = next(steps)
+            while True:
+                if isinstance(wanted, Lookup):
+                    entry = await self._files.find(task, wanted.path)
+                    entries.append(entry)
+                    wanted = steps.send(entry)
+                else:
+                    wanted = steps.send(await self._verify(task, wanted))
+        except StopIteration as done:
+            response: Response = done.value
+        if not self._enabled or not _can_be_prepared(response, entries, request):
+            return response
+        prepared = self._prepare(response, entries, request)
+        if len(line.prepared) >= PREPARED_PER_LINE_MAX:
+            line.prepared.clear()
+        line.prepared[selection] = prepared
+        return prepared
+
+    def _prepare(self, response: Response, entries: list[Entry], request: Request) -> Prepared:
+        if len(entries) == 1:
+            return entries[0].prepare(response, self._server)
+        location = request.line.location
+        assert isinstance(location, Location), "only a good target is looked up"
+        *before, last = entries
+        prepared = last.prepare(response, self._server, b"/%s%s" % (location.path, location.query))
+        prepared.freshness.until = min(entry.freshness.until for entry in entries)
+        for entry in before:
+            if entry is not last:
+                entry.depend(prepared)
+        return prepared
+
+    def at_once(self, request: Request) -> Response:
+        """The response to a request whose method is not served; nothing has to be looked up for it."""
+        try:
+            next(static.respond(request, self._site(request), 0.0))
+        except StopIteration as done:
+            response: Response = done.value
+            return response
+        raise AssertionError("a method that is not served is answered without a look")
+
+    def error(self, status: int, *, head: bool = False, closes: bool = False) -> Response:
+        """The response to what is not read on, or not read at all."""
+        return self._sites.default.dress(error_response(status, head=head, closes=closes), (), None)
+
+    def _site(self, request: Request) -> Site:
+        location = request.line.location
+        authority = location.authority if isinstance(location, Location) else b""
+        return self._sites.choose(authority or request.block.selection.host)
+
+    async def _verify(self, task: Task, claim: Claim) -> Verified:
+        # Keyed by a secret of the process, so that what is remembered is of no use to whoever reads the memory.
+        said = b"%d:%s:%s" % (len(claim.user), claim.user, claim.password)
+        key = claim.guard, hashlib.blake2b(said, key=self._secret, digest_size=32).digest()
+        if key in self._verified:
+            return Verified(True)
+        known_hash = claim.guard.users.get(claim.user)
+        password = claim.password
+
+        def verify() -> bool:
+            # An unknown user costs as much time as a known one, so that the time does not tell which names exist.
+            return passwords.verify(known_hash or passwords.stand_in_hash(), password)
+
+        try:
+            right = await self._helpers.run(task, verify) and known_hash is not None
+        except HelpersBusyError:
+            return Verified(False, busy=True)
+        if right:
+            if len(self._verified) >= VERIFIED_MAX:
+                self._verified.clear()
+            self._verified.add(key)
+        return Verified(right)

@@ -1,0 +1,267 @@
+"""What leaves a connection: bytes gathered and sent, files spliced, and each response logged when it has gone.
+
+Responses to pipelined requests gather until there is no further request to answer, or enough of them; then they leave
+in one send. A body with parts of files in it is transmitted by itself, after what had gathered.
+
+Invariants
+ 1. At most one send, splice or poll is in flight, so that bytes leave in order.
+ 2. A response is logged once, after its last byte was taken by the kernel, or when it broke off.
+ 3. A body is as long as its Content-Length says, or the connection breaks: never a wrong length passed off as whole.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NamedTuple
+
+from ringserve.pipes import TransferError
+from ringserve.request import HeaderBlock, Request, RequestLine
+from ringserve.response import FileSlice, Prepared, Response, head_parts
+from ringserve.ring.interface import errno_name
+from ringserve.ring.tasks import Task, report
+from ringserve.service import Service
+
+OUTPUT_BYTES_MAX = 256 * 1024
+"""Responses to pipelined requests gather up to this much before they are sent."""
+PEER_IS_GONE = frozenset((errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNABORTED))
+
+
+class ConnectionOverError(Exception):
+    """Nothing more can or shall be sent on this connection.
+
+    resets: what the kernel still has for the peer is thrown away with it. A reader that takes nothing would otherwise
+    keep megabytes of the kernel's memory after it was cut off.
+    """
+
+    def __init__(self, reason: str, *, resets: bool = False) -> None:
+        super().__init__(reason)
+        self.resets = resets
+
+
+class Record(NamedTuple):
+    """A response whose bytes wait to be sent: what to log of it, and where in the batch its body begins and ends.
+
+    began: when its request did, by the ring's clock.
+    """
+
+    line: RequestLine | None
+    block: HeaderBlock | None
+    status: int
+    coding: bytes | None
+    began: float
+    body_start: int
+    end: int
+
+
+class Sender(Task):
+    """The sending half of a connection; see the module.
+
+    waiting_since: when the client last took something. began: when the request that is being answered did.
+    """
+
+    __slots__ = (
+        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_records", "_sent_bytes", "_service",
+        "_taken_bytes", "_taken_since", "began", "fd", "waiting_since",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, fd: int) -> None:
+        super().__init__(service.tasks)
+        self._service = service
+        self.fd = fd
+        self.began = self.waiting_since = self._taken_since = self.ring.now
+        self._taken_bytes = 0
+        self._body_sent = 0
+        self._sent_bytes = 0
+        self._output: list[bytes] = []
+        self._output_bytes = 0
+        self._records: list[Record] = []
+        # Now, while the peer is there: a broken connection has no peer name any more, and is logged all the same.
+        self._client: str | None = None
+        self._client_piece = b""
+        if service.log is not None or service.proxies is not None:
+            self._name_client(self.ring.peer_name(fd))
+
+    def _name_client(self, client: str) -> None:
+        """Who the log's lines are about. Kept as text only if it may speak for others."""
+        service = self._service
+        if service.log is not None:
+            self._client_piece = service.log.form.client(client)
+        trusted = service.proxies is not None and service.proxies.trusts(client)
+        self._client = client if trusted else None
+
+    # -- output -------------------------------------------------------------------------------------------------
+
+    async def _put_prepared(self, request: Request, prepared: Prepared) -> None:
+        clock = self._service.clock
+        if prepared.second != clock.second:
+            prepared.render(clock.second, clock.date, self.ring.pin)
+        self._output.append(prepared.data)
+        end = self._output_bytes + len(prepared.data)
+        self._output_bytes = end
+        self._records.append(
+            Record(
+                request.line,
+                request.block,
+                prepared.status,
+                prepared.coding,
+                self.began,
+                end - prepared.body_bytes,
+                end,
+            )
+        )
+        if end >= OUTPUT_BYTES_MAX:
+            await self._flush()
+
+    async def _put_response(
+        self, line: RequestLine | None, block: HeaderBlock | None, response: Response, connection: bytes | None
+    ) -> None:
+        before, after = head_parts(response, self._service.server, connection)
+        head = before + self._service.clock.date + after
+        self._output.append(head)
+        self._output_bytes += len(head)
+        body_start = self._output_bytes
+        slices = [segment for segment in response.body if isinstance(segment, FileSlice)]
+        if not slices:
+            for segment in response.body:
+                assert isinstance(segment, bytes), "what is no slice is bytes"
+                self._output.append(segment)
+                self._output_bytes += len(segment)
+            end = self._output_bytes
+            self._records.append(Record(line, block, response.status, response.coding, self.began, body_start, end))
+            if self._output_bytes >= OUTPUT_BYTES_MAX:
+                await self._flush()
+            return
+        for file_slice in slices:
+            file_slice.file.hold()
+        try:
+            await self._transmit(line, block, response)
+        finally:
+            for file_slice in slices:
+                file_slice.file.release()
+
+    async def _transmit(self, line: RequestLine | None, block: HeaderBlock | None, response: Response) -> None:
+        """What has gathered, the head of this response last, and then its body, which has parts of files in it."""
+        self._body_sent = 0
+        complete = False
+        try:
+            await self._flush()
+            for index, segment in enumerate(response.body, start=1):
+                if isinstance(segment, bytes):
+                    await self._send_all(segment)
+                    self._body_sent += len(segment)
+                else:
+                    await self._service.pipes.transfer(
+                        self,
+                        segment.file.fd,
+                        self.fd,
+                        segment.offset,
+                        segment.length,
+                        ends_response=index == len(response.body),
+                        progress=self._progressed,
+                    )
+            complete = True
+        except TransferError as error:
+            if -error.res not in PEER_IS_GONE:
+                report(f"{error}; the connection is closed")
+            raise ConnectionOverError(str(error)) from error
+        except OSError as error:
+            report(f"no pipe to send a file with: {error.strerror}; the connection is closed")
+            raise ConnectionOverError("no pipe") from error
+        finally:
+            body_start, end = 0, self._body_sent
+            self._log(
+                Record(line, block, response.status, response.coding, self.began, body_start, end),
+                end,
+                aborted=not complete,
+            )
+
+    async def _flush(self) -> None:
+        """Send what has gathered, in one send, and log it. How fast the client takes it, and the body that may follow,
+        is measured from here: not from when it asked.
+        """
+        self._taken_since = self.ring.now
+        self._taken_bytes = 0
+        if not self._output:
+            return
+        output, self._output = self._output, []
+        self._output_bytes = 0
+        data = output[0] if len(output) == 1 else b"".join(output)
+        self._sent_bytes = 0
+        await self._send_all(data)
+        records, self._records = self._records, []
+        for record in records:
+            self._log(record, record.end - record.body_start, aborted=False)
+
+    async def _send_all(self, data: bytes) -> None:
+        """Send bytes to the last one. Raises ConnectionOverError."""
+        pinned = self.ring.pin(data)
+        sent = 0
+        self.waiting_since = self.ring.now
+        while sent < pinned.length:
+            res = await self.send(self.fd, pinned, sent)
+            if res < 0:
+                self._broken(res, "send")
+            sent += res
+            self._sent_bytes = sent
+            self._took(res)
+
+    def _progressed(self, count: int) -> None:
+        """The socket took `count` bytes of a body, or has room again."""
+        self._body_sent += count
+        self._took(count)
+
+    def _took(self, count: int) -> None:
+        """The client took something. One that takes a little whenever its time is nearly up holds a connection and
+        a file for days; so it is measured over each such time as well.
+        """
+        now, config = self.ring.now, self._service.config
+        self.waiting_since = now
+        self._taken_bytes += count
+        elapsed_s = now - self._taken_since
+        if elapsed_s >= config.write_timeout_s:
+            if self._taken_bytes < config.rate_bytes_min * elapsed_s:
+                self.interrupt(ConnectionOverError("too slow", resets=True))
+            self._taken_since = now
+            self._taken_bytes = 0
+
+    def _broken(self, res: int, operation: str) -> None:
+        """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""
+        if -res not in PEER_IS_GONE:
+            report(f"{operation}: {errno_name(res)}")
+        raise ConnectionOverError(errno_name(res))
+
+    # -- logging ------------------------------------------------------------------------------------------------
+
+    def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
+        """The client of a request: the peer, or whom a trusted one asks for."""
+        log, proxies, client = self._service.log, self._service.proxies, self._client
+        if log is None or proxies is None or client is None or block is None:
+            return self._client_piece
+        known = block.client_piece
+        if known is None or known[0] != client:
+            by_forwarded = self._service.config.forwarded_field == "forwarded"
+            forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
+            piece = log.form.client(proxies.client_of(client, forwarded, x_forwarded_for))
+            known = block.client_piece = client, piece
+        return known[1]
+
+    def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:
+        log = self._service.log
+        if log is None:
+            return
+        outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
+        if log.form.detailed:
+            outcome += log.form.duration(self.ring.now - record.began)
+        stamp = self._service.clock.stamp
+        log.record(self._client_piece_of(record.block), stamp, record.line, record.block, outcome)
+
+    def _log_broken(self) -> None:
+        """Log what had gathered when the connection broke: what went out whole, and what had begun."""
+        records, self._records = self._records, []
+        sent_bytes = 0 if self._output else self._sent_bytes  # those that still gather wait for a send of their own
+        for record in records:
+            if record.end <= sent_bytes:
+                self._log(record, record.end - record.body_start, aborted=False)
+            else:
+                self._log(record, max(0, sent_bytes - record.body_start), aborted=True)
+                break
