@@ -363,9 +363,9 @@ class Config(SiteConfig):
         metavar="COUNT",
     )  # fmt: skip
     pipe_bytes: int = _setting(
-        128 * KIB,
-        "Size of such a pipe, as far as the system grants it. More keeps the client waiting for what is in one turn; "
-        "less pays for more turns.",
+        512 * KIB,
+        "Size of such a pipe, as far as the system grants it. More keeps others waiting for what a disk gives in one "
+        "turn; less pays for more calls.",
         minimum=4 * KIB, maximum=64 * MIB, metavar="BYTES",
     )  # fmt: skip
     buffers: int = _setting(

@@ -108,7 +108,7 @@ class Group(NamedTuple):
     title: str
     rows: list[Row]
     settings: Callable[[Path], dict[str, Any]] = lambda _site: {}
-    files: dict[str, bytes] = {}
+    files: Mapping[str, bytes] = {}
     told: str = ""
 
 

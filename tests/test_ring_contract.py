@@ -171,6 +171,11 @@ class World:
         path.write_bytes(content)
         return path
 
+    def drop_from_memory(self, fd: int) -> None:
+        """Let a file's bytes be on the disk alone."""
+        os.fdatasync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def directory(self, name: str) -> Path:
         path = self.root / name
         path.mkdir(parents=True)
@@ -1562,3 +1567,57 @@ def test_shut_ends_what_is_in_flight_and_can_be_repeated(implementation: Impleme
     ring.shut()
     os.close(bench.world.disown(fd))
     bench.until_peer_ends(peer)  # the kernel ends the receive in its own time, and FIN follows
+
+
+CAN_TELL = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 5)
+"""Whether this kernel says what is in its page cache; the contract allows an older one to say that it cannot tell."""
+
+
+def resident_file(bench: Bench, name: str, content: bytes) -> int:
+    return bench.world.open(bench.world.file(name, content))
+
+
+def test_splice_resident_takes_what_is_in_the_page_cache_at_once(bench: Bench) -> None:
+    world = bench.world
+    content = bytes(range(256)) * 64
+    fd = resident_file(bench, "cached", content)
+    pipe = bench.ring.pipe(65536)
+    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
+    if not CAN_TELL:
+        assert bench.ring.splice_resident(fd, 0, write_fd, 1) == -errno.EAGAIN
+        return
+    for offset, length in ((0, len(content)), (1, 4095), (4096, 4096), (4095, 2), (len(content) - 1, 1)):
+        assert bench.ring.splice_resident(fd, offset, write_fd, length) == length
+        assert world.read(read_fd, length) == content[offset : offset + length]
+
+
+def test_splice_resident_leaves_what_would_have_to_be_read_from_the_disk(bench: Bench) -> None:
+    world = bench.world
+    fd = resident_file(bench, "uncached", bytes(1 << 20))
+    pipe = bench.ring.pipe(65536)
+    world.own(pipe.read_fd)
+    write_fd = world.own(pipe.write_fd)
+    world.drop_from_memory(fd)
+    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == -errno.EAGAIN
+    # The general way reads it; from then on it is there.
+    assert bench.splice(fd, 0, write_fd, 4096) == 4096
+    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == (4096 if CAN_TELL else -errno.EAGAIN)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 11), (10, 1), (1 << 40, 1)])
+def test_splice_resident_of_nothing_or_of_what_a_file_does_not_have_is_eagain(
+    bench: Bench, offset: int, length: int
+) -> None:
+    fd = resident_file(bench, "short", b"0123456789")
+    pipe = bench.ring.pipe(65536)
+    bench.world.own(pipe.read_fd)
+    assert bench.ring.splice_resident(fd, offset, bench.world.own(pipe.write_fd), length) == -errno.EAGAIN
+
+
+def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
+    fd = resident_file(bench, "more", bytes(8192))
+    pipe = bench.ring.pipe(4096)
+    bench.world.own(pipe.read_fd)
+    write_fd = bench.world.own(pipe.write_fd)
+    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == (4096 if CAN_TELL else -errno.EAGAIN)
+    assert bench.ring.splice_resident(fd, 4096, write_fd, 4096) == -errno.EAGAIN

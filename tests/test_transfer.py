@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -14,6 +15,8 @@ import httpx
 import pytest
 from conftest import Serving
 from wire import Wire, eventually, get
+
+from ringserve.ring.uring import UringRing
 
 MIB = 1024 * 1024
 
@@ -53,9 +56,18 @@ def test_64_mib_arrive_whole(serving: Serving, site: Path) -> None:
     assert digest.hexdigest() == expected
 
 
-@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 131071, 131072, 131073, 262144, 262145, 1_000_003])
-@pytest.mark.parametrize("cached", [0, 16 * MIB], ids=["spliced", "from-memory"])
-def test_every_size_is_exact_and_the_connection_goes_on(serving: Serving, site: Path, size: int, cached: int) -> None:
+def nothing_is_resident(_ring: UringRing, _fd: int, _offset: int, _pipe_fd: int, _length: int) -> int:
+    return -errno.EAGAIN
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 131071, 131072, 131073, 262144, 262145, 1_000_003, 5_000_000])
+@pytest.mark.parametrize("way", ["spliced", "spliced-from-disk", "from-memory"])
+def test_every_size_is_exact_and_the_connection_goes_on(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, size: int, way: str
+) -> None:
+    if way == "spliced-from-disk":
+        monkeypatch.setattr(UringRing, "splice_resident", nothing_is_resident)
+    cached = 16 * MIB if way == "from-memory" else 0
     fill(site / "file", size)
     content = (site / "file").read_bytes()
     with Wire(serving(cached_file_bytes_max=cached).url) as wire:

@@ -49,6 +49,7 @@ int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_u
 int ringserve_trim_memory(void);
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);
+int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length);
 int ringserve_inotify_open(void);
 int ringserve_inotify_add(int fd, const char *path, unsigned mask);
 int ringserve_inotify_remove(int fd, int watch);

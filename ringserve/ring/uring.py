@@ -258,6 +258,9 @@ class UringRing(Descriptors):
     def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
         return lib.ringserve_splice_now(fd_in, fd_out, length, flags)
 
+    def splice_resident(self, fd: int, offset: int, pipe_fd: int, length: int) -> int:
+        return lib.ringserve_splice_resident(fd, offset, pipe_fd, length)
+
     def watch_open(self) -> int:
         # Non-blocking: a read of it then waits by poll and completes in the turn of the event. A blocking inotify
         # descriptor is read by a kernel worker instead, and a request could overtake the event (seen on 6.18).
