@@ -7,11 +7,11 @@ Flags are made from the settings declared in `config.py`; none is spelled here. 
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -22,13 +22,11 @@ from ringserve.compress import compress_command
 from ringserve.config import Config, ConfigError, Setting, SiteConfig, key_of, setting_of, settings
 from ringserve.config_file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render
 from ringserve.ring.descriptors import ListenError
-from ringserve.ring.interface import RingBrokenError, RingRefusedError
-from ringserve.server import Server, StartError, open_root
+from ringserve.server import StartError, open_root
 from ringserve.version import __version__
+from ringserve.workers import Supervisor
 
 USER_ERROR = 2
-BROKEN = 70
-"""EX_SOFTWARE of sysexits.h: the ring broke under a running server. A supervisor should start it anew."""
 INTERRUPTED = 130
 """What shells say of a process that SIGINT ended."""
 
@@ -86,6 +84,18 @@ def _option(name: str, declared: Field[Any]) -> click.Option:
         metavar=setting.metavar if not setting.choices else None,
         help=setting.help,
     )
+
+
+ARGUMENTS = "ringserve.arguments"
+"""Where a context keeps what it was made of, for a reload."""
+
+
+class _Serve(click.Command):
+    """The command that serves. It remembers its arguments."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(context, args)
 
 
 def _read_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
@@ -153,18 +163,18 @@ def _check_sites(config: Config, loaded: Loaded) -> None:
             fail(f"{loaded.source.place(*table, 'directory')}: {error}" if "directory" in given else error)
 
 
-def announce(server: Server, loaded: Loaded = NO_FILE) -> None:
+def announce(config: Config, urls: Sequence[str], loaded: Loaded = NO_FILE) -> None:
     """The lines that tell where to find the server. On stderr, since stdout is the access log's."""
     shown = []
-    for url in server.urls:
+    for url in urls:
         # An address that stands for all cannot be typed into a browser everywhere; this machine's own can.
         url = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
         if url not in shown:
             shown.append(url)
-    click.echo(f"ringserve {__version__} serves {os.path.abspath(server.config.directory)} on", err=True)
+    click.echo(f"ringserve {__version__} serves {os.path.abspath(config.directory)} on", err=True)
     for url in shown:
         click.echo(f"  {url}", err=True)
-    for host in server.config.virtual_host:
+    for host in config.virtual_host:
         click.echo(f"and {os.path.abspath(host.directory)} as {', '.join(host.names)}", err=True)
     if loaded is not NO_FILE:
         click.echo(f"as {loaded.source.name} says.", err=True)
@@ -183,25 +193,30 @@ def run(context: click.Context, /, check: bool, **values: Any) -> None:
         _print_checked(context, config, loaded)
         return
     try:
-        server = Server(config)
-    except (ListenError, StartError) as error:
+        supervisor = Supervisor(config, partial(_load_again, context))
+    except ListenError as error:
         fail(error)
+    status = supervisor.run(lambda: announce(supervisor.config, supervisor.urls, loaded))
+    if status:
+        sys.exit(status)
 
-    def started() -> None:
-        server.heed_signals()
-        announce(server, loaded)
-        # What exists now exists to the end, so the garbage collector need not look at it again: a full collection
-        # then costs as much as there are connections, not as there are modules.
-        gc.collect()
-        gc.freeze()
 
+def _load_again(first: click.Context) -> Config | None:
+    """The configuration as flags, environment and file give it now; None if it is bad, which is said then."""
     try:
-        server.run(started)
-    except RingRefusedError as error:
-        fail(error)
-    except RingBrokenError as error:
-        click.echo(f"ringserve: {error}", err=True)
-        sys.exit(BROKEN)
+        with serve_command.make_context("ringserve", list(first.meta[ARGUMENTS])) as context:
+            loaded = context.obj
+            if isinstance(loaded, ConfigFileError):
+                fail(loaded)
+            values = {name: value for name, value in context.params.items() if name != "check"}
+            config = _configure(context, loaded, values)
+            _check_sites(config, loaded)
+    except click.UsageError as error:
+        click.echo(f"ringserve: {error.format_message()}", err=True)
+        return None
+    except SystemExit:
+        return None
+    return config
 
 
 def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> None:
@@ -213,7 +228,7 @@ def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> No
     click.echo(render(config, loaded, lambda name: origin_of(context, name)).encode(), nl=False)
 
 
-serve_command = click.Command(
+serve_command: click.Command = _Serve(
     "ringserve",
     callback=run,
     params=[

@@ -6,13 +6,16 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ringserve.library import RunningServer, serve
 from ringserve.ring import open_ring
 from ringserve.ring.interface import RingRefusedError
+
+if TYPE_CHECKING:
+    from browser import Browser
 
 Serving = Callable[..., RunningServer]
 
@@ -97,3 +100,32 @@ def serving(request: pytest.FixtureRequest, site: Path) -> Iterator[Serving]:
         assert not service.connections
         assert tasks.closing == 0
         assert service.pipes.count == 0
+
+
+# -- a browser --------------------------------------------------------------------------------------------------
+
+FOUND = {200, 206, 304}
+"""What a browser gets from a site in which everything is there: whole, in part, or from its cache."""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One process for the tests of a module. Without Chromium they fail: a page that nobody looked at is not tested."""
+    from browser import Browser, BrowserError  # here, since most modules need none
+
+    try:
+        made = Browser()
+    except BrowserError as error:
+        pytest.fail(str(error), pytrace=False)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """A fresh page. When the test is over, nothing went wrong that only the console would tell."""
+    chromium.fresh()
+    yield chromium
+    assert chromium.console == []
+    assert chromium.failures == []
+    assert {url: status for url, status in chromium.statuses.items() if status not in FOUND} == {}

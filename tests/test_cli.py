@@ -159,7 +159,7 @@ def test_a_unix_socket_in_no_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_a_refused_ring_is_one_line_and_status_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     seen = Circumstances(kernel="6.18.0", sysctl=0, seccomp=2, privileged=False)
     monkeypatch.setattr(uring, "circumstances", lambda: seen)
@@ -174,7 +174,7 @@ def test_a_refused_ring_is_one_line_and_status_2(
     with pytest.raises(SystemExit) as ended:
         cli.main([str(tmp_path), "--port", "0"])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert "seccomp" in said
     assert "examples/docker/seccomp.json" in said
@@ -378,7 +378,7 @@ def test_a_check_opens_no_ring_and_no_port(checked: Checking, monkeypatch: pytes
     def opened(*_arguments: object, **_keywords: object) -> None:
         raise AssertionError("a check starts no server")
 
-    monkeypatch.setattr(cli, "Server", opened)
+    monkeypatch.setattr(cli, "Supervisor", opened)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port = {port}  # flag --port\n" in checked("--host", "127.0.0.1", "--port", str(port))

@@ -52,29 +52,49 @@ async function perform(step, etag) {
   return { row, etag: response.headers.get("etag") || etag };
 }
 
+/** Perform the steps in turn and add their rows. Returns the latest tag. */
+async function performAll(steps, etag, body) {
+  for (const step of steps) {
+    const done = await perform(step, etag);
+    etag = done.etag;
+    body.append(done.row);
+  }
+  return etag;
+}
+
+function buttonFor(label, action) {
+  const made = element("button", "", label);
+  made.type = "button";
+  made.addEventListener("click", action);
+  return made;
+}
+
 async function demonstrate(place) {
+  const report = (error) => {
+    place.replaceChildren(element("p", "quiet", `The requests could not be sent: ${error.message}`));
+  };
   const body = element("tbody", "");
   try {
     const answer = await fetch("data.json");
-    const { caption, requests } = await answer.json();
-    let etag = "";
-    for (const step of requests) {
-      const done = await perform(step, etag);
-      etag = done.etag;
-      body.append(done.row);
-    }
+    const { caption, requests, refused } = await answer.json();
+    const etag = await performAll(requests, "", body);
     const heads = ["Request", "Status", "Answer"].map((title) => {
       const head = element("th", "", title);
       head.scope = "col";
       return head;
     });
     const table = element("table", "", element("caption", "", caption), element("thead", "", element("tr", "", ...heads)), body);
-    const again = element("button", "", "Ask again");
-    again.type = "button";
-    again.addEventListener("click", () => demonstrate(place));
-    place.replaceChildren(element("div", "exchange", table), element("p", "again", again));
+    const again = buttonFor("Ask again", () => demonstrate(place));
+    // Only when asked to: browsers report each refusal in their console as an error, and a page that is simply opened
+    // should have none.
+    const more = buttonFor("Ask for what is not there", () => {
+      more.disabled = true;
+      again.focus(); // A button that is disabled loses the focus, and the keyboard would begin at the top again.
+      performAll(refused, etag, body).catch(report);
+    });
+    place.replaceChildren(element("div", "exchange", table), element("p", "again", again, more));
   } catch (error) {
-    place.replaceChildren(element("p", "quiet", `The requests could not be sent: ${error.message}`));
+    report(error);
   }
 }
 
@@ -84,9 +104,7 @@ function makeCopyable(block) {
     text.textContent = text.textContent.replaceAll("http://localhost:8080", location.origin);
   }
   if (!navigator.clipboard) return; // Browsers offer it on localhost and over TLS only.
-  const button = element("button", "", "Copy");
-  button.type = "button";
-  button.addEventListener("click", async () => {
+  const button = buttonFor("Copy", async () => {
     await navigator.clipboard.writeText(text.textContent);
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);

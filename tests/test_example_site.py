@@ -1,0 +1,424 @@
+"""Sites in a real browser: our example, a film to seek in, assets with a hash in their names, and an application."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import select
+import shutil
+import time
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urldefrag, urljoin
+
+import httpx
+import pytest
+from browser import Browser
+from conftest import Serving
+from wire import TIMEOUT_S
+
+from ringserve.compress import SUFFIXES, encode
+from ringserve.config import CacheRule
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "site"
+PAGES = sorted(str(page.relative_to(EXAMPLE)).removesuffix("index.html") for page in EXAMPLE.rglob("*.html"))
+NARROW = (320, 640)
+WIDE = (1200, 800)
+OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+REFUSED = "Failed to load resource: the server responded with a status of {}"
+"""What Chromium writes to its console of an answer that is an error."""
+
+
+class Log:
+    """The access log of a server as it is written: a pipe."""
+
+    def __init__(self) -> None:
+        self._read_fd, self.fd = os.pipe()
+        self._buffer = b""
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """The lines up to one, which has to come."""
+        deadline = time.monotonic() + TIMEOUT_S
+        lines = []
+        while True:
+            data, end, rest = self._buffer.partition(b"\n")
+            if end:
+                self._buffer = rest
+                lines.append(json.loads(data))
+                if wanted(lines[-1]):
+                    return lines
+            else:
+                readable, _, _ = select.select([self._read_fd], [], [], max(0.0, deadline - time.monotonic()))
+                assert readable, f"not in the log; there are {lines}"
+                self._buffer += os.read(self._read_fd, 65536)
+
+    def so_far(self, url: str) -> list[tuple[str, int]]:
+        """Target and status of each answer that came before now."""
+        # Lines are in the order in which answers ended, so that what a request of ours comes after is complete.
+        target = f"/now?{time.monotonic_ns()}"
+        httpx.get(urljoin(url, target), trust_env=False)
+        lines = self.until(lambda line: line["target"] == target)
+        return [(line["target"], line["status"]) for line in lines[:-1]]
+
+    def close(self) -> None:
+        os.close(self._read_fd)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    made = Log()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def logged(log: Log, serving: Serving) -> Serving:
+    """Starts servers that write that log. It is made before they are, and outlives them."""
+    return functools.partial(serving, log_fd=log.fd, log_format="json")
+
+
+@pytest.fixture
+def browser(browser: Browser) -> Iterator[Browser]:
+    """A fresh page. A player ends a request as soon as it has enough, or needs another part; that is no failure."""
+    yield browser
+    browser.failures[:] = [
+        failure for failure in browser.failures if not re.search(r"\.(webm|wav): net::ERR_ABORTED$", failure)
+    ]
+
+
+def copy_example(site: Path) -> None:
+    shutil.copytree(EXAMPLE, site, dirs_exist_ok=True)
+
+
+def after(browser: Browser, condition: str) -> None:
+    """Wait until a condition holds in the page, as what it shows changes."""
+    browser.evaluate(
+        f"""new Promise(resolve => {{
+            const look = () => ({condition}) && resolve();
+            new MutationObserver(look).observe(document, {{attributes: true, childList: true, subtree: true}});
+            look();
+        }})"""
+    )
+
+
+# -- the example ------------------------------------------------------------------------------------------------
+
+
+def test_there_are_pages() -> None:
+    assert {"", "404.html", "film/", "guide/"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_loads_without_a_complaint_and_fits_its_screen(
+    browser: Browser, serving: Serving, site: Path, page: str, dark: bool, size: tuple[int, int]
+) -> None:
+    copy_example(site)
+    browser.set_viewport(*size)
+    browser.dark(dark)
+    assert browser.open(serving(security_headers=True).url + page) == 200
+    if not page:
+        after(browser, "document.querySelector('.again')")
+    assert browser.evaluate("document.title").partition(": ")[0]
+    assert browser.evaluate("document.images.length + document.querySelectorAll('svg').length") > 0
+    assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth)")
+    assert browser.evaluate(OVERFLOW) <= 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_leads_somewhere(browser: Browser, serving: Serving, site: Path, page: str) -> None:
+    copy_example(site)
+    url = serving().url
+    browser.open(url + page)
+    links = browser.evaluate("[...document.querySelectorAll('[href]')].map(link => link.href)")
+    inner = {urldefrag(link) for link in links if link.startswith(url)}
+    assert inner
+    for target, fragment in inner:
+        answer = httpx.get(target, trust_env=False)
+        assert answer.status_code == 200, target
+        assert not fragment or f'id="{fragment}"' in answer.text, (target, fragment)
+
+
+def test_the_first_page_shows_how_it_is_served(browser: Browser, serving: Serving, site: Path) -> None:
+    copy_example(site)
+    browser.open(serving().url)
+    after(browser, "document.querySelector('.again')")
+    statuses = "[...document.querySelectorAll('td.status')].map(cell => cell.textContent)"
+    assert browser.evaluate(statuses) == ["200", "304", "206"]
+    browser.click(".again button:nth-child(2)")
+    after(browser, "document.querySelectorAll('td.status').length === 5")
+    assert browser.evaluate(statuses) == ["200", "304", "206", "416", "404"]
+    assert "89 50 4e 47 0d 0a 1a 0a" in browser.evaluate("document.querySelector('.exchange').innerText")
+    # These two are what the button is for.
+    assert [status for status in browser.statuses.values() if status >= 400] == [416, 404]
+    assert [re.sub(r" \(.*", "", line) for line in browser.console] == [
+        f"error: {REFUSED.format(status)}" for status in (416, 404)
+    ]
+    browser.console.clear()
+    browser.statuses.clear()
+
+
+@pytest.mark.parametrize("path", ["missing", "a/b/missing.html", "guide/missing/"])
+def test_the_page_for_what_is_missing_is_whole_at_any_depth(
+    browser: Browser, serving: Serving, site: Path, path: str
+) -> None:
+    copy_example(site)
+    url = serving().url
+    assert browser.open(url + path) == 404
+    assert browser.evaluate("document.querySelector('h1').textContent") == "An empty ring"
+    assert set(browser.statuses) <= {url + path, f"{url}favicon.svg"}, "it needs nothing else"
+    assert len(browser.console) == 1
+    assert REFUSED.format(404) in browser.console.pop()
+    del browser.statuses[url + path]
+    browser.follow("main a")
+    assert browser.url == url
+
+
+# -- media ------------------------------------------------------------------------------------------------------
+
+FILM_S = 16.0
+FILM_WIDTH = 640
+SEEK = """(async time => {
+    const media = document.querySelector("video, audio");
+    const next = name => new Promise((resolve, reject) => {
+        media.addEventListener(name, resolve, {once: true});
+        media.addEventListener("error", () => reject(media.error.message), {once: true});
+    });
+    if (media.readyState < media.HAVE_METADATA) await next("loadedmetadata");
+    const seeked = next("seeked");
+    media.currentTime = time;
+    await seeked;
+    return media.currentTime;
+})"""
+BAR = """(() => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [640, 360];
+    const context = canvas.getContext("2d", {willReadFrequently: true});
+    context.drawImage(document.querySelector("video"), 0, 0);
+    const row = context.getImageData(0, 350, 640, 1).data;
+    return row.filter((value, index) => index % 4 === 2 && value > 160).length;
+})()"""
+"""How much of the bar at the bottom of the film is lit, in pixels: the film's own clock."""
+
+
+def test_a_film_can_be_seeked(browser: Browser, logged: Serving, site: Path, log: Log) -> None:
+    copy_example(site)
+    url = logged().url
+    browser.open(f"{url}film/")
+    for wanted_s in (15.5, 8.0, 0.5, 15.9):
+        assert browser.evaluate(f"{SEEK}({wanted_s})") == wanted_s
+        assert abs(browser.evaluate(BAR) - FILM_WIDTH * wanted_s / FILM_S) <= 4, "the picture is that of the moment"
+    seekable = "((ranges) => [ranges.length, ranges.start(0), ranges.end(0)])(document.querySelector('video').seekable)"
+    assert browser.evaluate(seekable) == [1, 0, FILM_S]
+    assert browser.evaluate("document.querySelector('video').duration") == FILM_S
+    assert browser.statuses[f"{url}film/film.webm"] == 206
+    browser.open("about:blank")  # what the player still has open ends with the page
+    asked = log.until(lambda line: line["target"] == "/film/film.webm")[-1]
+    assert (asked["status"], asked["range"]) == (206, "bytes=0-")
+
+
+def test_a_film_plays_to_its_end_with_its_words(browser: Browser, serving: Serving, site: Path) -> None:
+    copy_example(site)
+    browser.open(f"{serving().url}film/")
+    browser.evaluate(f"{SEEK}(15.5)")
+    browser.evaluate(
+        """(async video => {
+            const ended = new Promise(resolve => video.addEventListener("ended", resolve, {once: true}));
+            await video.play();
+            await ended;
+        })(document.querySelector("video"))"""
+    )
+    assert browser.evaluate("document.querySelector('video').currentTime") == FILM_S
+    spoken = "[...document.querySelector('video').textTracks[0].cues].map(cue => [cue.startTime, cue.endTime])"
+    times = browser.evaluate(spoken)
+    assert times == [[start, start + 2] for start in range(0, int(FILM_S), 2)], "words for every moment"
+    names = {
+        (node["role"]["value"], node.get("description", {}).get("value", "")[:11])
+        for node in browser.command("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    }
+    assert ("Video", "On the left") in names, "and for those who do not see it"
+
+
+class Recording(NamedTuple):
+    """A wave file of silence. It is mostly a hole, so that it costs nothing to make."""
+
+    seconds: int = 1200
+    bytes_a_second: int = 2 * 44_100
+
+    def write(self, path: Path) -> int:
+        """Its size."""
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(44_100)
+            file.setnframes(self.seconds * 44_100)
+            file.writeframesraw(b"")
+        with path.open("r+b") as raw:
+            raw.truncate(44 + self.seconds * self.bytes_a_second)
+        return path.stat().st_size
+
+
+def test_a_jump_in_a_long_recording_asks_for_what_is_there_and_not_for_what_is_before(
+    browser: Browser, logged: Serving, site: Path, log: Log
+) -> None:
+    recording = Recording()
+    size = recording.write(site / "recording.wav")
+    (site / "index.html").write_text(
+        '<!doctype html><title>t</title><link rel="icon" href="data:,">'
+        '<audio src="recording.wav" controls preload="metadata"></audio>'
+    )
+    # Not stored: a cache that holds parts has them confirmed (304), and lets a second request wait for the first.
+    browser.open(logged(cache=(CacheRule(("*.wav",), "no-store"),)).url)
+    for wanted_s in (recording.seconds - 5, recording.seconds // 2):
+        assert browser.evaluate(f"{SEEK}({wanted_s})") == wanted_s
+    assert browser.evaluate("document.querySelector('audio').seekable.end(0)") == recording.seconds
+    browser.open("about:blank")
+    # The answers that it has cut off end with the page, in any order; that from the middle is one of them.
+    middle = recording.seconds // 2 * recording.bytes_a_second
+    lines = log.until(lambda line: line["range"] is not None and abs(start_of(line) - middle) < size // 10)
+    asked = [line for line in lines if line["target"] == "/recording.wav"]
+    assert {line["status"] for line in asked} == {206}
+    assert any(start_of(line) > size * 9 // 10 for line in asked), "it asked for the end"
+    assert sum(line["bytes"] for line in asked) < size // 2, "and not for all that is before"
+
+
+def start_of(line: dict[str, Any]) -> int:
+    """Where the range begins that was asked for."""
+    start: str = line["range"].removeprefix("bytes=").partition("-")[0]
+    return int(start)
+
+
+# -- assets with a hash in their names --------------------------------------------------------------------------
+
+
+def write_page(site: Path, script: str, style: str) -> None:
+    """An index.html that refers to these, put in place at once, as a deployment does it."""
+    (site / "index.new").write_text(
+        f'<!doctype html><title>before</title><link rel="icon" href="data:,"><link rel="stylesheet" href="{style}">'
+        f'<script src="{script}" defer></script><button onclick="location.reload()">Reload</button>'
+    )
+    (site / "index.new").rename(site / "index.html")
+
+
+def write_asset(site: Path, name: str, content: str) -> None:
+    """With its precompressed siblings."""
+    (site / name).write_text(content)
+    for coding, suffix in SUFFIXES.items():
+        (site / f"{name}{suffix}").write_bytes(encode(coding, content.encode()))
+
+
+FROM_CACHE = """(async path => {
+    const response = await fetch(path, {cache: "only-if-cached", mode: "same-origin"});
+    return [response.status, response.headers.get("cache-control"), response.headers.get("content-encoding")];
+})"""
+
+
+def test_assets_with_a_hash_are_asked_for_once_and_new_ones_at_once(
+    browser: Browser, logged: Serving, site: Path, log: Log
+) -> None:
+    padding = "/* enough to be worth compressing */ " * 50
+    for script, style, title, colour in (
+        ("app.3f9a1c2b.js", "style.9e107d9d.css", "first", "rgb(1, 2, 3)"),
+        ("app.8d2e4f60.js", "style.b6d81b36.css", "second", "rgb(4, 5, 6)"),
+    ):
+        write_asset(site, script, f"{padding} document.title = '{title}';")
+        write_asset(site, style, f"{padding} body {{ color: {colour}; }}")
+    url = logged().url
+    shown = "[document.title, getComputedStyle(document.body).color]"
+
+    write_page(site, "app.3f9a1c2b.js", "style.9e107d9d.css")
+    browser.open(url)
+    assert browser.evaluate(shown) == ["first", "rgb(1, 2, 3)"]
+    first = log.so_far(url)
+    assert first[0] == ("/", 200)
+    assert sorted(first[1:]) == [("/app.3f9a1c2b.js", 200), ("/style.9e107d9d.css", 200)]
+    for name in ("app.3f9a1c2b.js", "style.9e107d9d.css"):
+        assert browser.evaluate(f"{FROM_CACHE}('{name}')") == [200, "public, max-age=31536000, immutable", "br"]
+    assert log.so_far(url) == [], "those came from the cache"
+
+    for _again in range(2):
+        browser.follow("button")
+        assert browser.evaluate(shown) == ["first", "rgb(1, 2, 3)"]
+        assert log.so_far(url) == [("/", 304)], "a page is asked about, and its assets are not"
+
+    write_page(site, "app.8d2e4f60.js", "style.b6d81b36.css")
+    browser.follow("button")
+    assert browser.evaluate(shown) == ["second", "rgb(4, 5, 6)"]
+    second = log.so_far(url)
+    assert second[0] == ("/", 200)
+    assert sorted(second[1:]) == [("/app.8d2e4f60.js", 200), ("/style.b6d81b36.css", 200)]
+    browser.follow("button")
+    assert log.so_far(url) == [("/", 304)]
+
+
+def test_an_asset_without_a_hash_is_never_stale(browser: Browser, logged: Serving, site: Path, log: Log) -> None:
+    (site / "app.js").write_text("document.title = 'first'")
+    (site / "style.css").write_text("body { color: rgb(1, 2, 3) }")
+    write_page(site, "app.js", "style.css")
+    url = logged().url
+    browser.open(url)
+    assert [status for _target, status in log.so_far(url)] == [200, 200, 200]
+    (site / "app.js").write_text("document.title = 'second'")
+    browser.follow("button")
+    assert browser.evaluate("document.title") == "second"
+    assert sorted(log.so_far(url)) == [("/", 304), ("/app.js", 200), ("/style.css", 304)]
+
+
+# -- an application ---------------------------------------------------------------------------------------------
+
+APPLICATION = """<!doctype html><title>Application</title><link rel="icon" href="data:,">
+<main></main>
+<button id="on" onclick="history.pushState(null, '', '/users/8'); show()">On</button>
+<button id="reload" onclick="location.reload()">Reload</button>
+<script src="/app.js"></script>
+"""
+
+
+@pytest.fixture
+def application(site: Path) -> Path:
+    """One that routes in the browser."""
+    (site / "index.html").write_text(APPLICATION)
+    (site / "app.js").write_text(
+        "function show() { document.querySelector('main').textContent = location.pathname }\nshow()"
+    )
+    return site
+
+
+@pytest.mark.usefixtures("application")
+def test_a_deep_link_loads_the_application(browser: Browser, serving: Serving) -> None:
+    url = serving(spa=True).url
+    shown = "document.querySelector('main').textContent"
+    for path in ("users/7", "users/7/", "a/b/c?d=e"):
+        assert browser.open(url + path) == 200
+        assert browser.evaluate(shown) == "/" + path.partition("?")[0]
+    browser.click("#on")
+    assert browser.evaluate(shown) == "/users/8"
+    browser.follow("#reload")
+    assert (browser.url, browser.evaluate(shown)) == (f"{url}users/8", "/users/8")
+
+
+@pytest.mark.usefixtures("application")
+def test_a_missing_script_of_an_application_is_missing(browser: Browser, serving: Serving) -> None:
+    url = serving(spa=True).url
+    browser.open(f"{url}users/7")
+    came = browser.evaluate(
+        """new Promise(resolve => {
+            const script = document.createElement("script");
+            script.src = "/users/old.js";
+            script.onload = script.onerror = event => resolve(event.type);
+            document.head.append(script);
+        })"""
+    )
+    assert came == "error"
+    assert browser.statuses.pop(f"{url}users/old.js") == 404
+    assert any(REFUSED.format(404) in line for line in browser.console)
+    # What Chromium says beside that is about the page in the place of a script, which it does not run.
+    browser.console.clear()
+    browser.failures.clear()
