@@ -9,11 +9,7 @@ after a wave is printed and decides nothing: allocators keep arenas in which any
 
 from __future__ import annotations
 
-import argparse
-import re
-import resource
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -21,12 +17,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from processes import HOST, BenchmarkError, Server, check_machine, free_port, ringserve_command, started
+import click
+from clients import not_open, open_connections
+from peers import Place, ringserve_command
+from processes import (
+    BenchmarkError,
+    Server,
+    check_machine,
+    descriptors,
+    free_port,
+    raise_descriptor_limit,
+    resident_kib,
+    started,
+)
 
-BATCH = 100
-"""Connections opened at a time, well below every listen backlog, so that none is dropped and retried a second later."""
 TIMEOUT_S = 20.0
-"""For an answer, and for the memory to come back."""
+"""For the memory to come back."""
 KEPT = 0.25
 """The part of what a wave added at which the memory counts as given back."""
 STEADY_S = 10.0
@@ -44,68 +50,14 @@ class Wave(NamedTuple):
     closed_kib: int
 
 
-def resident_kib(pid: int) -> int:
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    assert found is not None, "the kernel reports VmRSS for every process that is not a zombie"
-    return int(found[1])
-
-
-def descriptors(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-
-
-def read_answer(connection: socket.socket) -> None:
-    """Read one whole 200. Raises BenchmarkError for anything else."""
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += receive(connection)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-    if not head.startswith(b"HTTP/1.1 200 ") or length is None:
-        raise BenchmarkError(f"ringserve answered {head[:100]!r}")
-    missing = int(length[1]) - len(body)
-    while missing > 0:
-        missing -= len(receive(connection))
-
-
-def receive(connection: socket.socket) -> bytes:
-    received = connection.recv(65536)
-    if not received:
-        raise BenchmarkError("ringserve closed a connection in the middle of an answer")
-    return received
-
-
-def open_connections(stack: ExitStack, port: int, count: int) -> list[socket.socket]:
-    """Connections that made one request each and rest now."""
-    connections: list[socket.socket] = []
-    while len(connections) < count:
-        size = min(BATCH, count - len(connections))
-        batch = [stack.enter_context(socket.create_connection((HOST, port), TIMEOUT_S)) for _ in range(size)]
-        for connection in batch:
-            connection.sendall(REQUEST)
-        for connection in batch:
-            read_answer(connection)
-        connections += batch
-    return connections
-
-
-def check_still_open(connections: list[socket.socket]) -> None:
-    """Raise BenchmarkError if the server closed one, since then fewer were measured than are claimed."""
-    for connection in connections:
-        connection.setblocking(False)
-        try:
-            rest = connection.recv(1)
-        except BlockingIOError:
-            continue
-        raise BenchmarkError(f"a connection did not rest after its answer: {rest!r}")
-
-
 def wave(server: Server, count: int, baseline_kib: int, baseline_descriptors: int) -> Wave:
     """Open, measure, close, and measure when the server has closed all and gives no more memory back; 10 s at most."""
     with ExitStack() as stack:
-        connections = open_connections(stack, server.port, count)
+        connections = open_connections(stack, server.port, count, REQUEST)
         open_kib = resident_kib(server.pid)
-        check_still_open(connections)
+        if closed := not_open(connections):
+            # Fewer were measured than are claimed.
+            raise BenchmarkError(f"{closed} connections did not rest after their answers")
     began = steady_since = time.monotonic()
     enough_kib = baseline_kib + KEPT * (open_kib - baseline_kib)
     least_kib = open_kib
@@ -130,39 +82,34 @@ def measure(count: int) -> tuple[int, list[Wave]]:
         site.mkdir()
         (site / "1k.bin").write_bytes(bytes(1024))
         port = free_port()
-        server = stack.enter_context(started("ringserve", ringserve_command(site, port, "off"), port, work))
+        command = ringserve_command(sys.executable)(Place(work, site, port, None))
+        server = stack.enter_context(started("ringserve", command, port, work))
         with ExitStack() as first:
             # So that the code and tables that every first request brings in are not counted as the connections'.
-            open_connections(first, port, 1)
+            open_connections(first, port, 1, REQUEST)
             baseline_descriptors = descriptors(server.pid) - 1
         baseline_kib = resident_kib(server.pid)
         return baseline_kib, [wave(server, count, baseline_kib, baseline_descriptors) for _ in range(2)]
 
 
-def raise_descriptor_limit(count: int) -> None:
-    """For this process, and for the server, which inherits it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < count + SPARE_DESCRIPTORS:
-        raise BenchmarkError(f"at most {hard} open files are allowed; raise the hard limit or lower --connections")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the memory of idle connections.")
-    parser.add_argument("--connections", type=int, default=5000, help="in a wave (%(default)s)")
-    parser.add_argument("--kib-max", type=float, default=6.0, help="largest cost of a connection (%(default)s)")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # So that the server is ended.
+@click.command()
+@click.option("--connections", default=5000, show_default=True, type=click.IntRange(1), help="Connections in a wave.")
+@click.option("--kib-max", default=6.0, show_default=True, help="Largest cost of a connection.")
+def main(connections: int, kib_max: float) -> None:
+    """Measure the memory of idle connections."""
+    # So that the server is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         check_machine(["taskset"])
-        raise_descriptor_limit(options.connections)
-        baseline_kib, waves = measure(options.connections)
+        if (limit := raise_descriptor_limit()) < connections + SPARE_DESCRIPTORS:
+            raise BenchmarkError(f"at most {limit} open files are allowed; raise the hard limit or lower --connections")
+        baseline_kib, waves = measure(connections)
     except (BenchmarkError, OSError) as error:
-        print(f"memory.py: {error}", file=sys.stderr)
-        return 2
+        click.echo(f"memory.py: {error}", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
-        return 130
-    return judge(options.connections, options.kib_max, baseline_kib, waves)
+        sys.exit(130)
+    sys.exit(judge(connections, kib_max, baseline_kib, waves))
 
 
 def judge(count: int, kib_max: float, baseline_kib: int, waves: list[Wave]) -> int:
@@ -189,4 +136,4 @@ def judge(count: int, kib_max: float, baseline_kib: int, waves: list[Wave]) -> i
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,116 +1,272 @@
-"""What is kept of the rounds: their summary, the table, and under which circumstances they were measured."""
+"""Results as Markdown and plots.
+
+    .venv/bin/python benchmarks/report.py benchmarks/results/latest.json [--readme README.md]
+
+makes the tables and plots of a result again, and puts what the README shows of them between its two markers.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-import statistics
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from processes import tool
+import click
+from figures import Outcome, Spread, Table, bound_by_generator, measures, plain, spread
+from measure import DISTURBED
+from peers import BASE, OURS, PEERS
+from processes import BenchmarkError
+from results import Document, from_json
+from workloads import WORKLOADS, Goal, Kind, Measure
 
-from ringserve.version import __version__
-
-BASE = "nginx"
-"""The server that the others are divided by."""
-SERVERS = (BASE, "ringserve")
-
-
-@dataclass(frozen=True)
-class Round:
-    """One server under one workload for some seconds."""
-
-    cycle: int
-    requests: int
-    requests_per_s: float
-    cpu_us_per_request: float
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+BEGIN = "<!-- made by benchmarks/report.py: begin -->"
+END = "<!-- made by benchmarks/report.py: end -->"
+GENERATOR_MARK = "†"
+GENERATOR_NOTE = f"{GENERATOR_MARK} wrk's CPU was full and the server's was not: the server can do more than this says."
 
 
-class Spread(NamedTuple):
-    """The quartiles of some figures."""
-
-    lower: float
-    median: float
-    upper: float
+def kind(table: Table) -> Kind:
+    return WORKLOADS[table.name].kind
 
 
-def spread(figures: Sequence[float]) -> Spread:
-    if len(figures) == 1:
-        return Spread(figures[0], figures[0], figures[0])
-    return Spread(*statistics.quantiles(figures, n=4, method="inclusive"))
+def plot_names(document: Document) -> list[str]:
+    """The plots that plots.py draws of a result."""
+    full = any(kind(table) is Kind.FULL for table in document.tables)
+    return ["throughput", "cpu", "p99"] if full else ["p99"]
 
 
-def ratios(rounds: Sequence[Round], base: Sequence[Round]) -> list[float]:
-    """Requests per second against the base, cycle by cycle: what slows the machine down for a while divides out."""
-    return [one.requests_per_s / other.requests_per_s for one, other in zip(rounds, base, strict=True)]
-
-
-def summary(rounds: Sequence[Round], base: Sequence[Round]) -> dict[str, object]:
-    cpu_us = [one.cpu_us_per_request for one in rounds]
-    return {
-        "ratio_to_nginx": spread(ratios(rounds, base))._asdict(),
-        "requests_per_s": spread([one.requests_per_s for one in rounds])._asdict(),
-        "cpu_us_per_request": spread(cpu_us)._asdict(),
-        "cpu_us_per_request_best": min(cpu_us),
-        "p50_ms": spread([one.p50_ms for one in rounds])._asdict(),
-        "p99_ms": spread([one.p99_ms for one in rounds])._asdict(),
-        "max_ms": max(one.max_ms for one in rounds),
-    }
-
-
-def table(results: Mapping[str, Mapping[str, Sequence[Round]]]) -> str:
-    """The summary in Markdown; the figures of the servers are medians of the rounds."""
-    columns = ["workload", "requests/s against nginx [quartiles]"]
-    columns += [f"CPU us/request, {name}" for name in SERVERS] + [f"p99 ms, {name}" for name in SERVERS]
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for workload, rounds in results.items():
-        ratio = spread(ratios(rounds["ringserve"], rounds[BASE]))
-        cells = [workload, f"**{ratio.median:.2f}** [{ratio.lower:.2f}, {ratio.upper:.2f}]"]
-        cells += [f"{spread([one.cpu_us_per_request for one in rounds[name]]).median:.1f}" for name in SERVERS]
-        cells += [f"{spread([one.p99_ms for one in rounds[name]]).median:.2f}" for name in SERVERS]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def output_of(command: Sequence[str]) -> str:
-    """What a program says on both streams; empty if there is no such program."""
+def write_beside(path: Path, document: Document) -> None:
+    """The tables and plots of a result, beside its JSON and with its name."""
+    path.with_suffix(".md").write_text(markdown(document, path.stem))
     try:
-        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
-    except FileNotFoundError:
+        import plots  # The only module that needs matplotlib
+    except ModuleNotFoundError as error:
+        click.echo(f"MISSING: no plots are drawn: {error}; pip install 'ringserve[bench]'", err=True)
+        return
+    for name, svg in plots.draw(document).items():
+        path.with_name(f"{path.stem}-{name}.svg").write_text(svg)
+
+
+# -- Cells -------------------------------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _ratio(figures: Spread | None) -> str:
+    return "" if figures is None else f"{figures.median:.2f} [{figures.lower:.2f}, {figures.upper:.2f}]"
+
+
+def _median(outcome: Outcome | None, name: str, scale: float = 1.0, digits: int = 2) -> str:
+    """The median of a plain figure; the largest of all rounds for the maximum."""
+    if outcome is None or not outcome.valid:
         return ""
+    middle = max(one.max_us for one in outcome.valid) if name == "max_us" else plain(outcome.valid)[name].median
+    return f"{middle * scale:,.{digits}f}" if middle else "–"
 
 
-def circumstances(command_line: str) -> dict[str, object]:
-    """What a reader needs in order to repeat the run. No path of this machine is in it."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    nginx = re.search(r"nginx/(\S+)", output_of([tool("nginx"), "-v"]))
-    wrk_version = re.search(r"^wrk (\S+)", output_of([tool("wrk"), "-v"]))
-    git = ["git", "-C", str(Path(__file__).resolve().parent)]
-    revision = output_of([*git, "rev-parse", "--verify", "--quiet", "HEAD"]).strip()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line,
-        "git_revision": revision if re.fullmatch(r"[0-9a-f]{40,64}", revision) else None,
-        "git_has_changes": bool(output_of([*git, "status", "--porcelain", "--untracked-files=no"]).strip()),
-        "kernel": platform.release(),
-        "cpu_model": model[1] if model else platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_average_at_start": round(os.getloadavg()[0], 2),
-        "versions": {
-            "ringserve": __version__,
-            "python": platform.python_version(),
-            "nginx": nginx[1] if nginx else None,
-            "wrk": wrk_version[1] if wrk_version else None,
-        },
-    }
+def _found(table: Table, server: str, measure: Measure) -> Spread | None:
+    outcome = table.outcomes.get(server)
+    return measures(outcome, table.outcomes.get(BASE)).get(measure) if outcome else None
+
+
+def _mark(outcome: Outcome) -> str:
+    return GENERATOR_MARK if outcome.valid and bound_by_generator(outcome.valid) else ""
+
+
+def _goal(table: Table, goal: Goal) -> str:
+    """The goal and whether it is met."""
+    reached = _found(table, OURS, goal.measure)
+    if reached is None:
+        return f"{goal}"
+    return f"{goal} {'✓' if goal.met(reached.median) else '✗'}"
+
+
+def _alone(outcome: Outcome | None) -> str:
+    valid = [one for one in outcome.alone if not one.problems] if outcome else []
+    return f"{spread([one.p99_us for one in valid]).median / 1000:,.2f}" if valid else ""
+
+
+# -- What the README shows ---------------------------------------------------------------------------------------------
+
+
+def summary(document: Document) -> str:
+    """Our server against nginx, with its goals; then all servers; then what is not about throughput."""
+    quiet = [table for table in document.tables if kind(table) is Kind.FULL and not table.logged]
+    logged = [table for table in document.tables if kind(table) is Kind.FULL and table.logged]
+    other = [table for table in document.tables if kind(table) is not Kind.FULL]
+    parts: list[str] = []
+    if full := quiet + logged:
+        parts.append(_against_nginx(full))
+    if other:
+        parts.append(_besides(other))
+    for title, tables in (("access log off", quiet), ("access log on", logged)):
+        if tables:
+            parts.append(f"All servers, {title}: requests per second against nginx.\n\n{_everybody(tables)}")
+    marked = any(_mark(outcome) for table in document.tables for outcome in table.outcomes.values())
+    return "\n\n".join([*parts, *([GENERATOR_NOTE] if marked else []), *_gaps(document)])
+
+
+def _against_nginx(tables: Sequence[Table]) -> str:
+    head = ["workload", "requests/s against nginx [quartiles]", "goal", "CPU us/request, nginx", "ringserve"]
+    head += ["p50 ms, nginx", "ringserve", "p99 ms, nginx", "ringserve", "max ms, nginx", "ringserve"]
+    rows = []
+    for table in tables:
+        base, ours = (table.outcomes.get(name) for name in (BASE, OURS))
+        ratio = _ratio(_found(table, OURS, Measure.RATIO)) or "failed"
+        row = [table.name, f"**{ratio}**{_mark(ours) if ours else ''}"]
+        row.append(", ".join(_goal_of_full(table, goal) for goal in table.goals))
+        row += [_median(outcome, "cpu_us_per_request", digits=1) for outcome in (base, ours)]
+        for name in ("p50_us", "p99_us", "max_us"):
+            row += [_median(outcome, name, 1e-3) for outcome in (base, ours)]
+        rows.append(row)
+    return _table(head, rows)
+
+
+def _goal_of_full(table: Table, goal: Goal) -> str:
+    return _goal(table, goal) if goal.measure is Measure.RATIO else f"{goal.measure.value} {_goal(table, goal)}"
+
+
+def _besides(tables: Sequence[Table]) -> str:
+    """What is not about throughput: a row for each goal, and beside it what the others reach."""
+    rows = []
+    names = [name for name in PEERS if any(name in table.outcomes for table in tables)]
+    for table in tables:
+        for goal in table.goals:
+            reached = [_found(table, name, goal.measure) for name in names]
+            cells = [f"{figures.median:.2f}" if figures else "" for figures in reached]
+            rows.append([table.name, goal.measure.value, _goal(table, goal), *cells])
+    return _table(["workload", "what", "goal", *names], rows)
+
+
+def _everybody(tables: Sequence[Table]) -> str:
+    names = [name for name in PEERS if any(name in table.outcomes for table in tables)]
+    rows = []
+    for name in names:
+        if name == BASE:
+            continue
+        row = [name]
+        for table in tables:
+            found, outcome = _found(table, name, Measure.RATIO), table.outcomes.get(name)
+            row.append(f"{found.median:.2f}{_mark(outcome)}" if found and outcome else "–")
+        rows.append(row)
+    return _table(["server", *(table.name for table in tables)], rows)
+
+
+def _gaps(document: Document) -> list[str]:
+    """Who is missing, and who failed: said where the figures are."""
+    missing = document.circumstances.get("missing")
+    lines = [f"MISSING: {name} ({needs})" for name, needs in missing.items()] if isinstance(missing, dict) else []
+    for table in document.tables:
+        lines += [f"FAILED: {name} in {table.name}: {reason}" for name, reason in table.failed.items()]
+        for name, outcome in table.outcomes.items():
+            if invalid := len(outcome.rounds) - len(outcome.valid):
+                lines.append(f"INVALID: {invalid} of {len(outcome.rounds)} rounds of {name} in {table.name}")
+    rounds = [one for table in document.tables for outcome in table.outcomes.values() for one in outcome.rounds]
+    if disturbed := sum(DISTURBED in one.notes for one in rounds):
+        lines.append(f"NOT QUIET: in {disturbed} of {len(rounds)} rounds {DISTURBED}")
+    return ["\n".join(f"- {line}" for line in lines)] if lines else []
+
+
+def readme_block(document: Document, stem: str) -> str:
+    """The tables, the plots, and how to get them."""
+    pictures = [f"![{name}](benchmarks/results/{stem}-{name}.svg)" for name in plot_names(document)]
+    details = (
+        f"[All servers in all workloads](benchmarks/results/{stem}.md), [every round](benchmarks/results/{stem}.json)."
+    )
+    return "\n\n".join([_machine(document), summary(document), *pictures, details])
+
+
+def put_into_readme(readme: Path, block: str) -> None:
+    """Replace what is between the markers. Raises BenchmarkError if they are not there."""
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchmarkError(f"{readme} has no lines {BEGIN} and {END}")
+    readme.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}")
+
+
+# -- Everything --------------------------------------------------------------------------------------------------------
+
+
+def markdown(document: Document, stem: str) -> str:
+    """All servers in all workloads."""
+    parts = [
+        "# Results",
+        f"Made by `{document.circumstances.get('command')}`.",
+        _machine(document),
+        _versions(document),
+    ]
+    parts += [summary(document), *(f"![{name}]({stem}-{name}.svg)" for name in plot_names(document))]
+    parts += [_workload(table) for table in document.tables]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _machine(document: Document) -> str:
+    about = document.circumstances
+    changes = " with changes" if about.get("git_has_changes") else ""
+    return (
+        f"{about.get('cpus')} CPUs ({about.get('cpu_model')}), Linux {about.get('kernel')}, "
+        f"files on {about.get('file_system')}; {str(about.get('date'))[:10]}, "
+        f"revision {str(about.get('git_revision'))[:12]}{changes}."
+    )
+
+
+def _versions(document: Document) -> str:
+    versions = document.circumstances.get("versions")
+    assert isinstance(versions, dict), "as circumstances() made it"
+    return "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version) + "."
+
+
+def _workload(table: Table) -> str:
+    """One workload: all servers, all figures."""
+    base = table.outcomes.get(BASE)
+    columns: list[tuple[str, Callable[[Outcome], str]]] = [
+        ("against nginx [quartiles]", lambda one: _ratio(measures(one, base).get(Measure.RATIO)) + _mark(one)),
+        ("requests/s", lambda one: _median(one, "requests_per_s", digits=0)),
+        ("MiB/s", lambda one: _median(one, "mib_per_s", digits=1)),
+        ("CPU us/request", lambda one: _median(one, "cpu_us_per_request", digits=2)),
+        ("with wrk's", lambda one: _median(one, "both_cpus_us_per_request", digits=2)),
+        ("server's CPU %", lambda one: _median(one, "server_cpu", 100, 0)),
+        ("wrk's CPU %", lambda one: _median(one, "generator_cpu", 100, 0)),
+        ("p50 ms", lambda one: _median(one, "p50_us", 1e-3, 3)),
+        ("p99 ms", lambda one: _median(one, "p99_us", 1e-3, 3)),
+        ("max ms", lambda one: _median(one, "max_us", 1e-3, 3)),
+    ]
+    if kind(table) is Kind.LATENCY:
+        columns.insert(1, ("round trip against nginx", lambda one: _ratio(measures(one, base).get(Measure.ROUND_TRIP))))
+    if kind(table) is Kind.MANY:
+        columns.append(("KiB/idle connection", lambda one: "" if one.idle_kib is None else f"{one.idle_kib:.2f}"))
+    if any(outcome.alone for outcome in table.outcomes.values()):
+        columns.append(("p99 ms alone", _alone))
+        columns.append(("beside/alone", lambda one: _ratio(measures(one, base).get(Measure.BESIDE))))
+    rows = [[name, *(cell(outcome) for _, cell in columns)] for name, outcome in table.outcomes.items()]
+    parts = [f"## {table.name}", f"{table.about[0].upper()}{table.about[1:]}."]
+    parts.append(_table(["server", *(name for name, _ in columns)], rows))
+    if table.left_out:
+        parts.append("Left out: " + "; ".join(f"{name} ({reason})" for name, reason in table.left_out.items()) + ".")
+    notes = [f"{name}: {note}" for name, outcome in table.outcomes.items() for note in outcome.notes]
+    commands = [f"- {name}: `{outcome.command}`" for name, outcome in table.outcomes.items()]
+    return "\n\n".join([*parts, *notes, "\n".join(commands)])
+
+
+@click.command()
+@click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with the markers.")
+def main(result: Path, readme: Path | None) -> None:
+    """Make the tables and plots of a result again."""
+    document = from_json(result.read_text())
+    write_beside(result, document)
+    if readme:
+        try:
+            put_into_readme(readme, readme_block(document, result.stem))
+        except BenchmarkError as error:
+            click.echo(f"report.py: {error}", err=True)
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
