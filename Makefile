@@ -10,7 +10,7 @@ PORT ?= 8080
 HOST ?= localhost
 SITE ?= examples/site
 CYCLES ?= 15
-WORKLOADS ?= small,small-log,64k,256k,1m,20m
+WORKLOADS ?=
 
 .PHONY: help serve test coverage lint format docs bench install clean
 
@@ -19,13 +19,14 @@ help:
 	@echo "make test    run the tests, against the real io_uring of this machine"
 	@echo "make lint    ruff, mypy (strict), import contracts"
 	@echo "make docs    write docs/behaviour.md from the rows that the tests run"
-	@echo "make bench   measure against Debian's nginx (CYCLES=, WORKLOADS= for a quick look)"
+	@echo "make bench   measure against other servers (CYCLES=, WORKLOADS= for a quick look)"
 	@echo "make clean   remove what these made"
 
 serve: $(VENV)/.installed
 	$(BIN)/ringserve $(SITE) --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.installed-dev coverage
+	@scripts/install-debian chromium curl wget
 	$(BIN)/python -m pytest
 
 # The modules that only compute: every branch of them is taken by their tests.
@@ -49,9 +50,9 @@ format: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tests/behaviour_page.py
 
-bench: $(VENV)/.installed-dev
-	@scripts/install-debian nginx wrk
-	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads $(WORKLOADS)
+bench: $(VENV)/.installed-bench
+	@PYTHON="$(PYTHON)" benchmarks/install-peers
+	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads "$(WORKLOADS)"
 	$(BIN)/python benchmarks/memory.py
 
 install: $(VENV)/.installed
@@ -73,7 +74,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) benchmarks/.peers-venv build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -f ringserve/ring/_uring.c ringserve/ring/_uring*.so ringserve/ring/_uring*.o
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -62,8 +62,10 @@ class LogFormat(ABC):
     def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
         """Fourth: what was answered. aborted: the connection broke before the response was complete."""
 
-    def duration(self, seconds: float) -> bytes:  # noqa: ARG002
-        """What a detailed outcome ends with: the time from the first byte of the request to the last of the answer."""
+    def details(self, duration_s: float, asked_range: bytes | None) -> bytes:  # noqa: ARG002
+        """What a detailed outcome ends with: the time from the first byte of the request to the last of the answer, and
+        the range that was asked for.
+        """
         return b""
 
     @abstractmethod
@@ -133,13 +135,12 @@ class JsonFormat(LogFormat):
             status, body_bytes, _json(coding), b"true" if aborted else b"false",
         )  # fmt: skip
 
-    def duration(self, seconds: float) -> bytes:
-        return b'"duration":%.6f,' % seconds
+    def details(self, duration_s: float, asked_range: bytes | None) -> bytes:
+        return b'"duration":%.6f,"range":%s,' % (duration_s, _json(asked_range))
 
     def block(self, block: HeaderBlock | None) -> bytes:
-        return b'"host":%s,"range":%s,"referer":%s,"user_agent":%s}\n' % (
+        return b'"host":%s,"referer":%s,"user_agent":%s}\n' % (
             _json(block.host if block else None),
-            _json(block.selection.conditions.range if block else None),
             _json(block.referer if block else None),
             _json(block.user_agent if block else None),
         )

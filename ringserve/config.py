@@ -192,6 +192,8 @@ class AuthRule:
 
 # -- settings ---------------------------------------------------------------------------------------------------
 
+WORKERS_MAX = 1024
+"""More processes than any machine has processors."""
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -266,6 +268,12 @@ class Config(SiteConfig):
     port: int = _setting(
         8080, "Port to listen on; 0 lets the kernel pick a free one.", minimum=0, maximum=65535, metavar="PORT"
     )
+    workers: str = _setting(
+        "1",
+        "Processes, each with a ring of its own on one core; `auto` is one for each processor that this one may use.",
+        metavar="COUNT",
+    )
+    pin_workers: bool = _setting(False, "Keep each worker on a processor of its own.")
     unix: str | None = _setting(None, "Listen on this unix socket, and on no port.", metavar="PATH")
     log_format: str = _setting(
         "combined", "Access log: one line a response, or off.", choices=("common", "combined", "json", "off")
@@ -385,6 +393,12 @@ class Config(SiteConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.workers != "auto" and not (self.workers.isascii() and self.workers.isdigit()):
+            raise ConfigError(f"workers is {self.workers!r}; it has to be a number, or auto", "workers")
+        if self.workers != "auto" and not 1 <= int(self.workers) <= WORKERS_MAX:
+            raise ConfigError(
+                f"workers is {self.workers}; it has to be at least 1 and at most {WORKERS_MAX}", "workers"
+            )
         if self.buffers & (self.buffers - 1):
             raise ConfigError(f"buffers is {self.buffers}; it has to be a power of two, such as 256", "buffers")
         if any(ord(character) < 0x20 or ord(character) > 0x7E for character in self.server_name):
@@ -408,6 +422,10 @@ class Config(SiteConfig):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ConfigError(f"virtual-host: the name {twice!r} stands for two hosts", "virtual-host")
+
+    def worker_count(self, available: int) -> int:
+        """How many workers there are. available: the processors for this process, which is what `auto` means."""
+        return available if self.workers == "auto" else int(self.workers)
 
 
 def setting_of(declared: Field[Any]) -> Setting:

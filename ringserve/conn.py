@@ -31,7 +31,7 @@ from types import coroutine
 
 from ringserve.access_log import AccessLog
 from ringserve.proxies import ProxyError, read_preface
-from ringserve.request import Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader
+from ringserve.request import Framing, Request, RequestError, RequestReader
 from ringserve.response import CONTINUE, Prepared, Response
 from ringserve.ring.interface import F_MORE, Pinned, errno_name
 from ringserve.ring.tasks import Kind
@@ -82,7 +82,7 @@ class Connection(Sender):
         self._starved = False
         self._dropped_bytes = 0
         self._requests_left = service.config.requests_max
-        self._hot: tuple[RequestLine, HeaderBlock, Prepared, float] | None = None
+        self._hot: tuple[Request, Prepared, float] | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
         self._send_user_data = self.tasks.register(Kind.SEND, self._sent)
@@ -174,10 +174,19 @@ class Connection(Sender):
         line = service.memory.lines.young.get(data[:line_end])
         if line is None:
             return False
-        block = line.blocks.young.get(data[line_end:])
-        if block is None or not block.plain:
+        block_bytes = data[line_end:]
+        block = line.blocks.young.get(block_bytes)
+        apart = None
+        if block is None:
+            joined = service.memory.join(line, block_bytes, service.limits.head_bytes_max - line_end)
+            if joined is None:
+                return False
+            block, apart = joined
+            prepared = line.prepared.get((block.selection, apart))
+        else:
+            prepared = line.prepared.get(block.selection)
+        if not block.plain:
             return False
-        prepared = line.prepared.get(block.selection)
         if prepared is None or prepared.freshness.until <= self.ring.now or service.draining:
             return False
         left = self._requests_left - 1
@@ -190,7 +199,7 @@ class Connection(Sender):
             pinned = prepared.render(clock.second, clock.date, self.ring.pin)
         self.state = State.HOT
         self.waiting_since = now = self.ring.now
-        self._hot = (line, block, prepared, now)
+        self._hot = (Request(line, block, apart), prepared, now)
         self._sending = pinned
         self._sent_bytes = 0
         self.ring.send(self._send_user_data, self.fd, pinned)
@@ -206,8 +215,10 @@ class Connection(Sender):
         if not aborted:
             self._sent_bytes += res
             if self._sent_bytes < sending.length:
-                if self._interruption is None and not self._is_slow(hot[3]):
-                    self.waiting_since = self.ring.now
+                if self._sent_bytes == res:  # the first part: only what needs several is measured
+                    self._taken_since, self._taken_bytes = hot[2], 0
+                self._took(res)
+                if self._interruption is None:
                     self.ring.send(self._send_user_data, self.fd, sending, self._sent_bytes)
                     return
                 aborted = True
@@ -222,27 +233,17 @@ class Connection(Sender):
             self._log_hot(service.log, hot, sending.length - self._sent_bytes, aborted)
         if aborted and self._interruption is None:
             self._interruption = ConnectionOverError(errno_name(res))
-        if self._interruption is not None or self.reader.pending_bytes or self.input_ended or service.draining:
+        if self._interruption is not None or self.reader.pending_bytes or self.input_ended or service.closes_idle:
             if self.reader.pending_bytes:
                 self.state = State.READING
             self._awaiting_input = False
             self.resume()
 
-    def _is_slow(self, began: float) -> bool:
-        """Whether the client of a prepared response takes less than it has to (see `Sender._took`)."""
-        config, elapsed_s = self._service.config, self.ring.now - began
-        if elapsed_s < config.write_timeout_s or self._sent_bytes >= config.rate_bytes_min * elapsed_s:
-            return False
-        self._interruption = ConnectionOverError("too slow", resets=True)
-        return True
-
-    def _log_hot(
-        self, log: AccessLog, hot: tuple[RequestLine, HeaderBlock, Prepared, float], missing: int, aborted: bool
-    ) -> None:
-        line, block, prepared, began = hot
+    def _log_hot(self, log: AccessLog, hot: tuple[Request, Prepared, float], missing: int, aborted: bool) -> None:
+        request, prepared, began = hot
         if aborted:
             body_bytes = max(0, prepared.body_bytes - missing)
-            self._log(Record(line, block, prepared.status, prepared.coding, began, 0, 0), body_bytes, aborted=True)
+            self._log(Record(request, prepared.status, prepared.coding, began, 0, 0), body_bytes, aborted=True)
             return
         outcome = prepared.log_piece
         if outcome is None:
@@ -250,9 +251,9 @@ class Connection(Sender):
                 prepared.status, prepared.body_bytes, False, prepared.coding
             )
         if log.form.detailed:
-            outcome += log.form.duration(self.ring.now - began)
-        client = self._client_piece if self._client is None else self._client_piece_of(block)
-        log.record(client, self._service.clock.stamp, line, block, outcome)
+            outcome += log.form.details(self.ring.now - began, request.asked_range)
+        client = self._client_piece if self._client is None else self._client_piece_of(request.block)
+        log.record(client, self._service.clock.stamp, request.line, request.block, outcome)
 
     # -- the general path ---------------------------------------------------------------------------------------
 
@@ -310,7 +311,7 @@ class Connection(Sender):
                 # Nothing more to gather responses for; and what arrives meanwhile is looked at afterwards.
                 await self._flush()
                 continue
-            if self.input_ended or (self._service.draining and not self.reader.pending_bytes):
+            if self.input_ended or (self._service.closes_idle and not self.reader.pending_bytes):
                 return None
             idle = not self.reader.pending_bytes
             if self.state is State.BUSY:
@@ -346,10 +347,12 @@ class Connection(Sender):
         closes = response.closes or not block.persistent or ends
         if closes:
             self._last = True
+            # A peer that did not ask for the end may have sent more requests already.
+            self._lingers = self._lingers or block.persistent
             connection: bytes | None = b"close"
         else:
             connection = b"keep-alive" if block.says_keep_alive else None
-        await self._put_response(request.line, request.block, response, connection)
+        await self._put_response(request, response, connection)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request whose body is not going to be read (RFC 9110 10.1.1)."""
@@ -380,7 +383,7 @@ class Connection(Sender):
         self._last = True
         self._lingers = True
         self._begin_answer()
-        await self._put_response(None, None, self._service.responder.error(status), b"close")
+        await self._put_response(None, self._service.responder.error(status), b"close")
         await self._flush()
 
     # -- the end ------------------------------------------------------------------------------------------------

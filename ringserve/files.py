@@ -378,22 +378,26 @@ class FileTable:
             if fd >= 0:
                 self._tasks.close(fd)
 
-    async def _read_directory(self, task: Task, path: bytes, fd: int) -> Directory:
-        """What is in a directory, without what a request for it would be refused. Raises OSError, HelpersBusyError."""
+    async def _read_directory(self, task: Task, path: bytes, fd: int) -> Directory | Failure:
+        """What is in a directory, without what a request for it would be refused. Raises HelpersBusyError."""
         at_root = not split_mount(path)[1]
-        found, truncated = await self._helpers.run(
-            task,
-            lambda: read_directory(fd, LISTED_MAX, at_root),
-            lambda: self._tasks.close(fd),
-        )
+        try:
+            found, truncated = await self._helpers.run(
+                task,
+                lambda: read_directory(fd, LISTED_MAX, at_root),
+                lambda: self._tasks.close(fd),
+            )
+        except OSError as error:
+            # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
+            return Failure(path, status_of_open(path, -(error.errno or errno.EIO)))
         items = []
         for item in found:
             if item.is_link:
                 # Where it leads to was asked on a way that follows every link; this is the way that requests take.
-                fd = await self._open_path(task, path + item.name, LOOK_FLAGS)
-                if fd < 0:
+                target_fd = await self._open_path(task, path + item.name, LOOK_FLAGS)
+                if target_fd < 0:
                     continue
-                self._tasks.close(fd)
+                self._tasks.close(target_fd)
             items.append(item)
         return Directory(path, tuple(items), truncated)
 
@@ -547,6 +551,7 @@ class _Watches:
         self._ring = table._tasks.ring
         self._by_path: dict[bytes, int] = {}
         self._by_watch: dict[int, set[bytes]] = {}
+        self._missing: set[bytes] = set()
         self._task: Task | None = None
 
     def start(self, tasks: Tasks) -> None:
@@ -574,7 +579,12 @@ class _Watches:
                 return
             fd = await self._table.open_directory(task, prefix)
             if fd < 0:
-                return  # A directory that cannot be opened has no files to be served from.
+                # It has no files to be served from. But a symbolic link in its place may come to stand for one that
+                # has, and the event of its coming does not say that it is a directory.
+                if len(self._missing) >= WATCHES_MAX:
+                    self._missing.clear()
+                self._missing.add(prefix)
+                return
             try:
                 if load.spoiled or self._fd < 0:
                     return
@@ -626,10 +636,12 @@ class _Watches:
                 self._table.changed_below(prefix)
                 continue
             self._table.changed(path)
-            if mask & IN_ISDIR or (not mask & IN_MODIFY and path + b"/" in self._by_path):
-                # A directory, or a symbolic link that stood for one, is another one now.
-                self._table.changed_below(path + b"/")
-                self._forget_below(path + b"/")
+            below = path + b"/"
+            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_path or below in self._missing)):
+                # A directory, or a symbolic link that stood for one or may do so now, is another one.
+                self._table.changed_below(below)
+                self._forget_below(below)
+                self._missing.discard(below)
 
     def _forget_below(self, prefix: bytes) -> None:
         for path in [path for path in self._by_path if path.startswith(prefix)]:

@@ -127,7 +127,9 @@ class Site:
         if not self._guards:
             return None
         names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
-        return next((guard for name in names for patterns, guard in self._guards if patterns.match(b"/" + name)), None)
+        return next(
+            (guard for patterns, guard in self._guards if any(patterns.match(b"/" + name) for name in names)), None
+        )
 
     def cache_control(self, path: bytes, guarded: bool) -> tuple[bytes, bytes]:
         """The Cache-Control field of a file, by its path without the leading slash."""

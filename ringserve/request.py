@@ -11,6 +11,11 @@ Why that is sound
     HTTP/1.1 needs a Host, so header blocks are remembered separately for each version.
  3. What is stricter than h11 (below) looks at one half at a time as well, so its verdict is part of what is remembered.
  4. A head with a body is never remembered: it takes h11's own path to the end of the message.
+ 5. What a browser asks about its copy, and which range it wants, makes its header block like no other. The lines of
+    If-None-Match, If-Modified-Since, Range and If-Range are therefore *set apart* if their values are plain: printable
+    ASCII without spaces at the ends or two in a row, which h11 takes as it is. h11 reads each field by itself and has
+    no rule about these; so it accepts the whole if it accepted the block without them, as long as the limits of number
+    and size are kept, which is looked at. (A test holds plain values against h11.)
 
 Stricter than h11, because two readings of the same bytes are how requests are smuggled (RFC 9112 11.2): every line
 ends with CRLF (h11 takes a bare LF), no field is folded onto a second line (h11 joins them), Content-Length and
@@ -21,7 +26,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, Union
 
 import h11
 
@@ -40,8 +45,8 @@ REMEMBERED_BYTES_MAX = 4096
 """A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
 entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
 SELECTION_BYTES_MAX = 1024
-"""Of the fields that select; a browser's have 300. A request line keeps several (`responder.PREPARED_PER_LINE_MAX`), so
-that hostile ones are 128 MiB at most: 2 x 8192 lines, 8 KiB with each."""
+"""Of the fields that select; a browser's have 300. A request line keeps 16 (`responder.PREPARED_PER_LINE_MAX`), so that
+hostile ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
 
 
 class RequestError(Exception):
@@ -128,6 +133,18 @@ class Selection:
         self.origin = origin
         self.is_shared = False
 
+    def with_apart(self, apart: Apart) -> Selection:
+        """The selection that has these fields beside its own."""
+        if_none_match, range_, if_range = apart
+        conditions = self.conditions._replace(if_none_match=if_none_match, range=range_, if_range=if_range)
+        if if_none_match is not None:
+            conditions = conditions._replace(if_modified_since=None)
+        return Selection(conditions, self.accept, self.accept_encoding, self.host, self.authorization, self.origin)
+
+
+Key = Union["Selection", tuple["Selection", "Apart"]]
+"""What a prepared response is found by: a selection, with what was set apart from it, if anything."""
+
 
 class Framing(Enum):
     """How a request's body is delimited (RFC 9112 6.3)."""
@@ -150,11 +167,13 @@ class HeaderBlock:
     persistent: whether the peer wants the connection to go on after this request (RFC 9112 9.3).
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
     plain: nothing beside `selection` bears on the response, so that a prepared one may answer.
+    joinable: it may have the two fields that are set apart beside its own.
     forwarded, x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
 
     __slots__ = (
-        "client_piece", "content_length", "expect", "forwarded", "framing", "host", "log_piece", "persistent", "plain",
+        "client_piece", "content_length", "expect", "forwarded", "framing", "host", "joinable", "log_piece",
+        "persistent", "plain",
         "preflight", "referer", "says_keep_alive", "selection", "user_agent", "x_forwarded_for",
     )  # fmt: skip
 
@@ -177,6 +196,7 @@ class HeaderBlock:
         method = fields.get(b"access-control-request-method")
         self.preflight = None if method is None else Preflight(method, fields.get(b"access-control-request-headers"))
         self.selection = selection
+        self.joinable = False
         self.log_piece: bytes | None = None
         self.client_piece: tuple[str, bytes] | None = None
 
@@ -196,7 +216,7 @@ class RequestLine:
         self.version = version
         self.http_10 = version == b"1.0"
         self.blocks = blocks
-        self.prepared: dict[Selection, Prepared] = {}
+        self.prepared: dict[Key, Prepared] = {}
         self.log_piece: bytes | None = None
         self.location: Location | TargetError
         try:
@@ -206,10 +226,28 @@ class RequestLine:
 
 
 class Request(NamedTuple):
-    """One request's head."""
+    """One request's head. apart: what was set apart from its header block, if anything."""
 
     line: RequestLine
     block: HeaderBlock
+    apart: Apart | None = None
+
+    @property
+    def key(self) -> Key:
+        """What its prepared response is found by."""
+        selection = self.block.selection
+        return selection if self.apart is None else (selection, self.apart)
+
+    @property
+    def asked_range(self) -> bytes | None:
+        """The value of Range."""
+        return self.block.selection.conditions.range if self.apart is None else self.apart[1]
+
+    @property
+    def selection(self) -> Selection:
+        """That of its header block, with what was set apart from it."""
+        selection = self.block.selection
+        return selection if self.apart is None else selection.with_apart(self.apart)
 
     @property
     def is_head(self) -> bool:
@@ -233,6 +271,17 @@ class Memory:
         }
         self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
 
+    def join(self, line: RequestLine, block_bytes: bytes, room_bytes: int) -> tuple[HeaderBlock, Apart] | None:
+        """The header block of a request and what is set apart from it, if the block without that is remembered.
+
+        room_bytes: how long the whole block may be beside its line.
+        """
+        apart = set_apart(block_bytes)
+        if apart is None or len(block_bytes) > room_bytes:
+            return None
+        block = line.blocks.get(apart[0])
+        return None if block is None or not block.joinable else (block, apart[1])
+
     def blocks(self, http_10: bool) -> Remembered[HeaderBlock]:
         """Those of HTTP/1.0, or of 1.1 and later."""
         return self._blocks[http_10]
@@ -246,6 +295,40 @@ class Memory:
             selection = Selection(Conditions(*values[:CONDITIONS]), *values[CONDITIONS:])
             selection.is_shared = self._selections.put(key, selection)
         return selection
+
+
+APART_NAMES = (b"\r\nIf-None-Match: ", b"\r\nRange: ", b"\r\nIf-Range: ", b"\r\nIf-Modified-Since: ")
+"""As browsers write them; what is spelled otherwise stays where it is."""
+APART_BYTES_MAX = 128
+"""Longer values are left in their block: what is prepared is kept by them, and a tag of ours has 40 bytes."""
+_PLAIN_VALUE = re.compile(rb"[!-~]+(?: [!-~]+)*")
+
+Apart = tuple[bytes | None, bytes | None, bytes | None]
+"""The values of If-None-Match, Range and If-Range that were set apart. If-Modified-Since is not among them: it says
+nothing beside If-None-Match (RFC 9110 13.1.3), and without that it is not set apart."""
+
+
+def set_apart(block: bytes) -> tuple[bytes, Apart] | None:
+    """A header block without the fields that are set apart, and their values; None if it has none of them."""
+    values: list[bytes | None] = []
+    rest = block
+    for name in APART_NAMES[:-1]:
+        rest, value = _take_out(rest, name)
+        values.append(value)
+    if values[0] is not None:
+        rest, _unheeded = _take_out(rest, APART_NAMES[-1])
+    return None if len(rest) == len(block) else (rest, (values[0], values[1], values[2]))
+
+
+def _take_out(block: bytes, name: bytes) -> tuple[bytes, bytes | None]:
+    start = block.find(name)
+    if start < 0:
+        return block, None
+    end = block.find(CRLF, start + len(CRLF))
+    value = block[start + len(name) : end]
+    if len(value) > APART_BYTES_MAX or not _PLAIN_VALUE.fullmatch(value):
+        return block, None
+    return block[:start] + block[end:], value
 
 
 SELECTING_FIELDS = (
@@ -342,7 +425,10 @@ class RequestReader:
         if line is None:
             return None
         block = line.blocks.get(block_bytes)
-        return None if block is None else Request(line, block)
+        if block is not None:
+            return Request(line, block)
+        joined = self._memory.join(line, block_bytes, self._limits.head_bytes_max - len(line_bytes))
+        return None if joined is None else Request(line, *joined)
 
     def _check_incomplete(self) -> None:
         """Refuse what cannot become a good head any more, without waiting for its end."""
@@ -380,23 +466,51 @@ class RequestReader:
             raise RequestError(error.error_status_hint, str(error)) from error
         if not isinstance(event, h11.Request) or parser.trailing_data[0]:
             raise AssertionError("h11 takes what ends with the first blank line as one head")
-        if head.count(CRLF) - LINES_BESIDE_FIELDS > limits.fields_max:
+        field_count = head.count(CRLF) - LINES_BESIDE_FIELDS
+        if field_count > limits.fields_max:
             raise RequestError(431, "too many fields")
         fields = _combined(event)
+        block_bytes, apart = self._set_apart(head[line_end:], event, fields)
+        if b"if-none-match" in fields:
+            fields.pop(b"if-modified-since", None)  # it is not to be heeded beside the other (RFC 9110 13.1.3)
         selection = self._memory.intern(fields)
         line = self._line_of(head[:line_end], event, selection.is_shared)
         _check_fields(fields, line.http_10)
         if len(line.target) > limits.target_bytes_max:
             raise RequestError(414, "the target is too long")
         block = HeaderBlock(fields, line.http_10, selection)
+        conditions = selection.conditions
+        has_none = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
+        block.joinable = has_none and field_count + len(APART_NAMES) <= limits.fields_max
         if block.framing is not Framing.NONE:
             self._body = parser
             self._body_bytes = self._content_bytes = 0
             self._chunked = block.framing is Framing.CHUNKED
         elif self._memory.enabled and selection.is_shared:
             self._memory.lines.put(head[:line_end], line)
-            line.blocks.put(head[line_end:], block)
-        return Request(line, block)
+            line.blocks.put(block_bytes, block)
+        return Request(line, block, apart)
+
+    def _set_apart(
+        self, block_bytes: bytes, event: h11.Request, fields: dict[bytes, bytes]
+    ) -> tuple[bytes, Apart | None]:
+        """The header block as it is remembered, and what was taken out of it and of `fields`."""
+        apart = set_apart(block_bytes) if self._memory.enabled else None
+        if apart is None:
+            return block_bytes, None
+        rest, values = apart
+        names = [name for name, _value in event.headers]
+        for name, value in zip(SET_APART, values, strict=True):
+            if names.count(name) != (value is not None):
+                return block_bytes, None  # a second one, or one that is spelled otherwise: they belong together
+        taken = block_bytes.count(APART_NAMES[-1]) - rest.count(APART_NAMES[-1])
+        if values[0] is not None and names.count(b"if-modified-since") != taken:
+            return block_bytes, None
+        for name in SET_APART:
+            fields.pop(name, None)
+        if values[0] is not None:
+            fields.pop(b"if-modified-since", None)
+        return rest, values
 
     def _line_of(self, line_bytes: bytes, event: h11.Request, is_shared: bool) -> RequestLine:
         """The remembered line, so that what is prepared for it is found again, or a new one, with which goes what would
@@ -454,6 +568,8 @@ class RequestReader:
             raise RequestError(400, "the end of the chunked body is malformed")
 
 
+SET_APART = (b"if-none-match", b"range", b"if-range")
+"""In the order of `Apart`."""
 LINES_BESIDE_FIELDS = 2
 """The request line and the empty one."""
 LONGEST_METHOD_AND_VERSION = 64

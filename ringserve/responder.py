@@ -21,8 +21,9 @@ from ringserve.ring.tasks import Task
 from ringserve.semantics import Location
 from ringserve.static import Claim, Lookup, Verified
 
-PREPARED_PER_LINE_MAX = 8
-"""Selections remembered with a request line; more than that is not a browser."""
+PREPARED_PER_LINE_MAX = 16
+"""Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
+a reference, since those that get the same answer share it."""
 VERIFIED_MAX = 4096
 """Users whose password was right, remembered so that a page's files do not cost a hash each. Wrong ones cost a hash
 every time."""
@@ -33,7 +34,7 @@ def _can_be_prepared(response: Response, entries: list[Entry], request: Request)
     in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
     # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
     # only once it is a second old, so that the answer may change while the file does not.)
-    is_part = request.block.selection.conditions.range is not None
+    is_part = request.selection.conditions.range is not None
     is_known = bool(entries) and all(entry.freshness.until > 0 for entry in entries)
     return in_memory and not is_part and is_known and response.status < 500
 
@@ -56,8 +57,8 @@ class Responder:
 
     async def respond(self, task: Task, request: Request) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
-        line, selection = request.line, request.block.selection
-        prepared = line.prepared.get(selection)
+        line, key = request.line, request.key
+        prepared = line.prepared.get(key)
         if prepared is not None and prepared.freshness.until > task.ring.now:
             return prepared
         steps = static.respond(request, self._site(request), task.ring.wall_time())
@@ -78,7 +79,7 @@ class Responder:
         prepared = self._prepare(response, entries, request)
         if len(line.prepared) >= PREPARED_PER_LINE_MAX:
             line.prepared.clear()
-        line.prepared[selection] = prepared
+        line.prepared[key] = prepared
         return prepared
 
     def _prepare(self, response: Response, entries: list[Entry], request: Request) -> Prepared:
@@ -87,7 +88,7 @@ class Responder:
         location = request.line.location
         assert isinstance(location, Location), "only a good target is looked up"
         *before, last = entries
-        prepared = last.prepare(response, self._server, b"/%s%s" % (location.path, location.query))
+        prepared = last.prepare(response, self._server, b"/" + location.path)
         prepared.freshness.until = min(entry.freshness.until for entry in entries)
         for entry in before:
             if entry is not last:

@@ -89,7 +89,8 @@ def locate(target: bytes) -> Location:
 
 def is_hidden(segments: list[bytes]) -> bool:
     """Whether a path of these segments is not to be served, whatever is there."""
-    if any(segment.lstrip(b"#").startswith(CONFIGURATION) for segment in segments):  # Emacs puts a `#` before it
+    # Emacs puts a `#` before it, and there are file systems for which all cases are the same name.
+    if any(segment.lstrip(b"#").lower().startswith(CONFIGURATION) for segment in segments):
         return True
     return any(segment[:1] == b"." for segment in segments) and not _is_well_known(segments)
 

@@ -15,7 +15,7 @@ import errno
 from typing import NamedTuple
 
 from ringserve.pipes import TransferError
-from ringserve.request import HeaderBlock, Request, RequestLine
+from ringserve.request import HeaderBlock, Request
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
 from ringserve.ring.tasks import Task, report
@@ -41,11 +41,10 @@ class ConnectionOverError(Exception):
 class Record(NamedTuple):
     """A response whose bytes wait to be sent: what to log of it, and where in the batch its body begins and ends.
 
-    began: when its request did, by the ring's clock.
+    request: None for one that could not be read. began: when its request did, by the ring's clock.
     """
 
-    line: RequestLine | None
-    block: HeaderBlock | None
+    request: Request | None
     status: int
     coding: bytes | None
     began: float
@@ -100,8 +99,7 @@ class Sender(Task):
         self._output_bytes = end
         self._records.append(
             Record(
-                request.line,
-                request.block,
+                request,
                 prepared.status,
                 prepared.coding,
                 self.began,
@@ -112,9 +110,7 @@ class Sender(Task):
         if end >= OUTPUT_BYTES_MAX:
             await self._flush()
 
-    async def _put_response(
-        self, line: RequestLine | None, block: HeaderBlock | None, response: Response, connection: bytes | None
-    ) -> None:
+    async def _put_response(self, request: Request | None, response: Response, connection: bytes | None) -> None:
         before, after = head_parts(response, self._service.server, connection)
         head = before + self._service.clock.date + after
         self._output.append(head)
@@ -127,19 +123,19 @@ class Sender(Task):
                 self._output.append(segment)
                 self._output_bytes += len(segment)
             end = self._output_bytes
-            self._records.append(Record(line, block, response.status, response.coding, self.began, body_start, end))
+            self._records.append(Record(request, response.status, response.coding, self.began, body_start, end))
             if self._output_bytes >= OUTPUT_BYTES_MAX:
                 await self._flush()
             return
         for file_slice in slices:
             file_slice.file.hold()
         try:
-            await self._transmit(line, block, response)
+            await self._transmit(request, response)
         finally:
             for file_slice in slices:
                 file_slice.file.release()
 
-    async def _transmit(self, line: RequestLine | None, block: HeaderBlock | None, response: Response) -> None:
+    async def _transmit(self, request: Request | None, response: Response) -> None:
         """What has gathered, the head of this response last, and then its body, which has parts of files in it."""
         self._body_sent = 0
         complete = False
@@ -170,7 +166,7 @@ class Sender(Task):
         finally:
             body_start, end = 0, self._body_sent
             self._log(
-                Record(line, block, response.status, response.coding, self.began, body_start, end),
+                Record(request, response.status, response.coding, self.began, body_start, end),
                 end,
                 aborted=not complete,
             )
@@ -249,11 +245,14 @@ class Sender(Task):
         log = self._service.log
         if log is None:
             return
+        request = record.request
         outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
         if log.form.detailed:
-            outcome += log.form.duration(self.ring.now - record.began)
+            asked_range = None if request is None else request.asked_range
+            outcome += log.form.details(self.ring.now - record.began, asked_range)
         stamp = self._service.clock.stamp
-        log.record(self._client_piece_of(record.block), stamp, record.line, record.block, outcome)
+        line, block = (None, None) if request is None else (request.line, request.block)
+        log.record(self._client_piece_of(block), stamp, line, block, outcome)
 
     def _log_broken(self) -> None:
         """Log what had gathered when the connection broke: what went out whole, and what had begun."""

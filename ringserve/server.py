@@ -6,6 +6,7 @@ to no single connection. It has one thread, one ring, one core.
 Life cycle
     made      the listeners are open, so that a port in use is known at once; the ring is not
     running   `run` opened the ring in the thread that turns it
+    retiring  no new connections; every response says `Connection: close`; idle ones may ask once more
     draining  no new connections; what is in flight finishes, with `Connection: close`; idle ones are closed
     aborting  the deadline of the drain has passed, or a second stop was asked for: what is left is cut off
     over      everything is closed
@@ -18,6 +19,7 @@ import gc
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -152,7 +154,7 @@ class Acceptor:
         self.resume()
 
     def _take(self, fd: int) -> None:
-        if self._stopped:
+        if self._service.closes_idle:
             self._tasks.close(fd)
             return
         full = self.is_full
@@ -196,8 +198,15 @@ class Acceptor:
         self.resume()
         return None
 
+    def renew(self) -> None:
+        """Look at the queue anew: a wake-up for it may have been taken by a process that accepts no more."""
+        if self._armed and not self._stopped:
+            self._tasks.cancel(self._user_data)  # when it has ended, it is armed again, and then takes what is there
+
     def stop(self) -> None:
         """Accept no more."""
+        if self._stopped:
+            return
         self._stopped = True
         for in_flight, user_data in ((self._armed, self._user_data), (self._single, self._single_user_data)):
             if in_flight:
@@ -219,26 +228,42 @@ class Phase(Enum):
     """See the module."""
 
     RUNNING = 0
-    DRAINING = 1
-    ABORTING = 2
+    RETIRING = 1
+    DRAINING = 2
+    ABORTING = 3
 
 
 class Server:
     """See the module. The constructor opens the directories, the log and the listeners; `run` serves until `stop`.
 
+    listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
     ring_factory: opens the ring in the loop's thread.
     Raises StartError and ListenError.
     """
 
-    def __init__(self, config: Config, *, log_fd: int = 1, ring_factory: Callable[..., Ring] = open_ring) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        listeners: list[Listener] | None = None,
+        log_fd: int = 1,
+        ring_factory: Callable[..., Ring] = open_ring,
+    ) -> None:
         self.config = config
         self._log_fd = log_fd
         self._ring_factory = ring_factory
         self._connections_max = max(1, min(config.connections_max, raise_descriptor_limit() - SPARE_DESCRIPTORS))
         self._ring: Ring | None = None
+        # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
+        self._ring_lock = threading.RLock()
+        self._heeds_signals = False
         self._stop_requests = 0
         self._stops_seen = 0
+        self._retire_requested = False
+        self._renew_requested = False
+        self.accepted_last: Callable[[], None] | None = None
+        """Called once when no more connections are accepted."""
         self._phase = Phase.RUNNING
         self._deadline = 0.0
         self._reopen_requests = self._reopens_seen = 0
@@ -255,7 +280,7 @@ class Server:
                 self._roots[site.mount] = Root(open_root(site.config.directory), site.config.follow_symlinks)
             if config.log_file is not None and config.log_format != "off":
                 self._open_log(config.log_file)
-            self.listeners = self._listen()
+            self.listeners = self._listen() if listeners is None else list(listeners)
         except BaseException:
             self.close()
             raise
@@ -310,14 +335,20 @@ class Server:
             raise
         self.tasks = tasks = Tasks(ring)
         self.helpers = Helpers(tasks)
+        # Of their own, or whoever guesses passwords would keep directories from being read.
+        self.verifiers = Helpers(tasks)
         try:
             self._start(ring)
             started()
             self._loop(ring)
             self._finish(ring)
         finally:
-            self._ring = None
+            with self._ring_lock:
+                self._ring = None
+            if self._heeds_signals:
+                signal.set_wakeup_fd(-1)  # it is the ring's
             self.helpers.shut()
+            self.verifiers.shut()
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -342,7 +373,7 @@ class Server:
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
-        self.service = Service(config, self.sites, tasks, self.helpers, files, log)
+        self.service = Service(config, self.sites, tasks, self.verifiers, files, log)
         self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
@@ -367,6 +398,12 @@ class Server:
                 due = log.flush_if_due()
                 if due is not None:
                     sleep_s = max(0.0, due - ring.now)
+            if self._renew_requested:
+                self._renew_requested = False
+                for acceptor in acceptors:
+                    acceptor.renew()
+            if self._retire_requested and self._phase is Phase.RUNNING:
+                self._begin_drain(Phase.RETIRING)
             if self._stop_requests != self._stops_seen:
                 self._stop_requested()
             if self._reopen_requests != self._reopens_seen:
@@ -374,10 +411,15 @@ class Server:
             if self._phase is not Phase.RUNNING:
                 if self.listeners and all(acceptor.is_over for acceptor in acceptors):
                     self._close_listeners()  # so that new clients are refused, and do not wait for nothing
+                    if self.accepted_last is not None:
+                        self.accepted_last()
                 if not service.connections and not self.listeners:
                     return
-                if ring.now >= self._deadline and not self._abort():
-                    return
+                if ring.now >= self._deadline:
+                    if self._phase is Phase.RETIRING:
+                        self._drain()
+                    elif not self._abort():
+                        return
                 sleep_s = min(sleep_s, max(0.0, self._deadline - ring.now))
 
     def _give_memory_back(self) -> float:
@@ -401,6 +443,24 @@ class Server:
     def stop(self) -> None:
         """Drain and end; a second call cuts off what is left. From any thread, or from a signal handler."""
         self._stop_requests += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        # The loop may see what is asked for before it is woken, and end: its ring must not be shut meanwhile.
+        with self._ring_lock:
+            if self._ring is not None:
+                self._ring.wake()
+
+    def retire(self) -> None:
+        """End without failing anybody: as `stop`, but idle connections have the time of a drain to ask once more, so
+        that no request crosses the closing of its connection. From any thread, or from a signal handler.
+        """
+        self._retire_requested = True
+        self._wake()
+
+    def renew_accepts(self) -> None:
+        """See `Acceptor.renew`. From any thread, or from a signal handler."""
+        self._renew_requested = True
         ring = self._ring
         if ring is not None:
             ring.wake()
@@ -409,22 +469,27 @@ class Server:
         assert self._ring is not None, "only a running ring wakes"
         self._ring.await_wake(self._wake_user_data)
         self.helpers.deliver()
+        self.verifiers.deliver()
 
     def _stop_requested(self) -> None:
         self._stops_seen = self._stop_requests
-        if self._phase is Phase.RUNNING:
+        if self._phase in (Phase.RUNNING, Phase.RETIRING):
             self._drain()
             if self._stops_seen > 1:
                 self._abort()
         elif self._phase is Phase.DRAINING:
             self._abort()
 
-    def _drain(self) -> None:
-        self._phase = Phase.DRAINING
+    def _begin_drain(self, phase: Phase) -> None:
+        self._phase = phase
         self._deadline = self.tasks.ring.now + self.config.drain_timeout_s
         self.service.draining = True
         for acceptor in self._acceptors:
             acceptor.stop()
+
+    def _drain(self) -> None:
+        self._begin_drain(Phase.DRAINING)
+        self.service.closes_idle = True
         for connection in tuple(self.service.connections):
             connection.finish_soon()
 
@@ -448,7 +513,12 @@ class Server:
         while ring.now < deadline:
             if log is not None:
                 log.flush()
-            if not self.tasks.closing and not self.helpers.running and (log is None or log.idle):
+            if (
+                not self.tasks.closing
+                and not self.helpers.running
+                and not self.verifiers.running
+                and (log is None or log.idle)
+            ):
                 break
             self.tasks.turn(deadline - ring.now)
         if log is not None:
@@ -469,9 +539,7 @@ class Server:
         From any thread, or from a signal handler.
         """
         self._reopen_requests += 1
-        ring = self._ring
-        if ring is not None:
-            ring.wake()
+        self._wake()
 
     def _reopen_requested(self) -> None:
         if self._reopening is not None and not self._reopening.finished:
@@ -495,10 +563,11 @@ class Server:
     # -- signals ------------------------------------------------------------------------------------------------
 
     def heed_signals(self) -> None:
-        """SIGTERM and SIGINT drain, and the second of them ends at once; SIGUSR1 reopens the access log. Only in the
-        main thread, while running.
+        """SIGTERM and SIGINT drain, and the second of them ends at once; SIGUSR1 reopens the access log,
+        SIGUSR2 retires, SIGHUP renews the accepts: a supervisor sends those. Only in the main thread, while running.
         """
         assert self._ring is not None, "signals wake the ring, so it has to be open"
+        self._heeds_signals = True
         signal.set_wakeup_fd(self._ring.wake_fd, warn_on_full_buffer=False)
 
         def requested(_number: int, _frame: FrameType | None) -> None:
@@ -507,6 +576,14 @@ class Server:
         def reopen(_number: int, _frame: FrameType | None) -> None:
             self.reopen_log()
 
+        def retire(_number: int, _frame: FrameType | None) -> None:
+            self.retire()
+
+        def renew(_number: int, _frame: FrameType | None) -> None:
+            self.renew_accepts()
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, requested)
         signal.signal(signal.SIGUSR1, reopen)
+        signal.signal(signal.SIGUSR2, retire)
+        signal.signal(signal.SIGHUP, renew)

@@ -96,25 +96,27 @@ class Service:
     """What all connections of a server share."""
 
     def __init__(
-        self, config: Config, sites: Sites, tasks: Tasks, helpers: Helpers, files: FileTable, log: AccessLog | None
+        self, config: Config, sites: Sites, tasks: Tasks, verifiers: Helpers, files: FileTable, log: AccessLog | None
     ) -> None:
         self.config = config
         self.tasks = tasks
         self.ring = tasks.ring
-        self.helpers = helpers
         self.files = files
         self.log = log
         self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
         self.clock = Clock(tasks.ring, log)
         self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
         self.server = config.server_name.encode()
-        self.responder = Responder(helpers, files, sites, enabled=config.hot_path, server=self.server)
+        self.responder = Responder(verifiers, files, sites, enabled=config.hot_path, server=self.server)
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
         self.connections: set[Client] = set()
         self.crowd = Crowd()
         self.starved: deque[Client] = deque()
         self.draining = False
+        """Every response says that its connection ends."""
+        self.closes_idle = False
+        """A connection that waits for a request is closed."""
         self.hot_answers = 0
         self.shortest_limit_s = min(
             config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s

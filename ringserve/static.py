@@ -103,7 +103,7 @@ class _Answering:
         self.request = request
         self.site = site
         self.now = now
-        self.selection = request.block.selection
+        self.selection = request.selection
         self.head = request.is_head
         self.admitted: list[Guard] = []
         self.file_path: bytes | None = None
@@ -235,7 +235,7 @@ class _Answering:
     def _application(self) -> Steps:
         """The page of an application that routes in the browser, for what would otherwise not be found."""
         if choose_media_type(self.selection.accept, (HTML,)) is None:
-            return self._vary_by_accept((yield from self._refuse(404)))
+            return (yield from self._refuse(404))
         answer = yield from self._answer_with((yield from self._look(INDEX)))
         return self._vary_by_accept((yield from self._refuse(404)) if answer is None else answer)
 
@@ -364,8 +364,11 @@ def read_credentials(authorization: bytes | None) -> tuple[bytes, bytes] | None:
     scheme, _space, encoded = authorization.partition(b" ")
     if scheme.lower() != b"basic":
         return None
+    encoded = encoded.strip(b" ")
+    if len(encoded) % 4:
+        return None  # some versions of Python pass over a padding too much
     try:
-        user, colon, password = base64.b64decode(encoded.strip(b" "), validate=True).partition(b":")
+        user, colon, password = base64.b64decode(encoded, validate=True).partition(b":")
     except binascii.Error:
         return None
     return (user, password) if colon else None

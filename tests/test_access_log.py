@@ -8,7 +8,7 @@ import re
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ringserve import access_log
@@ -30,6 +30,8 @@ from ringserve.ring.tasks import Handler, Kind, Tasks
 
 EXAMPLE = 784_111_777
 FD = 7
+# How long the examples take to make is the machine's affair.
+PROPERTY = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def request_of(head: bytes) -> Request:
@@ -51,7 +53,8 @@ def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", s
             form.client(peer),
             form.stamp(EXAMPLE),
             form.line(request.line if request else None),
-            form.outcome(status, 1234, aborted=False, coding=None) + form.duration(0.0015),
+            form.outcome(status, 1234, aborted=False, coding=None)
+            + form.details(0.0015, request and request.asked_range),
             form.block(request.block if request else None),
         )
     )
@@ -77,7 +80,7 @@ def test_what_could_forge_a_line_or_drive_a_terminal_is_escaped(value: bytes, es
     assert escape(value) == escaped
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@PROPERTY
 @given(st.binary(max_size=40) | st.lists(st.sampled_from(b'"\\\r\n\0x2a'), max_size=20).map(bytes))
 def test_an_escaped_value_is_printable_ascii_without_quotes_and_can_be_read_back(value: bytes) -> None:
     escaped = escape(value)
@@ -147,7 +150,7 @@ FIELD_VALUE = st.lists(st.integers(min_value=1, max_value=255).filter(lambda b: 
 TARGET = st.lists(st.integers(min_value=0x21, max_value=0x7E)).map(lambda b: b"/" + bytes(b))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@PROPERTY
 @given(TARGET, FIELD_VALUE, FIELD_VALUE)
 def test_no_request_can_break_a_combined_line(target: bytes, referer: bytes, agent: bytes) -> None:
     request = request_with(target, b"Referer: " + referer, b"User-Agent: " + agent)
@@ -177,8 +180,8 @@ def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
         ("coding", None),
         ("aborted", False),
         ("duration", 0.0015),
-        ("host", "a"),
         ("range", "bytes=0-4"),
+        ("host", "a"),
         ("referer", "http://r/"),
         ("user_agent", "café"),
     ]
@@ -187,7 +190,7 @@ def test_a_json_line_is_one_object_with_its_keys_in_order() -> None:
 def test_what_is_absent_is_null_in_json() -> None:
     seen = json.loads(line_of(JsonFormat(), None))
     assert [seen[name] for name in ("method", "target", "protocol", "referer", "user_agent")] == [None] * 5
-    assert JsonFormat().block(request_with().block) == b'"host":"a","range":null,"referer":null,"user_agent":null}\n'
+    assert JsonFormat().block(request_with().block) == b'"host":"a","referer":null,"user_agent":null}\n'
     assert JsonFormat().block(request_with(b"/", b"Referer:").block).endswith(b'"referer":"","user_agent":null}\n')
 
 
@@ -196,7 +199,7 @@ def test_an_aborted_response_says_so_in_json() -> None:
     assert outcome == b'"status":206,"bytes":5,"coding":"br","aborted":true,'
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@PROPERTY
 @given(TARGET, FIELD_VALUE, FIELD_VALUE, st.text(max_size=10))
 def test_no_request_can_break_a_json_line(target: bytes, referer: bytes, agent: bytes, peer: str) -> None:
     request = request_with(target, b"Referer: " + referer, b"User-Agent: " + agent)
@@ -216,17 +219,25 @@ def test_a_format_is_found_by_its_name() -> None:
 
 
 class FakeRing:
-    """A ring with a clock and one sink. It asserts that writes come one at a time and are those that were pinned."""
+    """A ring with a clock and sinks. It asserts that writes come one at a time, are those that were pinned, and go to
+    no sink that was closed.
+    """
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.sink = b""
+        self.sinks: dict[int, bytes] = {}
+        self.closed: list[int] = []
         self.handler: Handler | None = None
         self.room_handler: Handler | None = None
         self.polls = 0
         self.user_data = 0
-        self._write: tuple[Pinned, int] | None = None
+        self._write: tuple[int, Pinned, int] | None = None
         self._pinned: list[Pinned] = []
+
+    @property
+    def sink(self) -> bytes:
+        """What the first sink has."""
+        return self.sinks.get(FD, b"")
 
     @property
     def writing(self) -> bool:
@@ -238,11 +249,11 @@ class FakeRing:
 
     def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
         assert user_data == self.user_data, "the completion would find nobody"
-        assert fd == FD
+        assert fd not in self.closed
         assert self._write is None, "one write at a time"
         assert any(data is pinned for pinned in self._pinned), "what the kernel reads has to be pinned"
         assert 0 <= start < data.length, "a write of nothing never ends"
-        self._write = (data, start)
+        self._write = (fd, data, start)
 
     def poll(self, user_data: int, fd: int, events: int) -> None:
         assert user_data == self.user_data + 8
@@ -254,12 +265,13 @@ class FakeRing:
         """The write in flight ends with `count` bytes (all of them), or with a negative errno."""
         assert self._write is not None, "nothing is in flight"
         assert self.handler is not None
-        (data, start), self._write = self._write, None
+        (fd, data, start), self._write = self._write, None
+        assert fd not in self.closed, "closed with a write in flight"
         if count is None:
             count = data.length - start
         if count > 0:
             assert isinstance(data.owner, bytes)
-            self.sink += data.owner[start : start + count]
+            self.sinks[fd] = self.sinks.get(fd, b"") + data.owner[start : start + count]
         self.handler(count, 0)
 
 
@@ -279,10 +291,14 @@ class FakeTasks:
         self.ring.room_handler = handler
         return 32
 
+    def close(self, fd: int) -> None:
+        assert fd not in self.ring.closed, "closed twice"
+        self.ring.closed.append(fd)
 
-def new_log() -> tuple[AccessLog, FakeRing]:
+
+def new_log(*, owned: bool = False) -> tuple[AccessLog, FakeRing]:
     tasks = FakeTasks()
-    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat()), tasks.ring
+    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat(), owned=owned), tasks.ring
 
 
 def add(log: AccessLog, name: bytes) -> bytes:
@@ -464,3 +480,173 @@ def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> No
     ring.complete()
     assert log.idle
     assert ring.sink == line
+
+
+# -- another sink -----------------------------------------------------------------------------------------------
+
+NEXT, LAST = 11, 12
+"""Descriptors of sinks that take the first one's place."""
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_an_idle_log_writes_to_its_next_sink_at_once_and_closes_one_that_was_its_own(owned: bool) -> None:
+    log, ring = new_log(owned=owned)
+    first = add(log, b"1")
+    log.flush()
+    ring.complete()
+    log.replace_sink(NEXT)
+    assert ring.closed == ([FD] if owned else [])
+    second = add(log, b"2")
+    log.flush()
+    ring.complete()
+    assert ring.sinks == {FD: first, NEXT: second}
+    log.shut()
+    assert ring.closed == ([FD, NEXT] if owned else [NEXT])
+
+
+def test_a_batch_in_flight_is_written_to_its_end_before_the_next_sink_gets_the_lines_behind_it() -> None:
+    log, ring = new_log(owned=True)
+    first = add(log, b"a line of some length")
+    log.flush()
+    second = add(log, b"2")
+    ring.complete(3)
+    log.replace_sink(NEXT)
+    third = add(log, b"3")
+    ring.complete(-errno.EAGAIN)
+    assert ring.room_handler is not None
+    ring.room_handler(POLL_OUT, 0)
+    ring.complete(5)
+    assert ring.closed == []
+    ring.complete()
+    assert ring.closed == [FD]
+    ring.complete()
+    assert ring.sinks == {FD: first, NEXT: second + third}
+    assert log.idle
+
+
+def test_of_two_next_sinks_the_last_counts_and_the_other_is_closed() -> None:
+    log, ring = new_log()
+    first = add(log, b"1")
+    log.flush()
+    log.replace_sink(NEXT)
+    log.replace_sink(LAST)
+    assert ring.closed == [NEXT]
+    ring.complete()
+    second = add(log, b"2")
+    log.flush()
+    ring.complete()
+    assert ring.sinks == {FD: first, LAST: second}
+    log.shut()
+    assert ring.closed == [NEXT, LAST]
+
+
+def test_a_next_sink_that_never_had_its_turn_is_closed_in_the_end() -> None:
+    log, ring = new_log()
+    add(log, b"1")
+    log.flush()
+    log.replace_sink(NEXT)
+    log.shut()
+    assert ring.closed == [NEXT]
+
+
+def test_a_sink_that_failed_is_forgotten_with_the_next_and_what_was_lost_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log, ring = new_log(owned=True)
+    whole = add(log, b"1")
+    add(log, b"2")
+    add(log, b"3")
+    log.flush()
+    ring.complete(len(whole) + 1)  # one line, and a byte of the next
+    ring.complete(-errno.ENOSPC)
+    assert log.lost == 2
+    add(log, b"4")
+    log.flush()
+    assert log.lost == 3
+    assert "ENOSPC" in capsys.readouterr().err
+    log.replace_sink(NEXT)
+    fifth = add(log, b"5")
+    log.flush()
+    ring.complete()
+    assert "3 lines lost" in capsys.readouterr().err
+    assert log.lost == 0
+    assert ring.sinks[NEXT] == fifth
+    log.shut()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_sink_that_fails_while_the_next_one_waits_hands_over_to_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log, ring = new_log(owned=True)
+    add(log, b"1")
+    log.flush()
+    log.replace_sink(NEXT)
+    second = add(log, b"2")
+    ring.complete(-errno.EIO)
+    assert ring.closed == [FD]
+    assert not log.idle
+    log.flush()
+    ring.complete()
+    assert ring.sinks == {NEXT: second}
+    assert "1 lines lost" in capsys.readouterr().err
+
+
+def test_what_is_not_written_in_the_end_is_lost_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log, ring = new_log()
+    whole = add(log, b"1")
+    add(log, b"2")
+    log.flush()
+    ring.complete(len(whole))
+    for number in range(3):
+        add(log, b"%d" % number)
+    log.shut()
+    log.shut()
+    said = capsys.readouterr().err
+    assert said.count("lines lost") == 1
+    assert "4 lines lost" in said
+
+
+def test_a_log_that_was_written_to_the_end_says_nothing_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log, ring = new_log(owned=True)
+    add(log, b"1")
+    log.flush()
+    ring.complete()
+    log.shut()
+    log.shut()
+    assert ring.closed == [FD]
+    assert capsys.readouterr().err == ""
+
+
+# -- what the formats agree on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOG_FORMATS)
+@PROPERTY
+@given(TARGET, FIELD_VALUE)
+def test_a_line_has_one_line_end_by_which_lost_lines_are_counted(name: str, target: bytes, agent: bytes) -> None:
+    form = LOG_FORMATS[name]()
+    request = request_with(target, b"User-Agent: " + agent, b"Range: " + agent, b"Referer: " + agent)
+    for line in (line_of(form, request), line_of(form, None)):
+        assert line.count(b"\n") == 1
+        assert line.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, b"0.000000"), (1e-7, b"0.000000"), (0.25, b"0.250000"), (86400.0, b"86400.000000")]
+)
+def test_a_duration_is_in_seconds_with_microseconds_and_only_in_json(seconds: float, text: bytes) -> None:
+    assert JsonFormat().details(seconds, None) == b'"duration":%s,"range":null,' % text
+    assert JsonFormat().detailed
+    for form in (CommonFormat(), CombinedFormat()):
+        assert form.details(seconds, None) == b""
+        assert not form.detailed
+
+
+@pytest.mark.parametrize("coding", [None, b"br", b"gzip", b"zstd"])
+def test_the_coding_is_told_in_json_and_nowhere_else(coding: bytes | None) -> None:
+    expected = None if coding is None else coding.decode()
+    request = request_with()
+    said = JsonFormat().outcome(200, 5, aborted=False, coding=coding) + JsonFormat().details(0, None)
+    assert json.loads(b"{" + said.rstrip(b",") + b"}")["coding"] == expected
+    for form in (CommonFormat(), CombinedFormat()):
+        assert form.outcome(200, 5, aborted=False, coding=coding) == b"200 5"
+    assert json.loads(line_of(JsonFormat(), request))["host"] == "a"

@@ -183,7 +183,7 @@ def test_the_unit_of_a_value_is_in_its_metavar(name: str) -> None:
 
 def test_everything_that_is_off_by_default_is_a_matter_of_the_site_or_of_proxies() -> None:
     assert {name for name in FLAGS if not DECLARED[name].default} == {
-        "listing", "spa", "clean_urls", "follow_symlinks", "security_headers", "proxy_protocol",
+        "listing", "spa", "clean_urls", "follow_symlinks", "security_headers", "proxy_protocol", "pin_workers",
     }  # fmt: skip
 
 

@@ -79,6 +79,49 @@ def test_a_symbolic_link_to_a_directory_can_be_switched(serving: Serving, site: 
             assert wire.ask(get("/current/page")).body == b"%d" % number
 
 
+@pytest.mark.parametrize("before", ["nothing", "file", "directory", "link-to-file"])
+def test_a_symbolic_link_to_a_directory_that_comes_is_noticed_at_once(
+    serving: Serving, site: Path, before: str
+) -> None:
+    # The event of its coming does not say that it stands for a directory.
+    (site / "other").write_bytes(b"other")
+    with Wire(serving().url) as wire:
+        for number in range(20):
+            (site / f"release{number}").mkdir()
+            (site / f"release{number}" / "page").write_bytes(b"%d" % number)
+            link = site / f"current{number}"
+            if before == "file":
+                link.write_bytes(b"file")
+            elif before == "directory":
+                link.mkdir()
+            elif before == "link-to-file":
+                link.symlink_to("other")
+            for path in (f"/current{number}/page", f"/current{number}/deep/page"):
+                assert wire.ask(get(path)).status == 404
+                assert wire.ask(get(path)).status == 404
+            if before == "directory":
+                link.rmdir()
+            (site / "next").symlink_to(f"release{number}")
+            os.replace(site / "next", link)
+            assert wire.ask(get(f"/current{number}/page")).body == b"%d" % number
+            (site / f"release{number}" / "deep").mkdir()
+            (site / f"release{number}" / "deep" / "page").write_bytes(b"deep")
+            assert wire.ask(get(f"/current{number}/deep/page")).body == b"deep"
+            link.unlink()
+            assert wire.ask(get(f"/current{number}/page")).status == 404
+
+
+def test_directories_that_are_asked_for_and_missing_are_not_remembered_without_end(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringserve.files.WATCHES_MAX", 10)
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(100):
+            assert wire.ask(get(f"/missing{number}/page")).status == 404
+    assert len(running.server.service.files._watches._missing) <= 10
+
+
 def test_a_burst_of_changes_drops_everything(serving: Serving, site: Path) -> None:
     running = serving()
     names = [f"f{number}" for number in range(2 * BURST_EVENTS)]

@@ -13,15 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.request import (
+    APART_BYTES_MAX,
+    APART_NAMES,
+    CONFIGURED_FIELDS,
     LONGEST_METHOD_AND_VERSION,
     REMEMBERED_BYTES_MAX,
+    SELECTION_BYTES_MAX,
     Framing,
     Limits,
     Memory,
+    Preflight,
     Remembered,
     Request,
     RequestError,
     RequestReader,
+    set_apart,
 )
 from ringserve.semantics import Conditions, Location, TargetError
 
@@ -31,9 +37,9 @@ SMALL = Limits(head_bytes_max=400, target_bytes_max=128, fields_max=8, body_byte
 
 def described(request: Request) -> tuple[object, ...]:
     """All of a request that bears on its response, as a value."""
-    line, block = request
+    line, block = request.line, request.block
     location = str(line.location) if isinstance(line.location, TargetError) else line.location
-    selection = block.selection
+    selection = request.selection
     return (
         line.method, line.target, line.version, line.http_10, location, request.is_head,
         block.persistent, block.says_keep_alive, block.plain, block.framing, block.content_length, block.expect,
@@ -146,10 +152,11 @@ def test_only_head_is_head() -> None:
 
 
 def test_the_fields_that_select_are_read() -> None:
-    block = request_of(b"GET / HTTP/1.1\r\n" + BROWSER).block
-    assert block.selection.conditions == Conditions(
+    request = request_of(b"GET / HTTP/1.1\r\n" + BROWSER)
+    block = request.block
+    assert request.selection.conditions == Conditions(
         if_none_match=b'"v1"',
-        if_modified_since=b"Sun, 06 Nov 1994 08:49:37 GMT",
+        if_modified_since=None,  # not heeded beside the other (RFC 9110 13.1.3)
         range=b"bytes=0-0",
         if_range=b'"v1"',
     )
@@ -162,10 +169,47 @@ def test_the_fields_that_select_are_read() -> None:
 
 def test_each_condition_stands_in_its_own_place() -> None:
     names = ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "Range", "If-Range"]
-    block = request_of(
-        b"GET / HTTP/1.1\r\n" + joined(HOST, *(f"{name}: {name} value".encode() for name in names))
-    ).block
-    assert block.selection.conditions == Conditions(*(f"{name} value".encode() for name in names))
+    for unheeded in ("If-None-Match", "If-Modified-Since"):
+        sent = [name for name in names if name != unheeded]
+        head = b"GET / HTTP/1.1\r\n" + joined(HOST, *(f"{name}: {name} value".encode() for name in sent))
+        expected = [f"{name} value".encode() if name in sent else None for name in names]
+        assert request_of(head).selection.conditions == Conditions(*expected)
+
+
+def test_fields_by_which_the_configuration_makes_no_difference_do_not_select() -> None:
+    head = LINE + joined(b"Host: a", b"Authorization: Basic abc", b"Origin: https://b")
+    for heeded in itertools.chain.from_iterable(itertools.combinations(CONFIGURED_FIELDS, n) for n in range(4)):
+        reader = new_reader(memory=Memory(heeded=heeded))
+        reader.feed(head)
+        request = reader.next_request()
+        assert request is not None
+        selection = request.block.selection
+        assert (selection.host, selection.authorization, selection.origin) == tuple(
+            value if name in heeded else None
+            for name, value in zip(CONFIGURED_FIELDS, (b"a", b"Basic abc", b"https://b"), strict=True)
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "preflight"),
+    [
+        ([], None),
+        ([b"Access-Control-Request-Headers: a"], None),
+        ([b"Access-Control-Request-Method: PUT"], Preflight(b"PUT", None)),
+        (
+            [b"Access-Control-Request-Method: PUT", b"Access-Control-Request-Headers: a, b"],
+            Preflight(b"PUT", b"a, b"),
+        ),
+    ],
+)
+def test_a_preflight_is_told_by_its_method(fields: list[bytes], preflight: Preflight | None) -> None:
+    # https://fetch.spec.whatwg.org/, 3.3.2
+    assert request_of(b"OPTIONS / HTTP/1.1\r\n" + joined(HOST, *fields)).block.preflight == preflight
+
+
+def test_for_whom_a_proxy_asks_is_kept() -> None:
+    block = request_of(LINE + joined(HOST, b"X-Forwarded-For: 192.0.2.1", b"Forwarded: for=192.0.2.2")).block
+    assert (block.x_forwarded_for, block.forwarded) == (b"192.0.2.1", b"for=192.0.2.2")
 
 
 def test_a_repeated_field_is_one_list() -> None:
@@ -301,6 +345,30 @@ def test_any_split_of_valid_heads_yields_the_same_requests(heads: list[bytes], c
     reader = new_reader(memory=Memory(enabled))
     assert outcomes(reader, *chunks) == [described(request_of(head)) for head in heads]
     assert reader.pending_bytes == 0
+
+
+def test_what_a_proxy_says_before_the_first_request_is_looked_at_and_skipped() -> None:
+    reader = new_reader()
+    preface = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+    reader.feed(preface[:10])
+    assert reader.peek() == preface[:10]
+    reader.feed(preface[10:] + GOOD[0])
+    assert reader.peek() == preface + GOOD[0], "to look takes nothing"
+    reader.skip(len(preface))
+    assert reader.peek() == GOOD[0]
+    request = reader.next_request()
+    assert request is not None
+    assert described(request) == described(request_of(GOOD[0]))
+    assert reader.peek() == b""
+
+
+def test_what_is_skipped_is_not_searched_for_the_end_of_a_head() -> None:
+    reader = new_reader()
+    reader.feed(b"\r\n\r\n\0\r\n" + GOOD[0][:20])
+    reader.skip(7)
+    assert reader.next_request() is None
+    reader.feed(GOOD[0][20:])
+    assert reader.next_request() is not None
 
 
 def test_nothing_is_no_request() -> None:
@@ -667,6 +735,41 @@ BLOCKS = [
     joined(HOST, *[b"X: a"] * 101),
     joined(HOST, b"Cookie: " + b"a" * 5000),
     BROWSER,
+    # What is set apart (`set_apart`), and what only looks like it.
+    joined(HOST, b'If-None-Match: "1"'),
+    joined(HOST, b'If-None-Match: "2"'),
+    joined(HOST, b'If-None-Match: "1" \t'),
+    joined(HOST, b"If-None-Match: "),
+    joined(b'If-None-Match: "1"', HOST),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
+    joined(HOST, b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", b'If-None-Match: "2"', b"Accept: a"),
+    joined(HOST, b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a\0b"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a\rb"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a", b"If-Modified-Since: b"),
+    joined(HOST, b'If-None-Match: "1"', b"if-modified-since: b"),
+    joined(HOST, b'If-None-Match: "1"', b'If-None-Match: "2"'),
+    joined(HOST, b'If-None-Match: "1"', b'if-none-match: "2"'),
+    joined(HOST, b'if-none-match: "2"'),
+    joined(HOST, b"If-None-Match: a\0b"),
+    joined(HOST, b'If-None-Match: "1"', b"Content-Length: 3"),
+    joined(HOST, b'If-None-Match: "1"', b"Connection: close"),
+    joined(HOST, b'If-None-Match: "1"', *[b"X: a"] * 98),
+    joined(HOST, b'If-None-Match: "1"', *[b"X: a"] * 99),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: b", *[b"X: a"] * 97),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: b", *[b"X: a"] * 98),
+    joined(HOST, *[b"X: a"] * 98),
+    joined(HOST, *[b"X: a"] * 99),
+    joined(HOST, b'If-None-Match: "' + b"1" * 200 + b'"'),
+    joined(HOST, b"Range: bytes=0-1"),
+    joined(HOST, b"Range: bytes=0-1", b"Range: bytes=2-3"),
+    joined(HOST, b"Range: bytes=0-1", b"range: bytes=2-3"),
+    joined(HOST, b"Range: bytes=0-1", b'If-Range: "1"', b'If-None-Match: "2"', b"If-Modified-Since: b"),
+    joined(HOST, b'If-Range: "1"', b"If-Modified-Since: b"),
+    joined(HOST, b"Range:  bytes=0-1"),
+    joined(HOST, b"Range: a\x7fb"),
+    joined(HOST, b"Range: a\x80b"),
+    joined(HOST, b"Range: bytes=0-1", *[b"X: a"] * 99),
 ]
 HEADS = [line + block for line, block in itertools.product(LINES, BLOCKS)]
 
@@ -743,7 +846,9 @@ def test_both_halves_of_a_head_are_remembered() -> None:
     line_end = GOOD[1].find(b"\r\n") + 2
     assert memory.lines.young[GOOD[1][:line_end]] is first.line
     assert first.line.blocks is memory.blocks(http_10=False)
-    assert first.line.blocks.young[GOOD[1][line_end:]] is first.block
+    apart = set_apart(GOOD[1][line_end:])
+    assert apart is not None
+    assert first.line.blocks.young[apart[0]] is first.block
 
 
 def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
@@ -770,6 +875,81 @@ def test_selections_that_are_equal_are_one_object() -> None:
     assert first.block is not second.block
     assert first.block.selection is second.block.selection
     assert other.block.selection is not first.block.selection
+
+
+def test_fields_that_select_and_are_too_long_are_nobodys_again() -> None:
+    # A request line keeps responses by selection: were these kept, 16,384 lines could hold 8 heads of 32 KiB each.
+    memory = Memory()
+    kept = remembered(memory, GOOD[0])
+    block = joined(HOST, b"Accept: " + b"a" * SELECTION_BYTES_MAX)
+    for _again in range(2):
+        long = remembered(memory, LINE + block)
+        assert not long.block.selection.is_shared
+        assert long.line is not kept.line, "whatever is kept with this line goes with it"
+    assert memory.lines.get(LINE) is kept.line
+    assert memory.blocks(http_10=False).get(block) is None
+    assert remembered(memory, GOOD[0]).block.selection.is_shared
+
+
+def test_entity_tags_that_are_too_long_are_not_set_apart() -> None:
+    memory = Memory()
+    kept = remembered(memory, GOOD[0])
+    for length, key_is_kept in ((APART_BYTES_MAX, True), (APART_BYTES_MAX + 1, True), (SELECTION_BYTES_MAX, False)):
+        tags = b'"%s"' % (b"a" * (length - 2))
+        request = remembered(memory, LINE + joined(HOST, b"If-None-Match: " + tags))
+        assert request.selection.conditions.if_none_match == tags
+        assert (request.apart is None) is (length > APART_BYTES_MAX)
+        assert (request.line is kept.line) is key_is_kept
+
+
+def test_other_fields_may_be_as_long_as_a_block() -> None:
+    memory = Memory()
+    request = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * SELECTION_BYTES_MAX))
+    assert request.block.selection is remembered(memory, GOOD[0]).block.selection
+    long = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX))
+    assert long.line is request.line, "what is prepared for it is found, though its head is parsed"
+
+
+def test_a_browser_that_asks_about_another_copy_needs_no_parser() -> None:
+    memory = Memory()
+    plain = remembered(memory, LINE + joined(HOST, b"Cookie: a"))
+    other = b"GET /other HTTP/1.1\r\n"
+    remembered(memory, other + joined(HOST))
+    fields = [HOST, b"Cookie: a", b"If-Modified-Since: b", b'If-None-Match: "2"']
+    assert memory.join(memory.lines.young[other], joined(*fields), 1000) == (plain.block, (b'"2"', None, None))
+    request = remembered(memory, other + joined(*fields))
+    assert request.block is plain.block
+    assert request.key == (plain.block.selection, (b'"2"', None, None))
+    assert request.selection.conditions == Conditions(if_none_match=b'"2"')
+    part = remembered(memory, other + joined(HOST, b"Range: bytes=5-", b"Cookie: a", b'If-Range: "2"'))
+    assert part.block is plain.block
+    assert part.selection.conditions == Conditions(range=b"bytes=5-", if_range=b'"2"')
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from(APART_NAMES[:-1]), st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F)))
+def test_what_is_set_apart_is_read_as_h11_reads_it(name: bytes, text: str) -> None:
+    block = HOST + name + text.encode() + b"\r\n\r\n"
+    apart = set_apart(block)
+    if apart is None:
+        return
+    selections = []
+    for enabled in (True, False):
+        memory = Memory(enabled)
+        if enabled:
+            remembered(memory, LINE + joined(HOST))
+        selections.append(remembered(memory, LINE + block).selection.conditions)
+    assert selections[0] == selections[1]
+    assert text.encode() in apart[1]
+
+
+def test_what_is_joined_is_no_longer_than_a_head_may_be() -> None:
+    memory = Memory()
+    block = joined(HOST, b'If-None-Match: "1"')
+    line = remembered(memory, LINE + block).line
+    remembered(memory, LINE + joined(HOST))
+    assert memory.join(line, block, len(block)) is not None
+    assert memory.join(line, block, len(block) - 1) is None
 
 
 def test_an_absent_field_is_not_an_empty_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from http import HTTPStatus
 
@@ -13,7 +14,10 @@ from ringserve.response import (
     _MEANINGS,
     BODILESS,
     CONTINUE,
+    HTML,
+    JSON,
     NOSNIFF,
+    Fields,
     FileSlice,
     Freshness,
     Prepared,
@@ -22,7 +26,10 @@ from ringserve.response import (
     date_line,
     error_response,
     head_parts,
+    phrase_of,
+    replaced,
     status_line,
+    varying,
 )
 from ringserve.ring.interface import Pinned
 
@@ -104,6 +111,19 @@ def test_a_retired_descriptor_takes_another_user_while_it_has_one() -> None:
 )
 def test_a_status_line_has_its_phrase(status: int, line: bytes) -> None:
     assert status_line(status) == line
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(413, "Content Too Large"), (414, "URI Too Long"), (416, "Range Not Satisfiable"), (404, "Not Found")],
+)
+def test_phrases_are_those_of_rfc_9110_whatever_python_calls_them(status: int, phrase: str) -> None:
+    assert phrase_of(status) == phrase  # 15.5
+
+
+def test_every_other_status_has_the_phrase_that_python_knows() -> None:
+    others = [status for status in HTTPStatus if status not in (413, 414, 416)]
+    assert {phrase_of(status): status for status in others} == {status.phrase: status for status in others}
 
 
 def test_a_date_line_is_an_imf_fixdate() -> None:
@@ -217,7 +237,7 @@ def test_an_error_is_a_small_page_that_is_not_stored(status: int) -> None:
     (body,) = response.body
     assert isinstance(body, bytes)
     assert body.startswith(b"<!doctype html>")
-    assert b"<h1>%d %s</h1>" % (status, HTTPStatus(status).phrase.encode()) in body
+    assert b"<h1>%d %s</h1>" % (status, phrase_of(status).encode()) in body
     assert b"<p>%s</p>" % _MEANINGS.get(status, b"") in body
     assert response.content_length == response.body_bytes == len(body) < 1000
     assert (response.status, response.closes) == (status, False)
@@ -253,3 +273,62 @@ def test_a_status_that_needs_a_field_has_it(status: int, field: tuple[bytes, byt
 
 def test_an_error_takes_further_fields() -> None:
     assert error_response(416, fields=((b"Content-Range", b"bytes */5"),)).fields[0] == (b"Content-Range", b"bytes */5")
+
+
+@pytest.mark.parametrize("status", [*sorted(_MEANINGS), 418])
+def test_a_program_gets_an_error_that_it_can_read(status: int) -> None:
+    response = error_response(status, media_type=JSON)
+    (body,) = response.body
+    assert isinstance(body, bytes)
+    meaning = _MEANINGS.get(status, b"").decode()
+    assert json.loads(body) == {"status": status, "error": phrase_of(status), "message": meaning}
+    assert body.endswith(b"\n")
+    page = error_response(status, media_type=HTML)
+    assert page == error_response(status)
+    assert response.fields == replaced(page.fields, b"Content-Type", b"application/json"), "else the same"
+    head = error_response(status, media_type=JSON, head=True)
+    assert head == response._replace(body=())
+    assert head.content_length == len(body)
+
+
+# -- fields -----------------------------------------------------------------------------------------------------
+
+THREE: Fields = ((b"A", b"1"), (b"Content-Type", b"text/css"), (b"B", b"2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "after"),
+    [
+        (b"Content-Type", b"x", (THREE[0], (b"Content-Type", b"x"), THREE[2])),
+        (b"content-TYPE", b"x", (THREE[0], (b"content-TYPE", b"x"), THREE[2])),
+        (b"content-type", b"", (THREE[0], THREE[2])),
+        (b"C", b"3", (*THREE, (b"C", b"3"))),
+        (b"C", b"", THREE),
+    ],
+)
+def test_a_field_is_set_where_it_stood_or_at_the_end(name: bytes, value: bytes, after: Fields) -> None:
+    assert replaced(THREE, name, value) == after
+
+
+@pytest.mark.parametrize(
+    ("known", "names", "after"),
+    [
+        (None, (), None),
+        (None, (b"Accept",), b"Accept"),
+        (b"Accept", (), b"Accept"),
+        (b"Accept", (b"Accept",), b"Accept"),
+        (b"Accept", (b"Accept-Encoding", b"Origin"), b"Accept, Accept-Encoding, Origin"),
+        (b"Accept-Encoding", (b"Accept",), b"Accept-Encoding, Accept"),
+        (b"Accept", (b"accept, X-A,x-a", b"ACCEPT"), b"Accept, X-A"),
+        (b"Accept", (b"", b" ,\t"), b"Accept"),
+        (b"*", (b"Accept",), b"*, Accept"),
+    ],
+)
+def test_vary_lists_each_name_once(known: bytes | None, names: tuple[bytes, ...], after: bytes | None) -> None:
+    fields = THREE if known is None else (THREE[0], (b"Vary", known), *THREE[1:])  # RFC 9110 12.5.5
+    expected = fields if after is None else replaced(fields, b"Vary", after)
+    assert varying(fields, *names) == expected
+
+
+def test_fields_that_vary_by_nothing_more_are_not_copied() -> None:
+    assert varying(THREE) is THREE

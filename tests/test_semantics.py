@@ -216,7 +216,7 @@ def test_dotfiles_are_hidden_but_for_the_well_known_ones(target: bytes, hidden: 
         ([b".well-known", b"ringserve.toml"], True),
         ([b"my-ringserve.toml"], False),
         ([b"ringserve.tom"], False),
-        ([b"RINGSERVE.TOML"], False),
+        ([b"RingServe.TOML"], True),
         ([b"#a#"], False),
         ([b".well-known"], False),
         ([b"a", b".well-known"], True),

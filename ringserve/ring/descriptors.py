@@ -129,21 +129,23 @@ class Listener(NamedTuple):
     unix_path: str | None
 
 
-def listen_tcp(host: str, port: int) -> list[Listener]:
+def listen_tcp(host: str, port: int, *, shared: bool = False) -> list[Listener]:
     """Listening sockets for every address that `host` stands for. Port 0: the kernel picks one, the same for all.
+
+    shared: `share_listener` may add others to each.
 
     Runs before the loop starts, so a name may be resolved here. Raises ListenError.
     """
     for _attempt in range(PORT_ATTEMPTS - 1 if port == 0 else 0):
         try:
-            return _listen_tcp(host, port)
+            return _listen_tcp(host, port, shared)
         except ListenError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
                 raise
-    return _listen_tcp(host, port)
+    return _listen_tcp(host, port, shared)
 
 
-def _listen_tcp(host: str, port: int) -> list[Listener]:
+def _listen_tcp(host: str, port: int, shared: bool) -> list[Listener]:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -153,7 +155,7 @@ def _listen_tcp(host: str, port: int) -> list[Listener]:
         for family, kind, protocol, _name, address in dict.fromkeys(found):
             chosen = (address[0], port, *address[2:])
             try:
-                listener = _bind(family, kind, protocol, chosen)
+                listener = _bind(family, kind, protocol, chosen, shared)
             except OSError as error:
                 # A host without IPv6 still resolves "::1"; what matters is that one address of a name works.
                 if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(found) > 1:
@@ -170,7 +172,26 @@ def _listen_tcp(host: str, port: int) -> list[Listener]:
     return listeners
 
 
-def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
+def share_listener(listener: Listener) -> Listener:
+    """Another listener on the address of one that is `shared`; the kernel spreads connections over them. Raises
+    ListenError.
+    """
+    with socket.socket(fileno=os.dup(listener.fd)) as first:
+        family, kind, protocol, address = first.family, first.type, first.proto, first.getsockname()
+    try:
+        another = _bind(family, kind, protocol, address, shared=True, joins=True)
+    except OSError as error:
+        raise ListenError(_why_not(str(address[0]), address[1], error)) from error
+    return Listener(another.detach(), listener.url, None)
+
+
+def _bind(
+    family: int, kind: int, protocol: int, address: tuple[object, ...], shared: bool, joins: bool = False
+) -> socket.socket:
+    """joins: others are bound to the address already, and this is one more of them. The first one is bound without
+    SO_REUSEPORT, and gets it before it listens: else a second server, started by mistake, would silently take a part of
+    the connections instead of being told that the port is in use.
+    """
     listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -178,7 +199,11 @@ def _bind(family: int, kind: int, protocol: int, address: tuple[object, ...]) ->
             # One socket per family: what listens on :: does not also take IPv4, so that the two never collide.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        if joins:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.listen(LISTEN_BACKLOG)
     except OSError:
         listener.close()

@@ -1,0 +1,760 @@
+"""What is prepared, for how long it is fresh, and whose passwords are remembered: with a file table, helper threads and
+a clock that the tests move.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+import pytest
+from exchanges import PASSWORD_HASH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ringserve.responder
+from ringserve import passwords, static
+from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
+from ringserve.files import FRESH_S, PREPARED_MAX, Directory, Entry, Failure, File, FileTable
+from ringserve.listing import Item
+from ringserve.policy import Sites
+from ringserve.request import CONFIGURED_FIELDS, Limits, Memory, Request, RequestReader
+from ringserve.responder import PREPARED_PER_LINE_MAX, Responder
+from ringserve.response import Prepared, Response, SharedDescriptor
+from ringserve.ring.helpers import Helpers, HelpersBusyError
+from ringserve.ring.interface import FileStatus
+from ringserve.ring.tasks import Task
+from ringserve.static import Claim, Lookup, Verified
+
+MODIFIED_NS = 784_111_777 * 10**9
+WALL_S = 1_700_000_000.0
+RIGHT = b"Authorization: Basic " + base64.b64encode(b"aladdin:open sesame")
+Result = TypeVar("Result")
+
+
+def done(steps: Coroutine[Any, Any, Result]) -> Result:
+    """What a coroutine returns; nothing here has to be waited for."""
+    try:
+        steps.send(None)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+    raise AssertionError("nothing here waits")
+
+
+class Clock:
+    """What is asked of a ring, and of a task: the time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    @property
+    def ring(self) -> Clock:
+        return self
+
+    def wall_time(self) -> float:
+        return WALL_S + self.now
+
+
+class Disk:
+    """A file table that finds what the tests put there, with the freshness of the real one.
+
+    found: the paths asked for. meanwhile: called by the next look, for what happens while others are looked at.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.there: dict[bytes, Entry] = {}
+        self.known: dict[bytes, Entry] = {}
+        self.found: list[bytes] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def put(self, *entries: Entry) -> None:
+        """As the kernel tells it: at once."""
+        for entry in entries:
+            self.put_unseen(entry)
+            self.drop(entry.path)
+
+    def put_unseen(self, entry: Entry) -> None:
+        """As where no events are sent: it is found at the next look."""
+        self.there[entry.path] = entry
+
+    def drop(self, path: bytes) -> None:
+        """As `FileTable` does."""
+        entry = self.known.pop(path, None)
+        if entry is not None:
+            entry.freshness.until = 0.0
+            entry.forget_prepared()
+
+    async def find(self, task: Task, path: bytes) -> Entry:
+        assert cast(Any, task) is self.clock, "the task of the connection"
+        self.found.append(path)
+        known = self.known.get(path)
+        if known is None or known.freshness.until <= self.clock.now:
+            there = self.there.get(path)
+            if known is None or known is not there:
+                self.drop(path)
+                known = there or Failure(path, 404)
+            if not (isinstance(known, Failure) and known.status >= 500):
+                self.known[path] = known
+                known.freshness.until = self.clock.now + FRESH_S
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return known
+
+
+class Threads:
+    """Helpers that do their job at once, unless they are busy."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.runs = 0
+        self.busy = False
+
+    async def run(self, task: Task, function: Callable[[], Result]) -> Result:
+        assert cast(Any, task) is self.clock, "the task of the connection"
+        if self.busy:
+            raise HelpersBusyError
+        self.runs += 1
+        return function()
+
+
+class World:
+    """A responder, and everything that it asks."""
+
+    def __init__(self, *, enabled: bool = True, **settings: Any) -> None:
+        self.clock = Clock()
+        self.disk = Disk(self.clock)
+        self.threads = Threads(self.clock)
+        self.sites = Sites(Config(**settings))
+        self.memory = Memory(enabled, self.sites.selecting_fields)
+        self.responder = Responder(
+            cast(Helpers, self.threads), cast(FileTable, self.disk), self.sites, enabled=enabled, server=b"ringserve"
+        )
+
+    def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Request:
+        return read(self.memory, target, b"a", *fields, method=method)
+
+    def respond(self, request: Request) -> Response | Prepared:
+        return done(self.responder.respond(cast(Task, self.clock), request))
+
+    def ask(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Response | Prepared:
+        return self.respond(self.request(target, *fields, method=method))
+
+    def prepared(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Prepared:
+        answer = self.ask(target, *fields, method=method)
+        assert isinstance(answer, Prepared)
+        assert answer.freshness.until > self.clock.now
+        return answer
+
+
+def read(
+    memory: Memory, target: bytes, host: bytes | None, *fields: bytes, method: bytes = b"GET", version: bytes = b"1.1"
+) -> Request:
+    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100, 0))
+    hosts = [] if host is None else [b"Host: " + host]
+    reader.feed(b"\r\n".join([b"%s %s HTTP/%s" % (method, target, version), *hosts, *fields]) + b"\r\n\r\n")
+    request = reader.next_request()
+    assert request is not None
+    return request
+
+
+def content(answer: Response | Prepared) -> Response:
+    return answer.response if isinstance(answer, Prepared) else answer
+
+
+def status_of(size: int, number: int = 0) -> FileStatus:
+    return FileStatus(0o100644, 1, 2, size, MODIFIED_NS + number, MODIFIED_NS)
+
+
+def file_of(path: bytes, body: bytes | None = None, number: int = 0) -> File:
+    body = b"<%s>" % path if body is None else body
+    return File(path, status_of(len(body), number), body, None, int(WALL_S) * 10**9)
+
+
+def large_file(path: bytes) -> File:
+    descriptor = SharedDescriptor(7, lambda _fd: None)
+    return File(path, status_of(10**6), None, descriptor, int(WALL_S) * 10**9)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# -- what is prepared -------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_memory_is_prepared_once_and_found_again(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    request = world.request(b"/a.txt")
+    first = world.respond(request)
+    assert isinstance(first, Prepared)
+    assert (first.status, first.response.body, first.via) == (200, (b"<a.txt>",), b"")
+    assert request.line.prepared == {request.key: first}
+    assert world.ask(b"/a.txt", b"Cookie: another=browser") is first
+    assert world.disk.found == [b"a.txt"]
+
+
+def test_a_file_that_is_as_it_was_is_looked_at_again_and_not_prepared_again(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    first = world.prepared(b"/a.txt")
+    for _second in range(3):
+        world.clock.now += FRESH_S
+        assert first.freshness.until <= world.clock.now
+        assert world.prepared(b"/a.txt") is first
+    assert world.disk.found == [b"a.txt"] * 4
+
+
+def test_a_file_that_changed_is_prepared_anew_at_once(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    first = world.prepared(b"/a.txt")
+    world.disk.put(file_of(b"a.txt", b"new", 1))
+    assert first.freshness.until == 0
+    assert world.prepared(b"/a.txt").response.body == (b"new",)
+
+
+def test_requests_that_get_the_same_share_it(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    first = world.prepared(b"/a.txt")
+    for request in (
+        world.request(b"/a.txt", b"Accept: text/x"),
+        world.request(b"/a.txt?query"),
+        world.request(b"//a.txt"),
+        world.request(b"/a.txt", b"If-None-Match: x"),
+    ):
+        assert world.respond(request) is first
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "method", "status"),
+    [
+        (b"/a.txt", [], b"HEAD", 200),
+        (b"/large", [], b"HEAD", 200),
+        (b"/large", [b"If-None-Match: *"], b"GET", 304),
+        (b"/a.txt", [b"If-None-Match: *"], b"GET", 304),
+        (b"/a.txt", [b'If-Match: "x"'], b"GET", 412),
+        (b"/a.txt", [b"Accept-Encoding: *;q=0"], b"GET", 406),
+        (b"/dir", [], b"GET", 308),
+        (b"/dir/", [], b"GET", 200),
+        (b"/missing", [], b"GET", 404),
+        (b"/missing", [b"Accept: application/json"], b"GET", 404),
+        (b"/.env", [], b"GET", 404),
+        (b"/forbidden", [], b"GET", 403),
+        (b"/private/x", [], b"GET", 401),
+    ],
+)
+def test_what_is_in_memory_and_follows_from_what_was_looked_up_is_prepared(
+    target: bytes, fields: list[bytes], method: bytes, status: int
+) -> None:
+    world = crowded()
+    answer = world.prepared(target, *fields, method=method)
+    assert answer.status == status
+    assert world.prepared(target, *fields, method=method) is answer
+
+
+def crowded(**settings: Any) -> World:
+    """A world with one of everything."""
+    world = World(listing=True, auth=(auth("/private/**"),), redirects=(RedirectRule("/moved", "/a.txt"),), **settings)
+    world.disk.put(
+        file_of(b"a.txt"), large_file(b"large"), Directory(b"dir"), Failure(b"forbidden", 403),
+        Directory(b"dir/", (Item(b"x", False, 1, 0),)), Failure(b"broken", 500), Failure(b"crowded", 503),
+    )  # fmt: skip
+    return world
+
+
+def auth(*globs: str, realm: str = "Restricted") -> AuthRule:
+    return AuthRule(globs, realm, (("aladdin", PASSWORD_HASH),))
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "method", "status"),
+    [
+        # A part is a copy, and there are as many as clients can think of
+        (b"/a.txt", [b"Range: bytes=0-0"], b"GET", 206),
+        (b"/a.txt", [b"Range: bytes=0-0,3-3"], b"GET", 206),
+        (b"/a.txt", [b"Range: bytes=99-"], b"GET", 416),
+        (b"/a.txt", [b"Range: lines=1-2"], b"GET", 200),
+        (b"/a.txt", [b"Range: bytes=0-0", b'If-Range: "x"'], b"GET", 200),
+        (b"/a.txt", [b"Range: bytes=0-0"], b"HEAD", 200),
+        # It is not in memory
+        (b"/large", [], b"GET", 200),
+        # It says nothing of the path
+        (b"/broken", [], b"GET", 500),
+        (b"/crowded", [], b"GET", 503),
+        # Nothing was looked up that could tell when it is over
+        (b"/moved", [], b"GET", 308),
+        (b"/..", [], b"GET", 400),
+        (b"/a.txt", [], b"OPTIONS", 204),
+        (b"/a.txt", [], b"POST", 405),
+        (b"/a.txt", [], b"BREW", 501),
+    ],
+)
+def test_what_is_not_prepared_is_found_each_time(
+    target: bytes, fields: list[bytes], method: bytes, status: int
+) -> None:
+    world = crowded()
+    for _again in range(2):
+        request = world.request(target, *fields, method=method)
+        answer = world.respond(request)
+        assert isinstance(answer, Response)
+        assert answer.status == status
+        assert request.line.prepared == {}
+
+
+def test_nothing_is_prepared_where_that_is_off() -> None:
+    world = World(enabled=False)
+    world.disk.put(file_of(b"a.txt"))
+    assert isinstance(world.ask(b"/a.txt"), Response)
+    assert world.disk.there[b"a.txt"]._prepared == []
+
+
+def test_a_file_that_changed_while_it_was_loaded_answers_once(world: World) -> None:
+    # The table stores such an entry stale: it is for those who waited for it, and for nobody after them.
+    world.disk.put(file_of(b"a.txt", b"old"))
+    world.disk.meanwhile = lambda: world.disk.put(file_of(b"a.txt", b"new", 1))
+    answer = world.ask(b"/a.txt")
+    assert isinstance(answer, Response)
+    assert answer.body == (b"old",)
+    assert world.prepared(b"/a.txt").response.body == (b"new",)
+
+
+def test_what_interrupts_a_look_leaves_nothing(world: World) -> None:
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt() -> None:
+        raise InterruptionError
+
+    world.disk.put(file_of(b"a.txt"))
+    world.disk.meanwhile = interrupt
+    request = world.request(b"/a.txt")
+    with pytest.raises(InterruptionError):
+        world.respond(request)
+    assert request.line.prepared == {}
+    assert world.prepared(b"/a.txt").status == 200
+
+
+# -- what is made of several entries ----------------------------------------------------------------------------
+
+CLEAN = {"clean_urls": True, "spa": True, "listing": True}
+WAYS: list[tuple[bytes, list[bytes]]] = [
+    (b"/about?q", [b"about", b"about.html"]),
+    (b"/users/7", [b"users/7", b"users/7.html", b"index.html"]),
+    (b"/users/", [b"users/index.html", b"users/", b"index.html"]),
+    (b"/dir/", [b"dir/index.html", b"dir/"]),
+    (b"/dir", [b"dir", b"dir.html"]),
+    (b"/missing.js", [b"missing.js", b"missing.js.html", b"404.html"]),
+]
+
+
+def on_the_way() -> World:
+    world = World(**CLEAN)
+    world.disk.put(
+        file_of(b"index.html"), file_of(b"about.html"), Directory(b"dir"),
+        Directory(b"dir/", (Item(b"x", False, 1, 0),)),
+    )  # fmt: skip
+    return world
+
+
+@pytest.mark.parametrize(("target", "way"), WAYS)
+def test_an_answer_depends_on_everything_that_was_looked_at_on_the_way(target: bytes, way: list[bytes]) -> None:
+    for path in way:
+        world = on_the_way()
+        answer = world.prepared(target)
+        assert world.disk.found == way
+        assert world.prepared(target) is answer
+        world.disk.drop(path)
+        assert answer.freshness.until == 0, path
+        assert answer.response.body == ()
+        again = world.prepared(target)
+        assert again is not answer
+        assert again.status == answer.status
+
+
+@pytest.mark.parametrize(("target", "way"), WAYS)
+def test_an_answer_is_fresh_for_as_long_as_the_first_of_them_that_is_not(target: bytes, way: list[bytes]) -> None:
+    for place, path in enumerate(way):
+        world = on_the_way()
+        done(world.disk.find(cast(Task, world.clock), path))
+        world.clock.now += FRESH_S * 0.75
+        answer = world.prepared(target)
+        assert answer.freshness.until == world.clock.now + FRESH_S * 0.25
+        world.clock.now += FRESH_S * 0.25
+        assert answer.freshness.until <= world.clock.now, place
+        found = len(world.disk.found)
+        # Looking at it again, and finding the others as fresh as they were, does not make more of it than there is.
+        assert world.prepared(target).freshness.until == world.clock.now + FRESH_S * 0.75
+        assert world.disk.found[found:] == way
+
+
+def test_looking_at_one_of_them_for_another_does_not_make_the_answer_fresh() -> None:
+    world = on_the_way()
+    answer = world.prepared(b"/about")
+    world.clock.now += FRESH_S
+    assert world.prepared(b"/about.html") is not answer
+    assert answer.freshness.until <= world.clock.now
+
+
+def test_answers_that_are_the_same_by_different_ways_end_apart() -> None:
+    world = on_the_way()
+    seven, eight = world.prepared(b"/users/7"), world.prepared(b"/users/8")
+    assert seven.response == eight.response
+    world.disk.put(file_of(b"users/7"))
+    assert seven.freshness.until == 0
+    assert world.prepared(b"/users/8") is eight
+    assert world.prepared(b"/users/7").response.body == (b"<users/7>",)
+
+
+def test_what_changes_while_the_rest_is_looked_at_is_not_prepared() -> None:
+    world = on_the_way()
+    world.disk.meanwhile = lambda: setattr(world.disk, "meanwhile", lambda: world.disk.put(file_of(b"about")))
+    answer = world.ask(b"/about")
+    assert isinstance(answer, Response)
+    assert answer.body == (b"<about.html>",)
+    assert world.prepared(b"/about").response.body == (b"<about>",)
+
+
+def test_an_entry_that_is_looked_at_twice_is_one(world: World) -> None:
+    answer = world.prepared(b"/404.html")
+    assert world.disk.found == [b"404.html", b"404.html"]
+    (entry,) = world.disk.known.values()
+    assert entry._dependants == []
+    world.disk.drop(b"404.html")
+    assert answer.freshness.until == 0
+
+
+# -- how much is prepared ---------------------------------------------------------------------------------------
+
+
+def test_a_line_keeps_a_few_selections(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    line = world.request(b"/a.txt").line
+    for number in range(3 * PREPARED_PER_LINE_MAX):
+        request = world.request(b"/a.txt", b"Accept: text/x%d" % number)
+        assert request.line is line
+        assert line.prepared.get(request.key) is None
+        world.respond(request)
+        assert request.key in line.prepared
+        assert len(line.prepared) <= PREPARED_PER_LINE_MAX
+
+
+def test_a_selection_that_nobody_has_again_is_not_kept_with_the_line(world: World) -> None:
+    world.disk.put(file_of(b"a.txt"))
+    line = world.request(b"/a.txt").line
+    for field in (b"Accept: ", b"If-None-Match: ", b"If-Modified-Since: "):
+        world.ask(b"/a.txt", field + b"x" * 2000)
+        assert line.prepared == {}
+    world.ask(b"/a.txt", b"If-None-Match: " + b'"0123456789", ' * 20)
+    assert len(line.prepared) == 1
+
+
+def test_an_entry_keeps_a_few_responses() -> None:
+    world = on_the_way()
+    page = world.disk.there[b"index.html"]
+    answers = [world.prepared(b"/users/%d" % number) for number in range(3 * PREPARED_MAX)]
+    assert len(page._prepared) <= PREPARED_MAX
+    for answer in answers:
+        assert (answer in page._prepared) is (answer.freshness.until > 0), "what is not kept gives its memory back"
+    index = done(world.disk.find(cast(Task, world.clock), b"dir/index.html"))
+    for number in range(3 * PREPARED_MAX):
+        world.prepared(b"/dir/?page=%d&x=%d" % (number, number))
+        assert len(index._dependants) <= PREPARED_MAX
+
+
+# -- which site -------------------------------------------------------------------------------------------------
+
+
+def test_the_host_of_the_target_goes_before_the_field_and_an_unknown_one_gets_the_first_site() -> None:
+    world = World(virtual_host=(HostConfig(names=("b.example",)), HostConfig(names=("*.c.example",))))
+    for mount, name in ((b"", b"a"), (b"\0001/", b"b"), (b"\0002/", b"c")):
+        world.disk.put(file_of(mount + b"x", name))
+    cases = [
+        (b"/x", b"unknown.example", b"a"),
+        (b"/x", b"B.example:8080", b"b"),
+        (b"/x", b"x.c.example", b"c"),
+        (b"http://b.example/x", b"x.c.example", b"b"),
+        (b"http://unknown.example/x", b"b.example", b"a"),
+    ]
+    for target, host, body in cases * 2:
+        assert content(world.respond(read(world.memory, target, host))).body == (body,), (target, host)
+    assert content(world.respond(read(world.memory, b"/x", None, version=b"1.0"))).body == (b"a",)
+
+
+# -- without a look ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"POST", 405), (b"BREW", 501)])
+def test_a_method_that_is_not_served_is_answered_at_once(method: bytes, status: int) -> None:
+    world = World(headers=(HeaderRule(("/a.txt",), (("X-A", "yes"),)),))
+    response = world.responder.at_once(world.request(b"/a.txt", method=method))
+    assert response.status == status
+    assert dict(response.fields)[b"X-A"] == b"yes"
+    assert response == world.ask(b"/a.txt", method=method)
+
+
+def test_what_has_to_be_looked_up_cannot_be_answered_at_once(world: World) -> None:
+    with pytest.raises(AssertionError, match="without a look"):
+        world.responder.at_once(world.request(b"/a.txt"))
+
+
+@pytest.mark.parametrize(("head", "closes"), [(False, True), (True, False)])
+def test_what_could_not_be_read_gets_the_fields_of_everything(head: bool, closes: bool) -> None:
+    world = World(
+        security_headers=True,
+        headers=(HeaderRule(("**",), (("X-A", "yes"),)), HeaderRule(("/**/*",), (("X-B", "yes"),))),
+    )
+    response = world.responder.error(431, head=head, closes=closes)
+    assert (response.status, bool(response.body), response.closes) == (431, not head, closes)
+    assert dict(response.fields)[b"X-A"] == b"yes"
+    assert b"X-B" not in dict(response.fields)
+    assert b"X-Frame-Options" in dict(response.fields)
+
+
+# -- passwords --------------------------------------------------------------------------------------------------
+
+
+class Verifications:
+    """Stands in for argon2: what was verified, and whether all of it is right."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[str, bytes]] = []
+        self.all_right = False
+        monkeypatch.setattr(passwords, "verify", self.verify)
+
+    def verify(self, password_hash: str, password: bytes) -> bool:
+        self.seen.append((password_hash, password))
+        return self.all_right or (password_hash, password) == (PASSWORD_HASH, b"open sesame")
+
+
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> Verifications:
+    return Verifications(monkeypatch)
+
+
+def guarded(**settings: Any) -> World:
+    world = World(auth=(auth("/private/**", realm="A"), auth("/vault/**", realm="B")), **settings)
+    world.disk.put(*(file_of(directory + name) for directory in (b"private/", b"vault/") for name in (b"x", b"y")))
+    return world
+
+
+def credentials(user: bytes, password: bytes) -> bytes:
+    return b"Authorization: Basic " + base64.b64encode(user + b":" + password)
+
+
+def test_a_right_password_is_verified_once_for_all_that_it_opens(verifications: Verifications) -> None:
+    world = guarded()
+    for _again in range(2):
+        for target in (b"/private/x", b"/private/y", b"/private/x?q"):
+            assert world.prepared(target, RIGHT).status == 200
+    assert verifications.seen == [(PASSWORD_HASH, b"open sesame")]
+    assert world.threads.runs == 1
+
+
+def test_a_right_password_is_that_of_one_guard(verifications: Verifications) -> None:
+    world = guarded()
+    for target in (b"/private/x", b"/vault/x", b"/private/y", b"/vault/y"):
+        assert world.prepared(target, RIGHT).status == 200
+    assert len(verifications.seen) == 2
+
+
+def test_a_wrong_password_is_verified_wherever_it_is_said(verifications: Verifications) -> None:
+    world = guarded()
+    wrong = credentials(b"aladdin", b"wrong")
+    for target in (b"/private/x", b"/private/y", b"/private/z"):
+        assert world.prepared(target, wrong).status == 401
+    assert verifications.seen == [(PASSWORD_HASH, b"wrong")] * 3
+    # The same again, to the same address, is the same answer; it tells nobody anything, and costs nothing.
+    assert world.prepared(b"/private/x", wrong).status == 401
+    assert len(verifications.seen) == 3
+    assert world.prepared(b"/private/x", RIGHT).status == 200
+
+
+def test_an_answer_for_a_password_is_nobody_elses(verifications: Verifications) -> None:
+    world = guarded()
+    right = world.prepared(b"/private/x", RIGHT)
+    for fields in ([], [credentials(b"aladdin", b"wrong")], [b"Authorization: Bearer x"]):
+        answer = world.prepared(b"/private/x", *fields)
+        assert answer.status == 401
+        assert answer is not right
+    assert world.prepared(b"/private/x", RIGHT) is right
+    assert len(verifications.seen) == 2
+
+
+def test_an_unknown_user_costs_a_verification_and_is_never_right(verifications: Verifications) -> None:
+    world = guarded()
+    verifications.all_right = True
+    assert content(world.ask(b"/private/x", credentials(b"cassim", b"open sesame"))).status == 401
+    ((password_hash, password),) = verifications.seen
+    assert (password_hash, password) == (passwords.stand_in_hash(), b"open sesame")
+    assert password_hash.split("$")[3] == passwords.make_hash(b"x").split("$")[3], "as expensive as a user's"
+    assert world.responder._verified == set()
+
+
+@pytest.mark.parametrize(("user", "password"), [(b"aladdi", b"nopen sesame"), (b"", b"aladdin:open sesame")])
+def test_where_the_name_ends_makes_a_difference(verifications: Verifications, user: bytes, password: bytes) -> None:
+    world = guarded()
+    assert world.prepared(b"/private/x", RIGHT).status == 200
+    verifications.all_right = True
+    assert content(world.ask(b"/private/y", credentials(user, password))).status == 401
+
+
+def test_no_more_users_are_remembered_than_the_limit(
+    verifications: Verifications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ringserve.responder, "VERIFIED_MAX", 3)
+    world = guarded()
+    verifications.all_right = True
+    for number in range(10):
+        assert content(world.ask(b"/private/x", credentials(b"aladdin", b"%d" % number))).status == 200
+        assert 1 <= len(world.responder._verified) <= 3
+
+
+def test_what_is_remembered_of_a_password_is_of_no_use_elsewhere(verifications: Verifications) -> None:
+    worlds = guarded(), guarded()
+    for world in worlds:
+        assert world.prepared(b"/private/x", RIGHT).status == 200
+    ((_guard, one),), ((_guard, other),) = (world.responder._verified for world in worlds)
+    assert one != other, "a secret of each process is in it"
+    assert b"sesame" not in one
+    assert len(verifications.seen) == 2
+
+
+def test_busy_helpers_are_503_for_now(verifications: Verifications) -> None:
+    world = guarded()
+    world.threads.busy = True
+    for _again in range(2):
+        answer = world.ask(b"/private/x", RIGHT)
+        assert isinstance(answer, Response)
+        assert answer.status == 503
+        assert dict(answer.fields)[b"Retry-After"] == b"1"
+    assert verifications.seen == []
+    world.threads.busy = False
+    assert world.prepared(b"/private/x", RIGHT).status == 200
+    world.threads.busy = True
+    assert world.prepared(b"/private/y", RIGHT).status == 200, "who is known does not need them"
+
+
+def test_the_library_verifies(world: World) -> None:
+    world = guarded()
+    assert world.prepared(b"/private/x", RIGHT).status == 200
+    assert content(world.ask(b"/private/x", credentials(b"aladdin", b"open sesam"))).status == 401
+    assert content(world.ask(b"/private/x", credentials(b"cassim", b"open sesame"))).status == 401
+
+
+# -- that nobody could tell -------------------------------------------------------------------------------------
+
+PATHS = (b"index.html", b"a", b"a.html", b"a/index.html", b"private/x", b"404.html", b"401.html")
+TARGETS = (
+    b"/",
+    b"/a",
+    b"/a/",
+    b"/a?q",
+    b"/b",
+    b"/c/",
+    b"/x.js",
+    b"/private/x",
+    b"/alias/private/x",
+    b"/alias/b",
+    b"/.env",
+)
+FIELDS: tuple[tuple[bytes, ...], ...] = (
+    (), (b"Accept: application/json",), (b"Accept: text/html",), (RIGHT,), (credentials(b"aladdin", b"wrong"),),
+    (b"Origin: https://app.example",), (b"If-None-Match: *",), (b"Accept-Encoding: gzip",), (b"Range: bytes=0-0",),
+    (b"If-None-Match: " + file_of(b"a.html").validators.entity_tag,), (b"If-None-Match: rubbish",),
+    (b"If-Modified-Since: Fri, 31 Dec 1999 23:59:59 GMT",),
+    (b"If-None-Match: rubbish", b"If-Modified-Since: Fri, 31 Dec 1999 23:59:59 GMT"),
+)  # fmt: skip
+KINDS = ("file", "other file", "coded", "directory", "nothing", "403", "503")
+CHANGES = st.tuples(st.just("change"), st.sampled_from(PATHS), st.sampled_from(KINDS))
+REQUESTS = st.tuples(
+    st.just("ask"), st.sampled_from(TARGETS), st.tuples(st.sampled_from(FIELDS), st.sampled_from((b"GET", b"HEAD")))
+)
+WAITS = st.tuples(st.just("wait"), st.sampled_from((0.3, 0.6, 1.0)), st.none())
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"clean_urls": True},
+    {"spa": True, "listing": True},
+    {
+        "spa": True, "clean_urls": True, "listing": True, "cors_origin": ("https://app.example",),
+        "auth": (auth("/private/**"),), "rewrites": (RewriteRule("/alias/**", "/$1"),),
+        "headers": (HeaderRule(("*.html",), (("X-Page", "yes"),)),),
+    },
+]  # fmt: skip
+
+
+def entry_of(path: bytes, kind: str) -> Entry:
+    if kind == "nothing":
+        return Failure(path, 404)
+    if kind == "directory":
+        return Directory(path)
+    if kind.isdigit():
+        return Failure(path, int(kind))
+    file = file_of(path, None if kind == "file" else b"another", int(kind == "other file"))
+    if kind == "coded":
+        file.siblings[b"gzip"] = File(path + b".gz", status_of(2), b"gz", None, int(WALL_S) * 10**9, b"gzip")
+    return file
+
+
+def expected(world: World, target: bytes, *fields: bytes, method: bytes) -> Response:
+    """What is answered by reading the request anew and looking at everything now."""
+    request = read(Memory(False, CONFIGURED_FIELDS), target, b"a", *fields, method=method)
+    site = world.sites.choose(request.block.selection.host)
+    steps = static.respond(request, site, world.clock.wall_time())
+    try:
+        wanted = next(steps)
+        while True:
+            if isinstance(wanted, Claim):
+                wanted = steps.send(Verified(wanted.password == b"open sesame"))
+            else:
+                assert isinstance(wanted, Lookup)
+                wanted = steps.send(world.disk.there.get(wanted.path) or Failure(wanted.path, 404))
+    except StopIteration as ended:
+        response: Response = ended.value
+        return response
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(config=st.sampled_from(CONFIGS[::-1]), events=st.lists(CHANGES | REQUESTS | REQUESTS | WAITS, max_size=40))
+def test_no_answer_is_another_than_it_would_be_without_any_memory(
+    config: dict[str, Any], events: list[tuple[str, Any, Any]]
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Verifications(monkeypatch)
+        world = World(**config)
+        world.disk.put(file_of(b"index.html"), file_of(b"a.html"), file_of(b"private/x"))
+        for what, first, second in events:
+            if what == "change":
+                world.disk.put(entry_of(first, second))
+            elif what == "wait":
+                world.clock.now += first
+            else:
+                fields, method = second
+                for _again in range(2):
+                    answer = world.ask(first, *fields, method=method)
+                    assert content(answer) == expected(world, first, *fields, method=method)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    config=st.sampled_from(CONFIGS[::-1]),
+    rounds=st.lists(st.tuples(st.lists(CHANGES, max_size=3), st.lists(REQUESTS, min_size=1, max_size=12)), max_size=6),
+)
+def test_a_change_that_nobody_tells_of_is_seen_after_a_second(
+    config: dict[str, Any], rounds: list[tuple[list[tuple[str, Any, Any]], list[tuple[str, Any, Any]]]]
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Verifications(monkeypatch)
+        world = World(**config)
+        for changes, requests in rounds:
+            for _what, path, kind in changes:
+                world.disk.put_unseen(entry_of(path, kind))
+            # Whoever asks meanwhile, and has an old answer, must not keep it fresh for others.
+            for tenth in range(12):
+                _what, target, (fields, method) = requests[tenth % len(requests)]
+                world.ask(target, *fields, method=method)
+                world.clock.now += FRESH_S / 10
+            for _what, target, (fields, method) in requests:
+                answer = world.ask(target, *fields, method=method)
+                assert content(answer) == expected(world, target, *fields, method=method)
