@@ -113,7 +113,7 @@ class Entry:
         if len(self._prepared) >= PREPARED_MAX:
             self.forget_prepared()
         # With more than one entry on the way, the time until which all of them are fresh is the response's own.
-        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via)
+        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via, self.path)
         self._prepared.append(prepared)
         return prepared
 

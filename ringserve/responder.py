@@ -59,8 +59,12 @@ class Responder:
         """The response to a request. `task` waits for what has to be looked up."""
         line, key = request.line, request.key
         prepared = line.prepared.get(key)
-        if prepared is not None and prepared.freshness.until > task.ring.now:
-            return prepared
+        if prepared is not None:
+            if prepared.freshness.until <= task.ring.now and prepared.path is not None and not prepared.via:
+                # Once a second and file: if that is what it was, so is the response, and nothing is decided anew.
+                await self._files.find(task, prepared.path)
+            if prepared.freshness.until > task.ring.now:
+                return prepared
         steps = static.respond(request, self._site(request), task.ring.wall_time())
         entries: list[Entry] = []
         try:

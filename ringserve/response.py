@@ -153,16 +153,20 @@ class Prepared:
 
     response: what is rendered, for those who need it with a Connection field.
     via: what was asked for, if the answer depends on more than the entry that it was prepared for; else nothing.
+    path: of that entry; None when the entry is no more.
     """
 
     __slots__ = (
-        "_after", "_before", "body_bytes", "coding", "data", "freshness", "log_piece", "pinned", "response", "second",
-        "status", "via",
+        "_after", "_before", "body_bytes", "coding", "data", "freshness", "log_piece", "path", "pinned", "response",
+        "second", "status", "via",
     )  # fmt: skip
 
-    def __init__(self, response: Response, server: bytes, freshness: Freshness, via: bytes = b"") -> None:
+    def __init__(
+        self, response: Response, server: bytes, freshness: Freshness, via: bytes = b"", path: bytes | None = None
+    ) -> None:
         self.response = response
         self.via = via
+        self.path = path
         self.status = response.status
         self.body_bytes = response.body_bytes
         self.coding = response.coding
@@ -186,6 +190,7 @@ class Prepared:
         forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
         """
         self.freshness = NEVER
+        self.path = None
         self.response = RETIRED
         self.second = -1
         self.data = b""

@@ -515,8 +515,9 @@ PAUSE_S = 0.15
 
 @pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 def test_durations_count_from_the_first_byte_of_a_request_and_not_from_before(
-    serving: Serving, tmp_path: Path, hot_path: bool
+    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hot_path: bool
 ) -> None:
+    monkeypatch.setattr(access_log, "FLUSH_AFTER_S", 0.005)  # it waits for each line
     path = tmp_path / "access.log"
     running = serving(log_format="json", log_file=str(path), hot_path=hot_path)
     bounds: list[tuple[float, float]] = []

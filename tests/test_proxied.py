@@ -18,6 +18,7 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
+from ringserve import access_log
 from ringserve.conn import Connection, State
 from ringserve.library import RunningServer
 
@@ -72,8 +73,9 @@ def log() -> Iterator[Log]:
 
 
 @pytest.fixture
-def proxied(log: Log, serving: Serving, site: Path) -> Callable[..., RunningServer]:
+def proxied(log: Log, serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunningServer]:
     """Starts servers that trust one address and log to the pipe. (It asks for the log first, so that it goes last.)"""
+    monkeypatch.setattr(access_log, "FLUSH_AFTER_S", 0.005)  # each test waits for its lines
     (site / "page").write_bytes(b"page")
 
     def start(**settings: Any) -> RunningServer:
@@ -130,6 +132,7 @@ PREFACES = {
     "binary-unspecified": (binary(None), TRUSTED),
 }
 EACH_PREFACE = pytest.mark.parametrize(("preface", "client"), PREFACES.values(), ids=PREFACES)
+CUT = ("text-ipv4", "text-unknown", "binary-ipv4", "binary-extended", "binary-unix", "binary-local")
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 
 
@@ -147,8 +150,9 @@ def test_a_preface_with_its_request_in_one_packet_names_the_client(
         assert log.clients(3) == [client] * 3
 
 
-@EACH_PREFACE
-def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, preface: bytes, client: str) -> None:
+@pytest.mark.parametrize("name", CUT)
+def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, name: str) -> None:
+    preface, client = PREFACES[name]
     running = proxied(proxy_protocol=True)
     data = preface + get("/page")
     cuts = [*range(1, len(preface) + 2), len(data) - 1]
@@ -261,7 +265,9 @@ def test_a_peer_that_is_not_trusted_has_no_preface(proxied: Proxied, log: Log, h
     assert bool(running.server.service.hot_answers) is hot_path
 
 
-@pytest.mark.parametrize("start", [b"", text("203.0.113.7")[:-1], binary("203.0.113.7")[:-1]])
+@pytest.mark.parametrize(
+    "start", [b"", text("203.0.113.7")[:-1], binary("203.0.113.7")[:-1]], ids=["silent", "text", "binary"]
+)
 def test_a_proxy_that_does_not_finish_its_preface_gets_408(proxied: Proxied, log: Log, start: bytes) -> None:
     with Wire(proxied(proxy_protocol=True, header_timeout_s=0.2, keep_alive_timeout_s=30).url) as wire:
         began = time.monotonic()
@@ -287,7 +293,9 @@ def test_after_its_preface_a_connection_is_idle_for_as_long_as_any_other(proxied
         assert time.monotonic() - began > 0.3
 
 
-@pytest.mark.parametrize("start", [b"", text("203.0.113.7")[:-1], text("203.0.113.7")])
+@pytest.mark.parametrize(
+    "start", [b"", text("203.0.113.7")[:-1], text("203.0.113.7")], ids=["silent", "unfinished", "whole"]
+)
 def test_a_proxy_that_ends_its_side_without_a_request_is_let_go(proxied: Proxied, log: Log, start: bytes) -> None:
     running = proxied(proxy_protocol=True)
     with Wire(running.url) as wire:
