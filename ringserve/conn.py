@@ -31,7 +31,7 @@ from types import coroutine
 
 from ringserve.access_log import AccessLog
 from ringserve.proxies import ProxyError, read_preface
-from ringserve.request import Framing, Request, RequestError, RequestReader
+from ringserve.request import Apart, Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader
 from ringserve.response import CONTINUE, Prepared, Response
 from ringserve.ring.interface import F_MORE, Pinned, errno_name
 from ringserve.ring.tasks import Kind
@@ -44,6 +44,11 @@ LINGER_BYTES_MAX = 1024 * 1024
 """Bytes that are dropped after an error before the connection is cut."""
 EXPECTING = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """Methods whose request body is read over, so that its sender may go on."""
+
+
+Hot = tuple[RequestLine, HeaderBlock, Apart | None, Prepared, float]
+"""A prepared response on its way: the parts of its request, and when that came. No `Request`: making one costs as much
+as finding the response."""
 
 
 class State(Enum):
@@ -82,7 +87,7 @@ class Connection(Sender):
         self._starved = False
         self._dropped_bytes = 0
         self._requests_left = service.config.requests_max
-        self._hot: tuple[Request, Prepared, float] | None = None
+        self._hot: Hot | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
         self._send_user_data = self.tasks.register(Kind.SEND, self._sent)
@@ -199,7 +204,7 @@ class Connection(Sender):
             pinned = prepared.render(clock.second, clock.date, self.ring.pin)
         self.state = State.HOT
         self.waiting_since = now = self.ring.now
-        self._hot = (Request(line, block, apart), prepared, now)
+        self._hot = (line, block, apart, prepared, now)
         self._sending = pinned
         self._sent_bytes = 0
         self.ring.send(self._send_user_data, self.fd, pinned)
@@ -216,7 +221,7 @@ class Connection(Sender):
             self._sent_bytes += res
             if self._sent_bytes < sending.length:
                 if self._sent_bytes == res:  # the first part: only what needs several is measured
-                    self._taken_since, self._taken_bytes = hot[2], 0
+                    self._taken_since, self._taken_bytes = hot[4], 0
                 self._took(res)
                 if self._interruption is None:
                     self.ring.send(self._send_user_data, self.fd, sending, self._sent_bytes)
@@ -239,11 +244,12 @@ class Connection(Sender):
             self._awaiting_input = False
             self.resume()
 
-    def _log_hot(self, log: AccessLog, hot: tuple[Request, Prepared, float], missing: int, aborted: bool) -> None:
-        request, prepared, began = hot
+    def _log_hot(self, log: AccessLog, hot: Hot, missing: int, aborted: bool) -> None:
+        line, block, apart, prepared, began = hot
         if aborted:
             body_bytes = max(0, prepared.body_bytes - missing)
-            self._log(Record(request, prepared.status, prepared.coding, began, 0, 0), body_bytes, aborted=True)
+            record = Record(Request(line, block, apart), prepared.status, prepared.coding, began, 0, 0)
+            self._log(record, body_bytes, aborted=True)
             return
         outcome = prepared.log_piece
         if outcome is None:
@@ -251,9 +257,9 @@ class Connection(Sender):
                 prepared.status, prepared.body_bytes, False, prepared.coding
             )
         if log.form.detailed:
-            outcome += log.form.details(self.ring.now - began, request.asked_range)
-        client = self._client_piece if self._client is None else self._client_piece_of(request.block)
-        log.record(client, self._service.clock.stamp, request.line, request.block, outcome)
+            outcome += log.form.details(self.ring.now - began, Request(line, block, apart).asked_range)
+        client = self._client_piece if self._client is None else self._client_piece_of(block)
+        log.record(client, self._service.clock.stamp, line, block, outcome)
 
     # -- the general path ---------------------------------------------------------------------------------------
 
