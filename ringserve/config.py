@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ringserve.globs import GlobError, check_references, compile_glob
+from ringserve.globs import GlobError, below, check_references, compile_glob
 from ringserve.ring.interrupt import STRATEGIES
 
 
@@ -166,7 +166,9 @@ def _check_target(target: str, source: str) -> None:
 class AuthRule:
     """Who may read paths (RFC 7617)."""
 
-    paths: tuple[str, ...] = _setting((), "Globs of the paths that are protected.", metavar="GLOB", required=True)
+    paths: tuple[str, ...] = _setting(
+        (), "Globs of the paths that are protected, and all below them.", metavar="GLOB", required=True
+    )
     realm: str = _setting("Restricted", "What the browser shows when it asks for name and password.")
     users: tuple[tuple[str, str], ...] = _setting(
         (), "Names, and hashes of passwords as `ringserve password` prints them.", pairs=True, required=True
@@ -174,7 +176,7 @@ class AuthRule:
 
     def __post_init__(self) -> None:
         check_all(self)
-        _check_globs(self.paths, "paths")
+        _check_globs((*self.paths, *map(below, self.paths)), "paths")
         if not _FIELD_VALUE.fullmatch(self.realm) or '"' in self.realm or "\\" in self.realm:
             raise ConfigError("realm has to be plain ASCII without quotes and backslashes", "realm")
         for name, password_hash in self.users:

@@ -109,17 +109,25 @@ def _translate(tokens: list[str], settled: bool) -> str:
     return "".join(pieces)
 
 
+def below(glob: str) -> str:
+    """A glob for all that is below the paths that `glob` is about. Who protects `/private` or `/private/` means what is
+    in it; the name alone would protect nothing.
+    """
+    return glob.rstrip("/") + "/**"
+
+
 def fill_in(template: str, captured: tuple[bytes, ...], quote: bool) -> bytes:
     """`template` with `$1` to `$9` replaced by what was captured.
 
     captured: what each star stood for; no None (`match.groups(b"")`). quote: percent-encode what is put in, for a URL;
-    its slashes stay.
+    its slashes stay, and in a query what separates its parameters does not.
     """
     from urllib.parse import quote_from_bytes
 
     def put(match: re.Match[bytes]) -> bytes:
         value = captured[int(match[1]) - 1]
-        return quote_from_bytes(value, safe="/!$&'()*+,;=:@~-._").encode() if quote else value
+        safe = "/!$'()*,:@~-._" if "?" in template[: match.start()] else "/!$&'()*+,;=:@~-._"
+        return quote_from_bytes(value, safe=safe).encode() if quote else value
 
     # In bytes, since what was captured need not be UTF-8, and the template may be anything of it.
     return _REFERENCE_BYTES.sub(put, template.encode())

@@ -657,3 +657,25 @@ def test_a_host_longer_than_any_name_is_not_looked_for() -> None:
 )
 def test_only_fields_that_make_a_difference_select(config: Config, names: tuple[bytes, ...]) -> None:
     assert Sites(config).selecting_fields == names
+
+
+@pytest.mark.parametrize("glob", ["/private", "/private/", "/private/**", "/private/*", "/priv*", "/", "**"])
+def test_a_protected_path_is_protected_with_all_that_is_below_it(glob: str) -> None:
+    site = Site(SiteConfig(auth=(AuthRule((glob,), users=(("a", PASSWORD_HASH),)),)))
+    for path in (b"private/plan.txt", b"private/a/b.txt", b"private/index.html", b"private/plan.txt.gz"):
+        assert site.guard(path) is not None, path
+    assert (site.guard(b"public/plan.txt") is None) is (glob not in ("/", "**"))
+
+
+@pytest.mark.parametrize("clean_urls", [True, False])
+def test_a_protected_page_is_protected_by_both_of_its_names(clean_urls: bool) -> None:
+    site = Site(SiteConfig(clean_urls=clean_urls, auth=(AuthRule(("/about",), users=(("a", PASSWORD_HASH),)),)))
+    assert site.guard(b"about") is not None
+    assert (site.guard(b"about.html") is not None) is clean_urls
+
+
+def test_what_a_star_stood_for_adds_no_parameter_to_a_query() -> None:
+    site = Site(SiteConfig(redirects=(RedirectRule("/find/*", "/search?q=$1&page=1"),)))
+    moved = site.redirect(Location(b"find/a&page=2+b", b"", hidden=False))
+    assert moved is not None
+    assert moved.reference == b"/search?q=a%26page%3D2%2Bb&page=1"
