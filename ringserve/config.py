@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ringserve.globs import GlobError, below, check_references, compile_glob
+from ringserve.globs import GlobError, check_references, compile_glob
 from ringserve.ring.interrupt import STRATEGIES
 
 
@@ -176,7 +176,7 @@ class AuthRule:
 
     def __post_init__(self) -> None:
         check_all(self)
-        _check_globs((*self.paths, *map(below, self.paths)), "paths")
+        _check_globs(self.paths, "paths")
         if not _FIELD_VALUE.fullmatch(self.realm) or '"' in self.realm or "\\" in self.realm:
             raise ConfigError("realm has to be plain ASCII without quotes and backslashes", "realm")
         for name, password_hash in self.users:

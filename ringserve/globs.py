@@ -109,13 +109,6 @@ def _translate(tokens: list[str], settled: bool) -> str:
     return "".join(pieces)
 
 
-def below(glob: str) -> str:
-    """A glob for all that is below the paths that `glob` is about. Who protects `/private` or `/private/` means what is
-    in it; the name alone would protect nothing.
-    """
-    return glob.rstrip("/") + "/**"
-
-
 def fill_in(template: str, captured: tuple[bytes, ...], quote: bool) -> bytes:
     """`template` with `$1` to `$9` replaced by what was captured.
 

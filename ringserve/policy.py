@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ringserve.config import AuthRule, Config, SiteConfig
-from ringserve.globs import below, compile_glob, fill_in
+from ringserve.globs import compile_glob, fill_in
 from ringserve.response import NO_CACHE, Fields, Response, replaced, varying
 from ringserve.semantics import ALLOWED, CODINGS, Location, locate
 
@@ -60,6 +60,15 @@ class Patterns:
         return any(pattern.fullmatch(path) for pattern in self._patterns)
 
 
+def ancestors(path: bytes) -> list[bytes]:
+    """The directories that a path lies in, each with its slash and without. Who protects `/private` or `/private/`
+    means what is in it; the name alone would protect nothing.
+    """
+    parts = path.split(b"/")[:-1]
+    above = [b"/".join(parts[:depth]) for depth in range(len(parts) + 1)]
+    return [name + slash for name in above for slash in (b"", b"/") if name or not slash]
+
+
 class Redirection(NamedTuple):
     """Where a path has moved to. reference: an absolute path or a URL, percent-encoded."""
 
@@ -89,7 +98,7 @@ class Site:
         self.clean_urls = config.clean_urls
         self._redirects = [(compile_glob(rule.source), rule) for rule in config.redirects]
         self._rewrites = [(compile_glob(rule.source), rule) for rule in config.rewrites]
-        self._guards = [(Patterns((*rule.paths, *map(below, rule.paths))), Guard(rule)) for rule in config.auth]
+        self._guards = [(Patterns(rule.paths), Guard(rule)) for rule in config.auth]
         self._cache = [(Patterns(rule.paths), rule.control.encode()) for rule in config.cache]
         self._headers = [
             (Patterns(rule.paths), [(name.encode(), value.encode()) for name, value in rule.fields])
@@ -129,6 +138,7 @@ class Site:
         names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
         if self.clean_urls:
             names += [name.removesuffix(b".html") for name in names if name.endswith(b".html")]
+        names += ancestors(path)
         return next(
             (guard for patterns, guard in self._guards if any(patterns.match(b"/" + name) for name in names)), None
         )
