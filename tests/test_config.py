@@ -347,3 +347,17 @@ def test_what_stands_in_the_place_of_a_hash_is_not_shown() -> None:
     with pytest.raises(ConfigError) as refused:
         AuthRule(paths=("**",), users=(("alice", "hunter2"),))
     assert "hunter2" not in str(refused.value)
+
+
+# -- workers ----------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_as_many_workers_as_there_are_processors() -> None:
+    assert Config(workers="auto").worker_count(7) == 7
+    assert Config(workers="3").worker_count(7) == 3
+
+
+@pytest.mark.parametrize("workers", ["0", "1025", "-1", "two", "", "²"])
+def test_a_number_of_workers_that_is_none_is_refused(workers: str) -> None:
+    with pytest.raises(ConfigError, match=r"^workers "):
+        Config(workers=workers)

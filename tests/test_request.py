@@ -943,6 +943,13 @@ def test_what_is_set_apart_is_read_as_h11_reads_it(name: bytes, text: str) -> No
     assert text.encode() in apart[1]
 
 
+def test_the_range_that_was_asked_for_is_known_wherever_it_is_kept() -> None:
+    memory = Memory()
+    assert remembered(memory, LINE + joined(HOST, b"Range: bytes=5-")).asked_range == b"bytes=5-"
+    assert remembered(memory, LINE + joined(HOST, b"range: bytes=5-")).asked_range == b"bytes=5-"
+    assert remembered(memory, LINE + joined(HOST)).asked_range is None
+
+
 def test_what_is_joined_is_no_longer_than_a_head_may_be() -> None:
     memory = Memory()
     block = joined(HOST, b'If-None-Match: "1"')

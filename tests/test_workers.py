@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from wire import Wire, eventually, get
 
-from ringserve.config import Config, ConfigError
+from ringserve.config import Config
 from ringserve.ring.descriptors import Listener, ListenError, close_listener, listen_tcp, share_listener
 from ringserve.workers import Notifier, Sockets, available_cpus, cgroup_quota, how, inherited_listeners
 
@@ -305,14 +305,6 @@ def test_the_closest_quota_of_the_control_groups_counts(
 
 def test_auto_is_what_this_process_may_use() -> None:
     assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
-    assert Config(workers="auto").worker_count(7) == 7
-    assert Config(workers="3").worker_count(7) == 3
-
-
-@pytest.mark.parametrize("workers", ["0", "1025", "-1", "two", "", "²"])
-def test_a_number_of_workers_that_is_none_is_refused(workers: str) -> None:
-    with pytest.raises(ConfigError, match=r"^workers "):
-        Config(workers=workers)
 
 
 def test_how_a_process_ended_is_said_in_words() -> None:
