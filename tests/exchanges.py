@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from wire import get
@@ -64,9 +65,11 @@ FILES: dict[str, bytes] = {
 }
 
 
-def fill(site: Path) -> None:
-    """The files that the rows ask for, with times that do not change."""
-    for name, content in FILES.items():
+def fill(site: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """The files that the rows ask for, and a group's own, with times that do not change: of one that was just written
+    the tag is weak for some milliseconds, and two servers that read it before and after that answer differently.
+    """
+    for name, content in (FILES | dict(more)).items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_bytes(content)
     (site / "large.bin").write_bytes(os.urandom(LARGE_BYTES))

@@ -20,9 +20,7 @@ by_group = pytest.mark.parametrize("group", GROUPS, ids=[group.title for group i
 
 
 def start(serving: Serving, site: Path, group: Group, **settings: Any) -> RunningServer:
-    fill(site)
-    for name, content in group.files.items():
-        (site / name).write_bytes(content)
+    fill(site, group.files)
     return serving(**group.settings(site), **settings)
 
 
