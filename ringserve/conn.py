@@ -5,7 +5,12 @@ again (`_serve`). Its receive is armed all the while and fills the reader; every
 
 The hot path is a shortcut through that: while the coroutine waits for a request and nothing is in flight, one complete
 head arrives, both halves of it are remembered, and a response is prepared and fresh. It is sent from the completion
-handler without resuming the coroutine, and the very bytes are those that the general path renders.
+handler without resuming the coroutine, and the very bytes are those that the general path renders. The coroutine and
+the reader are made when something first takes the general path: a connection that only ever asks for what is prepared,
+for one file perhaps, has neither.
+
+The first receive takes one piece; it becomes a multishot one when there is an answer after which more may come. So a
+connection for a single request never has a receive that must be cancelled.
 
 States
     PREFACE    waits for what a trusted proxy says of its client before anything else        header limit
@@ -18,7 +23,8 @@ States
 
 Invariants
  1. Responses leave in the order of their requests; those of pipelined requests leave in one send where they can.
- 2. The descriptor is closed after everything in flight on it has ended: a close with a receive pending sends no FIN.
+ 2. Nothing is in flight on a descriptor that is closed but, at most, a receive whose cancel was queued before the close
+    in the same batch: a close with a receive that goes on sends no FIN. The connection counts until that has ended.
 What holds of the sending half is in `sending.py`.
 """
 
@@ -68,7 +74,7 @@ class Connection(Sender):
 
     __slots__ = (
         "_awaiting_input", "_dropped_bytes", "_hot", "_last", "_lingers", "_receive_user_data", "_requests_left",
-        "_send_user_data", "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
+        "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, *, refused: bool = False) -> None:
@@ -78,8 +84,8 @@ class Connection(Sender):
         # With a preface to come, nothing is a request yet, and the hot path must not take it for one.
         has_preface = service.config.proxy_protocol and self._client is not None and not refused
         self.state = State.PREFACE if has_preface else State.READING if refused else State.IDLE
-        self.reader = RequestReader(service.memory, service.limits)
-        self.receiving = False
+        self.reader: RequestReader | None = None
+        self.receiving = True
         self.input_ended = False
         self._awaiting_input = False
         self._last = refused
@@ -90,11 +96,10 @@ class Connection(Sender):
         self._hot: Hot | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
-        self._send_user_data = self.tasks.register(Kind.SEND, self._sent)
         service.began(self)
-        self._arm_receive()
-        self.begin(self._serve(has_preface))
-        self.tasks.call_at(self.ring.now + service.shortest_limit_s, self._check_deadline)
+        self.ring.receive(self._receive_user_data, fd)
+        if has_preface or refused:
+            self.begin(self._serve(has_preface))
 
     def __repr__(self) -> str:
         return f"<Connection fd={self.fd} {self.state.name}>"
@@ -117,8 +122,6 @@ class Connection(Sender):
         if res > 0:
             data = self.ring.received(res, flags)
             if self.state is State.IDLE and self._answer_hot(data):
-                if not self.receiving:
-                    self._arm_receive()
                 return
             self._take_input(data)
         elif res == -errno.ENOBUFS and self.state is not State.ENDING:
@@ -130,9 +133,11 @@ class Connection(Sender):
             self.input_ended = True
             if res < 0:
                 self.interrupt(ConnectionOverError(errno_name(res)))
-        if self._awaiting_input and self.state is not State.HOT:
-            self._awaiting_input = False
-            self.resume()
+        if self.state is State.ENDING:
+            if not self.receiving:
+                self._ended()
+        elif self.state is not State.HOT:
+            self._go_on()
 
     def _take_input(self, data: bytes) -> None:
         if self.state in (State.LINGERING, State.ENDING):
@@ -140,12 +145,40 @@ class Connection(Sender):
             if self._dropped_bytes > LINGER_BYTES_MAX:
                 self.input_ended = True  # of what is listened to
             return
-        self.reader.feed(data)
+        reader = self._reader()
+        reader.feed(data)
         if self.state is State.IDLE:
             self.state = State.READING
             self.waiting_since = self.ring.now
-        elif self.reader.pending_bytes > INPUT_PENDING_MAX and self.receiving:
+        elif reader.pending_bytes > INPUT_PENDING_MAX and self.receiving:
             self.tasks.cancel(self._receive_user_data)
+
+    def _reader(self) -> RequestReader:
+        if self.reader is None:
+            self.reader = RequestReader(self._service.memory, self._service.limits)
+        return self.reader
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes arrived that no request has taken."""
+        return 0 if self.reader is None else self.reader.pending_bytes
+
+    def _go_on(self) -> None:
+        """Resume the coroutine if it waits for input, or begin it. If there is none yet, and nothing left to answer,
+        the connection ends without one.
+        """
+        if self._body is None:
+            if self._interruption is None and not self.pending_bytes:
+                if self.input_ended or self._service.closes_idle:
+                    self._close()
+                return
+            if not self.receiving and not self.input_ended:
+                self._arm_receive()  # so that a peer that leaves is noticed while its answer is looked for
+            self._body = self._serve(False)
+        elif not self._awaiting_input:
+            return  # it is busy, and looks by itself
+        self._awaiting_input = False
+        self.resume()
 
     @coroutine
     def _more_input(self) -> Generator[None, None, None]:
@@ -163,8 +196,12 @@ class Connection(Sender):
             # The coroutine must not run while the prepared response is in flight; `_sent` resumes it.
             if self._interruption is None:
                 self._interruption = reason
-                self.tasks.cancel(self._send_user_data)
+                self.tasks.cancel(self.user_data)
             return
+        if self.state is State.ENDING:
+            return
+        if self._body is None:
+            self.begin(self._serve(False))
         super().interrupt(reason)
         if self._awaiting_input:
             self._awaiting_input = False
@@ -196,24 +233,32 @@ class Connection(Sender):
             return False
         left = self._requests_left - 1
         if not left:
-            return False  # the last one says `Connection: close`
+            return False  # the last one says `Connection: close`, and the client may have sent more
         self._requests_left = left
         clock = service.clock
-        pinned = prepared.pinned
-        if pinned is None or prepared.second != clock.second:
-            pinned = prepared.render(clock.second, clock.date, self.ring.pin)
+        if block.persistent:
+            pinned = prepared.pinned
+            if pinned is None or prepared.second != clock.second:
+                pinned = prepared.render(clock.second, clock.date, self.ring.pin)
+            if not self.receiving:
+                self._arm_receive()
+        else:
+            self._last = True
+            pinned = prepared.render_last(clock.second, clock.date, self.ring.pin)
         self.state = State.HOT
         self.waiting_since = now = self.ring.now
         self._hot = (line, block, apart, prepared, now)
         self._sending = pinned
         self._sent_bytes = 0
-        self.ring.send(self._send_user_data, self.fd, pinned)
+        self.ring.send(self.user_data, self.fd, pinned)
         return True
 
-    def _sent(self, res: int, _flags: int) -> None:
-        """A prepared response, or a part of it, has gone."""
+    def _completed(self, res: int, flags: int) -> None:
+        """A prepared response, or a part of it, has gone; or an operation of the coroutine's has ended."""
+        if self.state is not State.HOT:
+            super()._completed(res, flags)
+            return
         sending, hot = self._sending, self._hot
-        assert self.state is State.HOT, "only a hot send completes here"
         assert sending is not None
         assert hot is not None
         aborted = res < 0
@@ -224,7 +269,7 @@ class Connection(Sender):
                     self._taken_since, self._taken_bytes = hot[4], 0
                 self._took(res)
                 if self._interruption is None:
-                    self.ring.send(self._send_user_data, self.fd, sending, self._sent_bytes)
+                    self.ring.send(self.user_data, self.fd, sending, self._sent_bytes)
                     return
                 aborted = True
         service = self._service
@@ -238,11 +283,16 @@ class Connection(Sender):
             self._log_hot(service.log, hot, sending.length - self._sent_bytes, aborted)
         if aborted and self._interruption is None:
             self._interruption = ConnectionOverError(errno_name(res))
-        if self._interruption is not None or self.reader.pending_bytes or self.input_ended or service.closes_idle:
-            if self.reader.pending_bytes:
-                self.state = State.READING
-            self._awaiting_input = False
-            self.resume()
+        if self._last and self._interruption is None:
+            if self._body is None:
+                self._close()
+                return
+            self._interruption = ConnectionOverError("the peer wanted no more")
+        if self.pending_bytes:
+            self.state = State.READING
+            self._go_on()
+        elif self._interruption is not None or self.input_ended or service.closes_idle:
+            self._go_on()
 
     def _log_hot(self, log: AccessLog, hot: Hot, missing: int, aborted: bool) -> None:
         line, block, apart, prepared, began = hot
@@ -286,13 +336,13 @@ class Connection(Sender):
                 self.ring.reset_on_close(self.fd)
             self._log_broken()
         finally:
-            await self._end_connection()
+            self._close()
 
     async def _take_preface(self) -> None:
         """What a trusted proxy says of its client before the first request. Raises RequestError."""
         while True:
             try:
-                preface = read_preface(self.reader.peek())
+                preface = read_preface(self._reader().peek())
             except ProxyError as error:
                 raise RequestError(400, str(error)) from error
             if preface is not None:
@@ -300,7 +350,7 @@ class Connection(Sender):
             if self.input_ended:
                 raise ConnectionOverError("the proxy ended its side before its preface")
             await self._more_input()
-        self.reader.skip(preface.length)
+        self._reader().skip(preface.length)
         self.state = State.READING
         self.waiting_since = self.ring.now
         if preface.client is not None:
@@ -308,8 +358,9 @@ class Connection(Sender):
 
     async def _next_request(self) -> Request | None:
         """The next request; None when the peer or the server wants no more. Raises RequestError."""
+        reader = self._reader()
         while True:
-            request = self.reader.next_request()
+            request = reader.next_request()
             if request is not None:
                 self._begin_answer()
                 return request
@@ -317,9 +368,9 @@ class Connection(Sender):
                 # Nothing more to gather responses for; and what arrives meanwhile is looked at afterwards.
                 await self._flush()
                 continue
-            if self.input_ended or (self._service.closes_idle and not self.reader.pending_bytes):
+            idle = not reader.pending_bytes
+            if self.input_ended or (self._service.closes_idle and idle):
                 return None
-            idle = not self.reader.pending_bytes
             if self.state is State.BUSY:
                 self.waiting_since = self.ring.now
             self.state = State.IDLE if idle else State.READING
@@ -346,7 +397,7 @@ class Connection(Sender):
         response = refusal or await self._service.responder.respond(self, request)
         ends = self._service.draining or self._requests_left <= 0
         if isinstance(response, Prepared):
-            if block.plain and not ends:
+            if block.plain and block.persistent and not ends:
                 await self._put_prepared(request, response)
                 return
             response = response.response
@@ -374,10 +425,11 @@ class Connection(Sender):
 
     async def _read_over_body(self, request: Request) -> None:
         self.state = State.READING
-        if request.block.expect is not None and not request.line.http_10 and not self.reader.pending_bytes:
+        reader = self._reader()
+        if request.block.expect is not None and not request.line.http_10 and not reader.pending_bytes:
             await self._flush()
             await self._send_all(CONTINUE)
-        while not self.reader.skip_body():
+        while not reader.skip_body():
             if self.input_ended:
                 raise ConnectionOverError("the peer ended its side before its request's body")
             await self._more_input()
@@ -404,53 +456,50 @@ class Connection(Sender):
         while not self.input_ended:
             await self._more_input()
 
-    async def _end_connection(self) -> None:
+    def _close(self) -> None:
+        """Close the descriptor; the connection has ended when the receive has, if there is one."""
         self.state = State.ENDING
+        if self._body is None:
+            self.tasks.forget(self.user_data)
         if self.receiving:
-            self.tasks.cancel(self._receive_user_data)
-            await self._end_of_receive()
-        self.tasks.forget(self._receive_user_data)
-        self.tasks.forget(self._send_user_data)
+            self.tasks.cancel(self._receive_user_data)  # in one batch with the close, and before it
         self.tasks.close(self.fd)
-        self._service.ended(self)
+        if not self.receiving:
+            self._ended()
 
-    @coroutine
-    def _end_of_receive(self) -> Generator[None, None, None]:
-        while self.receiving:
-            self._awaiting_input = True
-            yield
-        self._awaiting_input = False
+    def _ended(self) -> None:
+        self.tasks.forget(self._receive_user_data)
+        self._service.ended(self)
 
     def finish_soon(self) -> None:
         """The server drains: an idle connection ends now, another after its response."""
-        if self.state in (State.IDLE, State.PREFACE) and not self.reader.pending_bytes:
-            self.interrupt(ConnectionOverError("the server stops"))
+        if self.state in (State.IDLE, State.PREFACE) and not self.pending_bytes:
+            if self._body is None:
+                self._close()
+            else:
+                self.interrupt(ConnectionOverError("the server stops"))
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 
-    def _check_deadline(self) -> float | None:
-        """Called by the timer. It looks again after the shortest limit at the latest, so that a wait that begins in
-        between cannot run out unseen; the hot path therefore sets no timer but only notes the time.
+    def check_deadline(self) -> None:
+        """Called at intervals (`Server`). The hot path and every other wait only note when they began, so that a
+        request costs one assignment, and no timer.
         """
-        service = self._service
-        state = self.state
-        if state is State.ENDING:
-            return None
-        config = service.config
+        config, state = self._service.config, self.state
         if state is State.IDLE:
             limit_s = config.keep_alive_timeout_s
         elif state in (State.READING, State.PREFACE):
             limit_s = config.header_timeout_s
         elif state is State.LINGERING:
             limit_s = config.linger_timeout_s
+        elif state is State.ENDING:
+            return
         else:
             limit_s = config.write_timeout_s
-        now = self.ring.now
-        due = self.waiting_since + limit_s
-        if due <= now:
-            if state in (State.READING, State.PREFACE):
-                self.interrupt(RequestError(408, "the request did not arrive in time"))
-            else:
-                stalled = state in (State.BUSY, State.HOT)
-                self.interrupt(ConnectionOverError("no progress", resets=stalled))
-        return min(due, now + service.shortest_limit_s) if due > now else now + service.shortest_limit_s
+        if self.ring.now < self.waiting_since + limit_s:
+            return
+        if state in (State.READING, State.PREFACE):
+            self.interrupt(RequestError(408, "the request did not arrive in time"))
+        else:
+            stalled = state in (State.BUSY, State.HOT)
+            self.interrupt(ConnectionOverError("no progress", resets=stalled))

@@ -166,7 +166,7 @@ class HeaderBlock:
 
     persistent: whether the peer wants the connection to go on after this request (RFC 9112 9.3).
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
-    plain: nothing beside `selection` bears on the response, so that a prepared one may answer.
+    plain: nothing beside `selection` and `persistent` bears on the response, so that a prepared one may answer.
     joinable: it may have the two fields that are set apart beside its own.
     forwarded, x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
@@ -187,7 +187,7 @@ class HeaderBlock:
         else:
             self.framing = Framing.CONTENT_LENGTH if self.content_length else Framing.NONE
         self.expect = fields.get(b"expect")
-        self.plain = self.persistent and not http_10 and self.expect is None and self.framing is Framing.NONE
+        self.plain = not self.says_keep_alive and self.expect is None and self.framing is Framing.NONE
         self.host = fields.get(b"host")
         self.referer = fields.get(b"referer")
         self.user_agent = fields.get(b"user-agent")

@@ -21,6 +21,8 @@ NOSNIFF = (b"X-Content-Type-Options", b"nosniff")
 BODILESS = frozenset((204, 304))
 """Statuses whose responses have no body, and no Content-Length that would announce one (RFC 9110 8.6)."""
 
+CRLF = b"\r\n"
+CLOSES = b"Connection: close\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -157,8 +159,8 @@ class Prepared:
     """
 
     __slots__ = (
-        "_after", "_before", "body_bytes", "coding", "data", "freshness", "log_piece", "path", "pinned", "response",
-        "second", "status", "via",
+        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "log_piece", "path",
+        "pinned", "response", "second", "status", "via",
     )  # fmt: skip
 
     def __init__(
@@ -175,15 +177,28 @@ class Prepared:
         self.data = b""
         self.pinned: Pinned | None = None
         self.log_piece: bytes | None = None
+        self._last: Pinned | None = None
+        self._last_second = -1
         self._before, self._after = head_parts(response, server, None)
 
     def render(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
         """The bytes with this second's Date. The earlier ones live on for as long as a send refers to them."""
-        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
-        self.data = b"".join((self._before, date, self._after, *body))
+        self.data = self._rendered(date, self._after)
         self.pinned = pinned = pin(self.data)
         self.second = second
         return pinned
+
+    def render_last(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
+        """As `render`, for a client that wants no more: `Connection: close` is the last field."""
+        last = self._last
+        if last is None or self._last_second != second:
+            self._last = last = pin(self._rendered(date, self._after[: -len(CRLF)] + CLOSES))
+            self._last_second = second
+        return last
+
+    def _rendered(self, date: bytes, after: bytes) -> bytes:
+        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
+        return b"".join((self._before, date, after, *body))
 
     def retire(self) -> None:
         """Never answer again, and give the memory back: request lines may refer to this for long after its file is
@@ -192,9 +207,9 @@ class Prepared:
         self.freshness = NEVER
         self.path = None
         self.response = RETIRED
-        self.second = -1
+        self.second = self._last_second = -1
         self.data = b""
-        self.pinned = None
+        self.pinned = self._last = None
 
 
 _ERROR_PAGE = b"""<!doctype html>

@@ -32,13 +32,13 @@ from ringserve.conn import Connection
 from ringserve.files import FileLimits, FileTable, Root
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
-from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix
+from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix, tune_listener
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import F_MORE, Ring, RingOptions, errno_name
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.tasks import Kind, Task, Tasks, report
 from ringserve.sending import ConnectionOverError
-from ringserve.service import Service
+from ringserve.service import Client, Service
 
 LONGEST_SLEEP_S = 60.0
 ACCEPT_BACK_OFF_S = 0.1
@@ -48,6 +48,8 @@ SPARE_DESCRIPTORS = 64
 LOG_MODE = 0o640
 """Who may read the access log: its owner and its group. It holds the addresses of people."""
 CROWD_CHECK_S = 2.0
+LOOKS_AT_ONCE = 500
+"""Deadlines in one go: a tenth of a millisecond."""
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
 
@@ -145,6 +147,8 @@ class Acceptor:
             self._armed = False
         if res >= 0:
             self._take(res)
+            if self._armed:
+                return
         elif res in (-errno.EMFILE, -errno.ENFILE):
             self._rest(res)
         elif res not in (-errno.ECANCELED, -errno.ECONNABORTED):
@@ -266,6 +270,8 @@ class Server:
         """Called once when no more connections are accepted."""
         self._phase = Phase.RUNNING
         self._deadline = 0.0
+        self._looks: list[Client] = []
+        """The connections whose deadlines are still to be looked at, of those that there were when it began."""
         self._reopen_requests = self._reopens_seen = 0
         self._reopening: Task | None = None
         self.sites = Sites(config)
@@ -281,6 +287,8 @@ class Server:
             if config.log_file is not None and config.log_format != "off":
                 self._open_log(config.log_file)
             self.listeners = self._listen() if listeners is None else list(listeners)
+            for listener in self.listeners:
+                tune_listener(listener)
         except BaseException:
             self.close()
             raise
@@ -378,6 +386,7 @@ class Server:
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + CROWD_CHECK_S, self._give_memory_back)
+        tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
@@ -425,12 +434,21 @@ class Server:
     def _give_memory_back(self) -> float:
         """When a crowd has left, its memory goes back to the system; at other times nothing happens."""
         service, ring = self.service, self.tasks.ring
-        if service.crowd.has_left():
+        if service.crowd.has_left(len(service.connections)):
             self.tasks.shrink()
             service.connections = set(service.connections)
             gc.collect()
             ring.trim_memory()
         return ring.now + CROWD_CHECK_S
+
+    def _look_at_deadlines(self) -> float:
+        """Every connection is looked at in turn, some at a time, so that ten thousand of them hold nobody up."""
+        service, looks = self.service, self._looks
+        if not looks:
+            looks.extend(service.connections)
+        for _look in range(min(len(looks), LOOKS_AT_ONCE)):
+            looks.pop().check_deadline()
+        return self.tasks.ring.now + (0.0 if looks else service.look_every_s)
 
     def _feed_starved(self) -> None:
         """Arm as many receives that found no buffer as there are buffers, in the order in which they starved."""

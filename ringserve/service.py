@@ -31,6 +31,9 @@ class Client(Protocol):
     def interrupt(self, reason: BaseException) -> None:
         """End now."""
 
+    def check_deadline(self) -> None:
+        """End if what is waited for took too long."""
+
 
 class Clock:
     """What changes once a second: the Date line, and the time of log lines."""
@@ -56,39 +59,31 @@ class Clock:
 
 CROWD = 1000
 """Connections whose leaving is worth the work of giving their memory back."""
+LOOK_EVERY_S = 0.5
+"""At most. A look takes some tenths of a microsecond a connection."""
 SETTLED_CHECKS = 2
-"""Checks without a change before it is done: a connection's timer refers to it until it is next due, which is a check
-later at most with the default limits."""
+"""Checks without a change before it is done: what is given back in the middle of a wave is asked for again."""
 
 
 class Crowd:
     """Tells when most of many connections have left for good."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.most = 0
         self._seen = (0, 0)
         self._settled_checks = 0
 
-    def came(self) -> None:
-        """One more."""
-        self.count += 1
-        self.most = max(self.most, self.count)
-
-    def went(self) -> None:
-        """One fewer."""
-        self.count -= 1
-
-    def has_left(self) -> bool:
-        """Called at intervals: True once after a crowd shrank to less than a quarter and no longer shrinks."""
-        # A whole crowd may have come and gone since the last check, so its size tells as well as what is left of it.
-        settled = self.count >= self._seen[0] and self.most == self._seen[1]
-        self._seen = (self.count, self.most)
+    def has_left(self, count: int) -> bool:
+        """Called at intervals with how many there are: True once after a crowd shrank to less than a quarter and no
+        longer shrinks. `most` is kept by who sees them come: a whole crowd may come and go between two calls.
+        """
+        settled = count >= self._seen[0] and self.most == self._seen[1]
+        self._seen = (count, self.most)
         self._settled_checks = self._settled_checks + 1 if settled else 0
-        if self.most < CROWD or self.count >= self.most // 4 or self._settled_checks < SETTLED_CHECKS:
+        if self.most < CROWD or count >= self.most // 4 or self._settled_checks < SETTLED_CHECKS:
             return False
-        self.most = self.count
-        self._seen, self._settled_checks = (self.count, self.count), 0
+        self.most = count
+        self._seen, self._settled_checks = (count, count), 0
         return True
 
 
@@ -118,16 +113,19 @@ class Service:
         self.closes_idle = False
         """A connection that waits for a request is closed."""
         self.hot_answers = 0
-        self.shortest_limit_s = min(
+        shortest_limit_s = min(
             config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
         )
+        self.look_every_s = min(LOOK_EVERY_S, shortest_limit_s / 4)
+        """How often the connections' deadlines are looked at: by so much may one be late."""
 
     def began(self, connection: Client) -> None:
         """Called by a connection when it has its descriptor."""
-        self.connections.add(connection)
-        self.crowd.came()
+        connections, crowd = self.connections, self.crowd
+        connections.add(connection)
+        if len(connections) > crowd.most:
+            crowd.most = len(connections)
 
     def ended(self, connection: Client) -> None:
-        """Called by a connection when its descriptor is being closed."""
+        """Called by a connection when nothing is in flight on its descriptor any more but its close."""
         self.connections.remove(connection)
-        self.crowd.went()

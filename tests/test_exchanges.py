@@ -55,6 +55,46 @@ def test_the_hot_path_gives_the_bytes_of_the_general_path(serving: Serving, site
     assert general.server.service.hot_answers == 0
 
 
+def test_the_last_answer_by_the_hot_path_has_the_bytes_of_the_general_path(serving: Serving, site: Path) -> None:
+    fill(site)
+    hot, general = serving(hot_path=True), serving(hot_path=False)
+    requests = [
+        get(path, *fields, method=method, version=version)
+        for path in ("/hello.txt", "/missing", "/docs", "/style.css", "/empty")
+        for method in ("GET", "HEAD")
+        for version, *fields in (
+            ("1.1", "Connection: close"), ("1.0",), ("1.0", "Connection: close"), ("1.1", "Connection: x, CLOSE"),
+            ("1.1", "Accept-Encoding: br", "Connection: close"), ("1.1", "If-None-Match: *", "Connection: close"),
+        )
+    ]  # fmt: skip
+    for request in requests:
+        method = request.split(b" ", 1)[0].decode()
+        with Wire(general.url) as wire:
+            expected = wire.ask(request, method=method).masked()
+            assert wire.at_end()
+        assert b"\r\nConnection: close\r\n\r\n" in expected
+        before = hot.server.service.hot_answers
+        for _again in range(3):
+            with Wire(hot.url) as wire:
+                assert wire.ask(request, method=method).masked() == expected
+                assert wire.at_end()
+        assert hot.server.service.hot_answers > before, request
+    assert general.server.service.hot_answers == 0
+
+
+def test_a_connection_can_end_on_the_hot_path_after_it_took_the_general_one(serving: Serving, site: Path) -> None:
+    fill(site)
+    running = serving()
+    last = get("/hello.txt", "Connection: close")
+    for _again in range(3):
+        with Wire(running.url) as wire:
+            assert wire.ask(get("/hello.txt", "Range: bytes=0-4")).body == b"hello"
+            answer = wire.ask(last)
+            assert (answer.body, answer.fields["connection"]) == (b"hello, ring\n", "close")
+            assert wire.at_end()
+    assert running.server.service.hot_answers >= 2
+
+
 def test_the_hot_path_answers_what_it_can(serving: Serving, site: Path) -> None:
     # Not ranges, bodies, HTTP/1.0, OPTIONS and the like.
     running = start(serving, site, PLAIN[0])

@@ -167,7 +167,7 @@ def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, name:
             eventually(
                 f"the first {cut} bytes are read",
                 lambda connection=connection, here=here, has_preface=has_preface: (
-                    connection.reader.pending_bytes == here and (connection.state is not State.PREFACE) is has_preface
+                    connection.pending_bytes == here and (connection.state is not State.PREFACE) is has_preface
                 ),
             )
             assert wire.ask(data[cut:], method="GET").body == b"page"
@@ -331,7 +331,7 @@ def test_a_drain_lets_a_preface_that_has_begun_be_finished(proxied: Proxied, log
             wire.send(preface[:10])
         eventually(
             "both have begun",
-            lambda: [one.reader.pending_bytes for one in tuple(running.server.service.connections)] == [10, 10],  # type: ignore[attr-defined]
+            lambda: [one.pending_bytes for one in tuple(running.server.service.connections)] == [10, 10],  # type: ignore[attr-defined]
         )
         running.server.stop()
         eventually("it drains", lambda: running.server.service.draining)

@@ -565,6 +565,37 @@ def test_receive_multishot_delivers_in_named_buffers_until_the_end_of_the_stream
     assert not completion.more
 
 
+def test_receive_takes_one_piece_and_ends(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    for message in (b"first", b"second"):
+        receive = bench.begin()
+        bench.ring.receive(receive, fd)
+        assert bench.stays_pending(receive)
+        assert peer.send(message) == len(message)
+        assert bench.result(receive) == len(message)
+        (completion,) = bench.completed[receive]
+        assert completion.data == message
+        assert completion.flags & F_BUFFER
+        assert not completion.more
+    peer.finish()
+    last = bench.begin()
+    bench.ring.receive(last, fd)
+    assert bench.result(last) == 0
+
+
+def test_receive_takes_no_more_than_a_buffer_and_leaves_the_rest(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    sent = bytes(range(256)) * 20
+    assert peer.send(sent) == len(sent)
+    got = b""
+    while len(got) < len(sent):
+        receive = bench.begin()
+        bench.ring.receive(receive, fd)
+        assert 0 < bench.result(receive) <= 1024
+        got += bench.received(receive)
+    assert got == sent
+
+
 def test_receive_multishot_delivers_what_is_longer_than_a_buffer_in_pieces(bench: Bench) -> None:
     fd, peer = bench.world.connected()
     receive = bench.receive(fd)
@@ -996,6 +1027,19 @@ def test_close_after_a_receive_was_cancelled_sends_fin(bench: Bench) -> None:
     bench.ring.close(operation, bench.world.disown(fd))
     assert bench.result(operation) == 0
     bench.until_peer_ends(peer)
+
+
+def test_close_queued_after_the_cancel_of_a_receive_in_one_batch_ends_both_and_sends_fin(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    receive = bench.receive(fd)
+    assert bench.stays_pending(receive)
+    cancel = bench.cancel(receive)
+    close = bench.begin()
+    bench.ring.close(close, bench.world.disown(fd))
+    bench.until_peer_ends(peer)
+    assert bench.result(receive) == -errno.ECANCELED
+    assert bench.result(close) == 0
+    assert bench.result(cancel) == 0
 
 
 def test_close_of_what_is_not_open_is_ebadf(bench: Bench) -> None:

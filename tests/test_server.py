@@ -21,8 +21,12 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
+from ringserve.config import Config
 from ringserve.conn import INPUT_PENDING_MAX
+from ringserve.library import RunningServer
+from ringserve.ring.descriptors import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
 from ringserve.ring.interrupt import STRATEGIES
+from ringserve.server import Server
 
 MIB = 1024 * 1024
 
@@ -155,7 +159,7 @@ def test_input_ahead_of_reading_is_bounded_and_nothing_of_it_is_lost(serving: Se
         assert len(wire.answer().body) == 3 * MIB
         for _ in range(requests):
             assert wire.answer().body == b"small"
-            peaks.append(max((c.reader.pending_bytes for c in tuple(running.server.service.connections)), default=0))  # type: ignore[attr-defined]
+            peaks.append(max((c.pending_bytes for c in tuple(running.server.service.connections)), default=0))  # type: ignore[attr-defined]
         sender.join()
     # The receive is cancelled at the limit; what the kernel had already received for it is taken as well.
     assert max(peaks) < INPUT_PENDING_MAX + 256 * 4096
@@ -464,3 +468,18 @@ def serves(url: str) -> bool:
     with Wire(url) as wire:
         wire.send(get("/page"))
         return wire.answer().status == 200
+
+
+def test_connections_have_no_delay_and_little_unsent_whoever_opened_the_listener(site: Path, serving: Serving) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as given:  # as systemd's are
+        url = f"http://127.0.0.1:{given.getsockname()[1]}/"
+        listeners = [Listener(os.dup(given.fileno()), url, None)]
+        config = Config(directory=str(site), log_format="off")
+        with RunningServer(Server(config, listeners=listeners)) as handed_over:
+            for running in (serving(), handed_over):
+                with Wire(running.url) as wire:
+                    wire.ask(get("/"))
+                    (connection,) = running.server.service.connections
+                    with socket.socket(fileno=os.dup(connection.fd)) as accepted:  # type: ignore[attr-defined]
+                        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+                        assert accepted.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == UNSENT_BYTES_MAX

@@ -294,7 +294,7 @@ def test_no_user_data_is_used_twice_and_each_names_its_kind(stage: Stage) -> Non
     seen = [stage.tasks.register(kind, lambda _res, _flags: None) for kind in Kind for _index in range(5)]
     seen += [stage.poller().user_data for _index in range(5)]
     assert len(set(seen)) == len(seen)
-    assert [user_data & ((1 << KIND_BITS) - 1) for user_data in seen[:25:5]] == list(Kind)
+    assert [user_data & ((1 << KIND_BITS) - 1) for user_data in seen[: 5 * len(Kind) : 5]] == list(Kind)
     assert 0 not in seen, "the ring's own"
 
 
@@ -487,12 +487,14 @@ def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(
 def test_a_completion_that_nobody_waits_for_is_counted_and_reported(
     stage: Stage, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stage.ring.finish(12345 << KIND_BITS | Kind.SEND, -errno.EPIPE, 2)
+    stage.ring.finish(12345 << KIND_BITS | Kind.OPERATION, -errno.EPIPE, 2)
     other = stage.poller("other")
     stage.ring.finish(other.user_data, 1)
     stage.turn()
     assert stage.tasks.faults == 1
-    assert capfd.readouterr().err == ("ringserve: completion of SEND 12345 that nobody waits for: res=-32 flags=0x2\n")
+    assert capfd.readouterr().err == (
+        "ringserve: completion of OPERATION 12345 that nobody waits for: res=-32 flags=0x2\n"
+    )
     assert stage.said == [("other", 1)]
 
 

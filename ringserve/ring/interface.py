@@ -148,6 +148,12 @@ class Ring(ABC):
         """As `accept`, again and again, until a completion lacks F_MORE."""
 
     @abstractmethod
+    def receive(self, user_data: int, fd: int) -> None:
+        """Receive once into a provided buffer, as `receive_multishot` does again and again. The completion never has
+        F_MORE.
+        """
+
+    @abstractmethod
     def receive_multishot(self, user_data: int, fd: int) -> None:
         """Receive into provided buffers until a completion lacks F_MORE: at end of stream (res 0), an error, or
         -ENOBUFS, which says nothing bad of the socket.

@@ -268,6 +268,13 @@ static int ringserve_accept_multishot(ringserve_ring *ring, uint64_t user_data, 
     QUEUE(io_uring_prep_multishot_accept(sqe, fd, NULL, NULL, RINGSERVE_ACCEPT_FLAGS));
 }
 
+static int ringserve_receive(ringserve_ring *ring, uint64_t user_data, int fd)
+{
+    /* A length of 0 means that of the buffer which the kernel picks. */
+    QUEUE(io_uring_prep_recv(sqe, fd, NULL, 0, 0); sqe->flags |= IOSQE_BUFFER_SELECT;
+          sqe->buf_group = RINGSERVE_BUFFER_GROUP);
+}
+
 static int ringserve_receive_multishot(ringserve_ring *ring, uint64_t user_data, int fd)
 {
     QUEUE(io_uring_prep_recv_multishot(sqe, fd, NULL, 0, 0); sqe->flags |= IOSQE_BUFFER_SELECT;

@@ -33,6 +33,7 @@ int ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns);
 int ringserve_nop(ringserve_ring *ring, uint64_t user_data);
 int ringserve_accept(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_accept_multishot(ringserve_ring *ring, uint64_t user_data, int fd);
+int ringserve_receive(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_receive_multishot(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_send(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length);
 int ringserve_splice(ringserve_ring *ring, uint64_t user_data, int fd_in, int64_t offset_in, int fd_out,

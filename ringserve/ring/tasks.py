@@ -47,7 +47,6 @@ class Kind(IntEnum):
     ACCEPT = 1
     RECEIVE = 2
     OPERATION = 3
-    SEND = 4
 
 
 KIND_BITS = 3

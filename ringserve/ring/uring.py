@@ -204,6 +204,9 @@ class UringRing(Descriptors):
     def accept_multishot(self, user_data: int, fd: int) -> None:
         self._queue(lib.ringserve_accept_multishot, user_data, fd)
 
+    def receive(self, user_data: int, fd: int) -> None:
+        self._queue(lib.ringserve_receive, user_data, fd)
+
     def receive_multishot(self, user_data: int, fd: int) -> None:
         self._queue(lib.ringserve_receive_multishot, user_data, fd)
 
