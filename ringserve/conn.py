@@ -229,7 +229,9 @@ class Connection(Sender):
             prepared = line.prepared.get(block.selection)
         if not block.plain:
             return False
-        if prepared is None or prepared.freshness.until <= self.ring.now or service.draining:
+        if prepared is None or service.draining:
+            return False
+        if prepared.freshness.until <= self.ring.now and not service.responder.is_still_true(prepared, self.ring.now):
             return False
         left = self._requests_left - 1
         if not left:
@@ -288,7 +290,8 @@ class Connection(Sender):
                 self._close()
                 return
             self._interruption = ConnectionOverError("the peer wanted no more")
-        if self.pending_bytes:
+        reader = self.reader  # not `pending_bytes`, which takes another call
+        if reader is not None and reader.pending_bytes:
             self.state = State.READING
             self._go_on()
         elif self._interruption is not None or self.input_ended or service.closes_idle:

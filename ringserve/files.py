@@ -248,7 +248,7 @@ class FileTable:
         asked_at = self._tasks.ring.now
         while True:
             entry = self._entries.get(path)
-            if entry is not None and entry.freshness.until > asked_at:
+            if entry is not None and (entry.freshness.until > asked_at or self.look_again(path)):
                 return entry
             load = self._loading.get(path)
             if load is None:
@@ -260,6 +260,30 @@ class FileTable:
         finally:
             del self._loading[path]
             load.signal.raise_()
+
+    def look_again(self, path: bytes) -> bool:
+        """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is what
+        it was. A shortcut through `_load`: True says what that would have found, and False says nothing.
+        """
+        known = self._entries.get(path)
+        if not isinstance(known, File) or path in self._loading or not self._watches.covers(path):
+            return False
+        mount, below = split_mount(path)
+        root = self._roots[mount]
+        for file in (known, *known.siblings.values()):
+            ending = CODINGS[file.coding] if file is not known else b""
+            if file.racy or self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != file.status:
+                return False
+        if is_compressible(known.content_type):
+            for coding, ending in CODINGS.items():
+                # That it is not there; what else may be said of a sibling, `_is_family_unchanged` looks at.
+                if coding not in known.siblings and (
+                    self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != -errno.ENOENT
+                ):
+                    return False
+        self._entries.move_to_end(path)
+        known.freshness.until = self._tasks.ring.now + FRESH_S
+        return True
 
     async def _load(self, task: Task, path: bytes, known: Entry | None, load: _Load) -> Entry:
         await self._watches.cover(task, path, load)
@@ -561,6 +585,10 @@ class _Watches:
             report(f"no inotify ({error.strerror}): changed files are noticed within a second, not at once")
             return
         self._task = tasks.start(self._read_events())
+
+    def covers(self, path: bytes) -> bool:
+        """Whether every directory on the way to `path` is watched, or none can be."""
+        return self._fd < 0 or path[: path.rfind(b"/") + 1] in self._by_path
 
     async def cover(self, task: Task, path: bytes, load: _Load) -> None:
         """Watch every directory on the way to `path`, the root first.

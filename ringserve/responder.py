@@ -55,14 +55,24 @@ class Responder:
         self._verified: set[tuple[Guard, bytes]] = set()
         self._secret = secrets.token_bytes(32)
 
+    def is_still_true(self, prepared: Prepared, now: float) -> bool:
+        """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second and
+        file: if that is what it was, so is the response, and nothing is decided anew.
+        """
+        return (
+            prepared.path is not None
+            and not prepared.via
+            and self._files.look_again(prepared.path)
+            and prepared.freshness.until > now
+        )
+
     async def respond(self, task: Task, request: Request) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
         line, key = request.line, request.key
         prepared = line.prepared.get(key)
         if prepared is not None:
             if prepared.freshness.until <= task.ring.now and prepared.path is not None and not prepared.via:
-                # Once a second and file: if that is what it was, so is the response, and nothing is decided anew.
-                await self._files.find(task, prepared.path)
+                await self._files.find(task, prepared.path)  # as `is_still_true`, but it may wait
             if prepared.freshness.until > task.ring.now:
                 return prepared
         steps = static.respond(request, self._site(request), task.ring.wall_time())

@@ -950,6 +950,27 @@ def test_the_range_that_was_asked_for_is_known_wherever_it_is_kept() -> None:
     assert remembered(memory, LINE + joined(HOST)).asked_range is None
 
 
+@pytest.mark.parametrize("name", APART_NAMES)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(b"Host: a\r\n", b"\r\n", id="a field behind the end of the head"),
+        pytest.param(b"Host: a\r\n\r", b"\n", id="a line that does not end"),
+        pytest.param(b"Host: a", b"\r\n", id="no end of the head"),
+        pytest.param(b"Host: a\r\n", b"\r\n\r\n", id="a head behind the end of the head"),
+    ],
+)
+def test_what_is_no_head_is_not_made_one_by_taking_a_field_out(name: bytes, before: bytes, after: bytes) -> None:
+    # Seen: what was pipelined behind a request was taken for a field of it.
+    memory = Memory()
+    request = remembered(memory, LINE + joined(b"Host: a"))
+    block = before + name + b'"1"' + after
+    assert memory.join(request.line, block, 1000) is None
+    reader = RequestReader(memory, LIMITS)
+    fresh = RequestReader(Memory(enabled=False), LIMITS)
+    assert outcomes(reader, LINE + block) == outcomes(fresh, LINE + block)
+
+
 def test_what_is_joined_is_no_longer_than_a_head_may_be() -> None:
     memory = Memory()
     block = joined(HOST, b'If-None-Match: "1"')

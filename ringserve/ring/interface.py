@@ -223,6 +223,13 @@ class Ring(ABC):
         """fstat(2). Raises OSError."""
 
     @abstractmethod
+    def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
+        """`status` of what `open_beneath` would open, if the kernel knows the path without asking a file system; else a
+        negative errno: -EAGAIN if it does not (openat2(2), RESOLVE_CACHED), -ENOENT if it knows that nothing is there.
+        `path` has no final NUL.
+        """
+
+    @abstractmethod
     def shutdown_sending(self, fd: int) -> None:
         """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
 

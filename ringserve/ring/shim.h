@@ -16,6 +16,11 @@ typedef struct {
     uint64_t refused;          /* EAGAIN or EBUSY from enter: the submissions stay queued */
 } ringserve_figures;
 
+typedef struct {
+    uint64_t mode, device, inode;
+    int64_t size, modified_ns, changed_ns;
+} ringserve_status;            /* the fields of stat(2) that serving needs, as Python's "QQQqqq" */
+
 int ringserve_ring_create(ringserve_ring **ring, unsigned submission_entries, unsigned completion_entries,
                           unsigned setup_flags, unsigned kernel_thread_idle_ms);
 void ringserve_ring_destroy(ringserve_ring *ring);
@@ -49,6 +54,7 @@ int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_u
 
 int ringserve_trim_memory(void);
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
+int ringserve_status_cached(int directory_fd, const char *path, uint64_t resolve, ringserve_status *status);
 int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);
 int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length);
 int ringserve_inotify_open(void);

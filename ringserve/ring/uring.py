@@ -34,6 +34,7 @@ from ringserve.ring.interface import (
     F_MORE,
     NANOSECONDS,
     Completion,
+    FileStatus,
     Pinned,
     PinnedBuffer,
     RingBrokenError,
@@ -51,6 +52,7 @@ except ImportError as missing:  # pragma: no cover - a checkout that was never b
     ) from missing
 
 COMPLETION = struct.Struct("=QiI")
+STATUS = struct.Struct("=QQQqqq")  # ringserve_status of shim.h, in the order of FileStatus
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_BENEATH = 0x08
@@ -125,10 +127,13 @@ class UringRing(Descriptors):
         self._ring = _create(options, interrupt)
         self._wait_for = int(interrupt.sleeps)
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
+        self._send = lib.ringserve_send
         self._how: dict[tuple[int, bool], Pinned] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = self.buffer(64)
+        self._status = ffi.new("ringserve_status *")
+        self._status_memory = ffi.buffer(self._status)
         self.now = time.monotonic()
         try:
             self._prepare()
@@ -211,7 +216,10 @@ class UringRing(Descriptors):
         self._queue(lib.ringserve_receive_multishot, user_data, fd)
 
     def send(self, user_data: int, fd: int, data: Pinned, offset: int = 0) -> None:
-        self._queue(lib.ringserve_send, user_data, fd, data.address + offset, data.length - offset)
+        # As `_queue`, without the way of a call through arguments in a tuple: a tenth of a microsecond a request.
+        _owner, address, length = data
+        if self._deferred or self._send(self._ring, user_data, fd, address + offset, length - offset) < 0:
+            self._deferred.append((self._send, (user_data, fd, address + offset, length - offset)))
 
     def splice(self, user_data: int, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> None:
         self._queue(lib.ringserve_splice, user_data, fd_in, offset, fd_out, length, flags)
@@ -257,6 +265,11 @@ class UringRing(Descriptors):
         memory = bytearray(length)
         owner = ffi.from_buffer(memory)  # an exported bytearray cannot be resized, so it cannot move
         return PinnedBuffer(memory, Pinned(owner, int(ffi.cast("uintptr_t", owner)), length))
+
+    def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
+        resolve = RESOLVE_NO_MAGICLINKS if follow_symlinks else RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH
+        result = lib.ringserve_status_cached(directory_fd, path, resolve, self._status)
+        return result or FileStatus._make(STATUS.unpack(self._status_memory))
 
     def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
         return lib.ringserve_splice_now(fd_in, fd_out, length, flags)
