@@ -70,11 +70,15 @@ class State(Enum):
 
 
 class Connection(Sender):
-    """See the module."""
+    """See the module.
+
+    _revalidates: its last request had fields that are set apart, and so will the next: a page's files are revalidated
+    together. It only decides what is looked for first.
+    """
 
     __slots__ = (
         "_awaiting_input", "_dropped_bytes", "_hot", "_last", "_lingers", "_receive_user_data", "_requests_left",
-        "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
+        "_revalidates", "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, *, refused: bool = False) -> None:
@@ -93,6 +97,7 @@ class Connection(Sender):
         self._starved = False
         self._dropped_bytes = 0
         self._requests_left = service.config.requests_max
+        self._revalidates = False
         self._hot: Hot | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
@@ -217,19 +222,20 @@ class Connection(Sender):
         if line is None:
             return False
         block_bytes = data[line_end:]
-        block = line.blocks.young.get(block_bytes)
+        block = None if self._revalidates else line.blocks.young.get(block_bytes)
         apart = None
         if block is None:
             joined = service.memory.join(line, block_bytes, service.limits.head_bytes_max - line_end)
-            if joined is None:
+            if joined is not None:
+                block, apart = joined
+                self._revalidates = True
+            elif self._revalidates:
+                self._revalidates = False
+                block = line.blocks.young.get(block_bytes)
+            if block is None:
                 return False
-            block, apart = joined
-            prepared = line.prepared.get((block.selection, apart))
-        else:
-            prepared = line.prepared.get(block.selection)
-        if not block.plain:
-            return False
-        if prepared is None or service.draining:
+        prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
+        if prepared is None or not block.plain or service.draining:
             return False
         if prepared.freshness.until <= self.ring.now and not service.responder.is_still_true(prepared, self.ring.now):
             return False

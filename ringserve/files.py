@@ -262,8 +262,8 @@ class FileTable:
             load.signal.raise_()
 
     def look_again(self, path: bytes) -> bool:
-        """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is what
-        it was. A shortcut through `_load`: True says what that would have found, and False says nothing.
+        """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is
+        what it was. A shortcut through `_load`: True says what that would have found, and False says nothing.
         """
         known = self._entries.get(path)
         if not isinstance(known, File) or path in self._loading or not self._watches.covers(path):
@@ -272,7 +272,10 @@ class FileTable:
         root = self._roots[mount]
         for file in (known, *known.siblings.values()):
             ending = CODINGS[file.coding] if file is not known else b""
-            if file.racy or self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != file.status:
+            if (
+                file.racy
+                or self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != file.status
+            ):
                 return False
         if is_compressible(known.content_type):
             for coding, ending in CODINGS.items():

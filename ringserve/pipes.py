@@ -25,9 +25,10 @@ from collections.abc import Callable
 from ringserve.ring.interface import POLL_OUT, SPLICE_MORE, SPLICE_MOVE, SPLICE_NONBLOCK, Pipe, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks
 
-BURST_BYTES = 2 * 1024 * 1024
-"""What one transfer moves before the others have a turn, if the client takes it as fast as it comes: a third of a
-millisecond. nginx's `sendfile_max_chunk` is the same."""
+BURST_BYTES = 512 * 1024
+"""What one transfer moves before the others have a turn, if the client takes it as fast as it comes: 0.2 to 0.3 ms on
+loopback, where sending includes the peer's receiving. With 2 MiB, as nginx has it, turns took up to 3 ms, and files of
+1 MiB were no faster (docs/performance.md)."""
 
 
 class Lease:

@@ -272,10 +272,7 @@ class Memory:
         self._blocks: dict[bool, Remembered[HeaderBlock]] = {
             http_10: Remembered(REMEMBERED_BLOCKS) for http_10 in (False, True)
         }
-        self._alones: tuple[Remembered[Apart], Remembered[Apart]] = (
-            Remembered(REMEMBERED_LINES, APART_BYTES_MAX),
-            Remembered(REMEMBERED_LINES, APART_BYTES_MAX),
-        )
+        self._tails: Remembered[Apart] = Remembered(REMEMBERED_LINES, TAIL_BYTES_MAX)
         self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
 
     def join(self, line: RequestLine, block_bytes: bytes, room_bytes: int) -> tuple[HeaderBlock, Apart] | None:
@@ -285,29 +282,22 @@ class Memory:
         """
         if len(block_bytes) > room_bytes:
             return None
-        for place, name in ALONE:
-            # Mostly it is one field. Then the block without it is known, and the others need not be looked for.
-            rest, value = _take_out(block_bytes, name)
-            if value is None:
-                continue
-            block = line.blocks.get(rest)
-            if block is None:
-                break
-            return (block, self._alone(place, value)) if block.joinable else None
-        apart = set_apart(block_bytes)
-        if apart is None:
+        start = block_bytes.rfind(IF_NONE_MATCH)
+        if start >= 0:
+            # All browsers that have the same copy of a file end their heads in the same way.
+            apart = self._tails.young.get(block_bytes[start:])
+            if apart is not None:
+                block = line.blocks.young.get(block_bytes[:start] + HEAD_END)
+                if block is not None:
+                    return (block, apart) if block.joinable else None
+        found = set_apart(block_bytes)
+        if found is None:
             return None
-        block = line.blocks.get(apart[0])
-        return None if block is None or not block.joinable else (block, apart[1])
-
-    def _alone(self, place: int, value: bytes) -> Apart:
-        """One value that was set apart and no other. Those that come again are the same object, with its hash."""
-        known = self._alones[place]
-        apart = known.get(value)
-        if apart is None:
-            apart = (value, None, None) if place == 0 else (None, value, None)
-            known.put(value, apart)
-        return apart
+        rest, apart = found
+        if start >= 0 and rest == block_bytes[:start] + HEAD_END:
+            self._tails.put(block_bytes[start:], apart)
+        block = line.blocks.get(rest)
+        return (block, apart) if block is not None and block.joinable else None
 
     def blocks(self, http_10: bool) -> Remembered[HeaderBlock]:
         """Those of HTTP/1.0, or of 1.1 and later."""
@@ -330,8 +320,9 @@ APART_BYTES_MAX = 128
 """Longer values are left in their block: what is prepared is kept by them, and a tag of ours has 40 bytes."""
 _PLAIN_VALUE = re.compile(rb"[!-~]+(?: [!-~]+)*")
 
-ALONE = tuple(enumerate(APART_NAMES[:2]))
-"""Those that mostly come without another, with their place in `Apart`."""
+IF_NONE_MATCH, _RANGE, IF_RANGE, _IF_MODIFIED_SINCE = APART_NAMES
+TAIL_BYTES_MAX = 512
+"""Of the end of a head that consists of what is set apart."""
 Apart = tuple[bytes | None, bytes | None, bytes | None]
 """The values of If-None-Match, Range and If-Range that were set apart. If-Modified-Since is not among them: it says
 nothing beside If-None-Match (RFC 9110 13.1.3), and without that it is not set apart."""
@@ -342,7 +333,8 @@ def set_apart(block: bytes) -> tuple[bytes, Apart] | None:
     values: list[bytes | None] = []
     rest = block
     for name in APART_NAMES[:-1]:
-        rest, value = _take_out(rest, name)
+        # One search for two: If-Range is nothing without Range.
+        rest, value = (rest, None) if name == IF_RANGE and values[1] is None else _take_out(rest, name)
         values.append(value)
     if values[0] is not None:
         rest, _unheeded = _take_out(rest, APART_NAMES[-1])

@@ -56,8 +56,8 @@ class Responder:
         self._secret = secrets.token_bytes(32)
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
-        """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second and
-        file: if that is what it was, so is the response, and nothing is decided anew.
+        """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
+        and file: if that is what it was, so is the response, and nothing is decided anew.
         """
         return (
             prepared.path is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -107,6 +108,7 @@ def phrase_of(status: int) -> str:
     return _RENAMED.get(status) or HTTPStatus(status).phrase
 
 
+@cache
 def status_line(status: int) -> bytes:
     """`HTTP/1.1 200 OK` with its line end."""
     return b"HTTP/1.1 %d %s\r\n" % (status, phrase_of(status).encode())
