@@ -4,6 +4,7 @@ operations themselves run on a ring of the kernel."""
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from ringserve.ring import open_ring
 from ringserve.ring.interface import POLL_OUT, SPLICE_NONBLOCK, Completion, Pinned, Ring, RingOptions
-from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks
+from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks, report
 
 TURNS_MAX = 2000
 FD = 7  # of the scripted ring, where it means nothing
@@ -630,3 +631,40 @@ def test_a_task_can_be_interrupted_by_a_timer(stage: Stage) -> None:
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "timed out")]
+
+
+# -- what is said ---------------------------------------------------------------------------------------------------
+
+
+class Unbuffered(io.StringIO):
+    """A stderr whose every write reaches the kernel at once, as under PYTHONUNBUFFERED."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return len(text)
+
+
+def test_a_report_is_one_write_that_a_pipe_takes_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = Unbuffered()
+    monkeypatch.setattr("sys.stderr", stderr)
+    report("short")
+    report("\N{SNOWMAN}" * 5000)
+    short, long = stderr.writes
+    assert short == "ringserve: short\n"
+    assert long.startswith("ringserve: \N{SNOWMAN}\N{SNOWMAN}")
+    assert long.endswith("\N{SNOWMAN} [...]\n")
+    assert 4000 < len(long.encode()) <= 4096
+
+
+class Gone(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_stderr_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", Gone())
+    report("nobody hears it")

@@ -23,6 +23,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import itertools
@@ -52,9 +53,23 @@ class Kind(IntEnum):
 KIND_BITS = 3
 
 
+REPORT_BYTES_MAX = 4096
+"""PIPE_BUF: what a pipe takes in one piece, so that the lines of several processes are never mixed (pipe(7))."""
+
+
 def report(line: str) -> None:
-    """One line on stderr."""
-    print(f"ringserve: {line}", file=sys.stderr, flush=True)
+    """One line on stderr. A longer one than REPORT_BYTES_MAX is cut. Where nobody takes it, it is lost.
+
+    One write and not `print`, which makes two of them, text and line end, under PYTHONUNBUFFERED.
+    """
+    whole = f"ringserve: {line}"
+    encoded = whole.encode(errors="backslashreplace")
+    if len(encoded) >= REPORT_BYTES_MAX:
+        whole = encoded[: REPORT_BYTES_MAX - 16].decode(errors="ignore") + " [...]"
+    # A stderr that is gone, or full and non-blocking, must not end the loop that says something on it.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{whole}\n")
+        sys.stderr.flush()
 
 
 class Signal:
