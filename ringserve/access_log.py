@@ -6,6 +6,9 @@ time (once a second), the request line and the header block (remembered with wha
 
 The batch is written through the ring, one write at a time. A sink that does not keep up (a pipe nobody reads) leaves
 that write in flight; lines then gather up to a limit, and beyond it they are lost, counted, and the count is reported.
+
+Where several processes share the sink, one of them writes at a time (`turns.py`). Who waits for its turn serves on, and
+its lines gather as they do behind a slow sink.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from abc import ABC, abstractmethod
 from ringserve.request import HeaderBlock, RequestLine
 from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks, report
+from ringserve.turns import Turns
 
 LINES_WAITING_MAX = 100_000
 """Lines in memory while the sink does not take them: about 20 MiB, or a second of full load."""
@@ -27,6 +31,10 @@ FLUSH_AFTER_S = 0.1
 """How long a line may wait for company. Short enough for a person who watches."""
 FLUSH_LINES = 500
 """A batch of this many is written without waiting longer."""
+RETRY_S, RETRY_LAST_S = 0.002, 0.05
+"""Between two tries to have the turn at a shared sink: doubled each time, since a stuck sink may keep it."""
+REST_S = 0.06
+"""After a turn that others wanted. Longer than they wait between tries, shorter than a person notices."""
 
 _UNSAFE = re.compile(rb'[^\x20-\x7e]|["\\]')
 
@@ -153,20 +161,27 @@ class AccessLog:
     """Gathers lines and writes them to a descriptor.
 
     fd: the sink. It may be a file, a pipe or a terminal. owned: it is closed in the end, and when it is replaced.
+    turns: where other processes write there too, and take turns with this one.
     """
 
-    def __init__(self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False) -> None:
+    def __init__(
+        self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False, turns: Turns | None = None
+    ) -> None:
         self.form = form
         self.lost = 0
         self._tasks = tasks
         self._fd = fd
         self._owned = owned
+        self._turns = turns
+        self._not_before = 0.0
+        self._retry_s = RETRY_S
         self._next_fd: int | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
         self._poll_user_data = tasks.register(Kind.SHARED, self._has_room)
 
         self._pieces: list[bytes] = []
         self._batch = b""
+        self._mended_bytes = 0
         self._writing: Pinned | None = None
         self._written_bytes = 0
         self._due = 0.0
@@ -246,21 +261,46 @@ class AccessLog:
             return None
         if self._tasks.ring.now < self._due and len(self._pieces) < FLUSH_LINES * PIECES:
             return self._due
-        self.flush()
-        return None
+        return self.flush()
 
-    def flush(self) -> None:
-        """Write what is there, unless a write is in flight."""
+    def flush(self) -> float | None:
+        """Write what is there, unless a write is in flight. Returns when to call again if it is another's turn."""
         if self._writing is not None or not self._pieces:
-            return
-        pieces, self._pieces = self._pieces, []
+            return None
         if self._broken:
-            self.lost += len(pieces) // PIECES
-            return
-        self._batch = b"".join(pieces)
+            self.lost += len(self._pieces) // PIECES
+            self._pieces = []
+            return None
+        mend = b""
+        if self._turns is not None:
+            if not self._take_turn(self._turns):
+                return self._not_before
+            mend = b"\n" if self._turns.begin() else b""
+        pieces, self._pieces = self._pieces, []
+        self._batch = mend + b"".join(pieces)
+        self._mended_bytes = len(mend)
         self._writing = self._tasks.ring.pin(self._batch)
         self._written_bytes = 0
         self._tasks.ring.write(self._user_data, self._fd, self._writing)
+        return None
+
+    def _take_turn(self, turns: Turns) -> bool:
+        now = self._tasks.ring.now
+        if now < self._not_before:
+            return False
+        if turns.take():
+            self._retry_s = RETRY_S
+            return True
+        self._not_before = now + self._retry_s
+        self._retry_s = min(RETRY_LAST_S, self._retry_s * 2)
+        return False
+
+    def _give_turn(self) -> None:
+        """The batch has been written, or the sink is broken."""
+        if self._turns is not None:
+            whole = self._written_bytes == 0 or self._batch.endswith(b"\n", 0, self._written_bytes)
+            if self._turns.give(whole):
+                self._not_before = self._tasks.ring.now + REST_S
 
     def _has_room(self, _res: int, _flags: int) -> None:
         assert self._writing is not None, "only for a write in flight is room awaited"
@@ -277,6 +317,7 @@ class AccessLog:
             reason = errno_name(res) if res else "the sink takes nothing"
             report(f"access log: {reason}; no more access log lines are written")
             self._broken = True
+            self._give_turn()
             self._lose_batch()
             self._writing = None
             self._take_next_sink()
@@ -285,6 +326,7 @@ class AccessLog:
         if self._written_bytes < self._writing.length:
             self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
             return
+        self._give_turn()
         self._batch = b""
         self._writing = None
         self._take_next_sink()
@@ -294,7 +336,7 @@ class AccessLog:
 
     def _lose_batch(self) -> None:
         """Count the lines of the batch that were not written to their end."""
-        self.lost += self._batch.count(b"\n", self._written_bytes)
+        self.lost += self._batch.count(b"\n", max(self._written_bytes, self._mended_bytes))
         self._batch = b""
 
     def _report_lost(self) -> None:

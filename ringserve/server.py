@@ -39,6 +39,7 @@ from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.tasks import Kind, Task, Tasks, report
 from ringserve.sending import ConnectionOverError
 from ringserve.service import Client, Service
+from ringserve.turns import Turns
 
 LONGEST_SLEEP_S = 60.0
 ACCEPT_BACK_OFF_S = 0.1
@@ -116,10 +117,12 @@ class Acceptor:
         self._connections_max = connections_max
         self._user_data = self._tasks.register(Kind.ACCEPT, self._accepted)
         self._single_user_data = self._tasks.register(Kind.ACCEPT, self._accepted_one)
+        self._sweep_user_data = self._tasks.register(Kind.ACCEPT, self._swept)
         self._armed = False
         self._single = False
         self._resting = False
         self._stopped = False
+        self._sweeping = self._is_swept = False
         self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._arm()
 
@@ -156,6 +159,7 @@ class Acceptor:
             self._resting = True
             self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
         self.resume()
+        self._sweep_at_end()
 
     def _take(self, fd: int) -> None:
         if self._service.closes_idle:
@@ -189,6 +193,7 @@ class Acceptor:
                 self._tasks.close(res)
             else:
                 Connection(self._service, res, refused=True)
+        self._sweep_at_end()
 
     def _end_of_rest(self) -> float | None:
         if self._stopped:
@@ -215,11 +220,30 @@ class Acceptor:
         for in_flight, user_data in ((self._armed, self._user_data), (self._single, self._single_user_data)):
             if in_flight:
                 self._tasks.cancel(user_data)
+        self._sweep_at_end()
+
+    def _sweep_at_end(self) -> None:
+        """Take what still waits in the queue: it came in the moment in which accepting was cancelled, and the close of
+        the listener would reset it. A single accept takes what is there at once; the cancel behind it ends one that
+        finds nothing.
+        """
+        if self._stopped and not (self._armed or self._single or self._sweeping or self._is_swept):
+            self._sweeping = True
+            self._tasks.ring.accept(self._sweep_user_data, self._listener.fd)
+            self._tasks.cancel(self._sweep_user_data)
+
+    def _swept(self, res: int, _flags: int) -> None:
+        self._sweeping = False
+        if res >= 0:
+            self._take(res)
+            self._sweep_at_end()
+        else:
+            self._is_swept = True  # ECANCELED: the queue is empty. EMFILE, ECONNABORTED: nothing can be done for it
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is in flight after `stop`, so that the listener can be closed."""
-        return self._stopped and not self._armed and not self._single
+        return self._is_swept
 
     def close(self) -> None:
         """Give the reserve back."""
@@ -242,6 +266,7 @@ class Server:
 
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
+    log_turns: for a sink that other processes write to as well.
     ring_factory: opens the ring in the loop's thread.
     Raises StartError and ListenError.
     """
@@ -252,10 +277,12 @@ class Server:
         *,
         listeners: list[Listener] | None = None,
         log_fd: int = 1,
+        log_turns: Turns | None = None,
         ring_factory: Callable[..., Ring] = open_ring,
     ) -> None:
         self.config = config
         self._log_fd = log_fd
+        self._log_turns = log_turns
         self._ring_factory = ring_factory
         self._connections_max = max(1, min(config.connections_max, raise_descriptor_limit() - SPARE_DESCRIPTORS))
         self._ring: Ring | None = None
@@ -380,7 +407,11 @@ class Server:
         files = FileTable(tasks, self.helpers, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
-        log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
+        log = (
+            None
+            if form is None
+            else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned, turns=self._log_turns)
+        )
         self.service = Service(config, self.sites, tasks, self.verifiers, files, log)
         self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
@@ -529,8 +560,7 @@ class Server:
         service.pipes.shut()
         deadline = ring.now + FINISH_S
         while ring.now < deadline:
-            if log is not None:
-                log.flush()
+            again = None if log is None else log.flush()
             if (
                 not self.tasks.closing
                 and not self.helpers.running
@@ -538,7 +568,7 @@ class Server:
                 and (log is None or log.idle)
             ):
                 break
-            self.tasks.turn(deadline - ring.now)
+            self.tasks.turn((deadline if again is None else min(deadline, again)) - ring.now)
         if log is not None:
             log.shut()
             self.tasks.turn(0.0)

@@ -27,6 +27,7 @@ from ringserve.access_log import (
 from ringserve.request import HeaderBlock, Limits, Memory, Request, RequestLine, RequestReader
 from ringserve.ring.interface import POLL_OUT, Pinned
 from ringserve.ring.tasks import Handler, Kind, Tasks
+from ringserve.turns import Turns
 
 EXAMPLE = 784_111_777
 FD = 7
@@ -480,6 +481,138 @@ def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> No
     ring.complete()
     assert log.idle
     assert ring.sink == line
+
+
+# -- turns at a shared sink -----------------------------------------------------------------------------------------
+
+
+class FakeTurns:
+    """Turns that a test deals out. It asserts that nothing is begun or given without having it."""
+
+    def __init__(self) -> None:
+        self.free = True
+        self.midway = False
+        self.wanted = False
+        self.has = False
+        self.tries = 0
+        self.given: list[bool] = []
+
+    def take(self) -> bool:
+        assert not self.has
+        self.tries += 1
+        self.has = self.free
+        return self.has
+
+    def begin(self) -> bool:
+        assert self.has
+        return self.midway
+
+    def give(self, whole: bool) -> bool:
+        assert self.has
+        self.has = False
+        self.midway = not whole
+        self.given.append(whole)
+        return self.wanted
+
+
+def shared_log() -> tuple[AccessLog, FakeRing, FakeTurns]:
+    tasks, turns = FakeTasks(), FakeTurns()
+    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat(), turns=cast(Turns, turns)), tasks.ring, turns
+
+
+def test_a_batch_is_written_in_one_turn_whatever_the_sink_takes_at_once() -> None:
+    log, ring, turns = shared_log()
+    line = add(log, b"1")
+    assert log.flush() is None
+    ring.complete(2)
+    ring.complete(-errno.EAGAIN)
+    assert ring.room_handler is not None
+    assert turns.has
+    ring.room_handler(POLL_OUT, 0)
+    assert turns.has
+    ring.complete()
+    assert (turns.has, turns.given) == (False, [True])
+    assert ring.sink == line
+
+
+def test_who_has_not_the_turn_gathers_lines_and_tries_again_less_and_less_often() -> None:
+    log, ring, turns = shared_log()
+    turns.free = False
+    lines = add(log, b"1")
+    ring.now += FLUSH_AFTER_S
+    waits = []
+    for _try in range(8):
+        again = log.flush_if_due()
+        assert again is not None
+        assert log.flush_if_due() == again, "not tried before it is time to"
+        assert not ring.writing
+        waits.append(again - ring.now)
+        ring.now = again
+        lines += add(log, b"more")
+    assert turns.tries == 8
+    assert waits == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05])
+    assert not log.idle
+    turns.free = True
+    assert log.flush_if_due() is None
+    ring.complete()
+    assert ring.sink == lines
+    assert log.idle
+    turns.free = False
+    add(log, b"2")
+    assert log.flush() == pytest.approx(ring.now + access_log.RETRY_S), "that it waited before is forgotten"
+
+
+def test_who_had_a_turn_that_others_wanted_rests_for_longer_than_they_wait() -> None:
+    log, ring, turns = shared_log()
+    first = add(log, b"1")
+    log.flush()
+    second = add(log, b"2")
+    turns.wanted = True
+    ring.complete()
+    assert not ring.writing
+    rested = ring.now + access_log.REST_S
+    assert access_log.REST_S > access_log.RETRY_LAST_S
+    assert log.flush() == rested
+    ring.now = rested
+    assert log.flush() is None
+    ring.complete()
+    assert ring.sink == first + second
+
+
+def test_after_one_that_died_within_a_batch_a_line_end_goes_first_and_is_no_line_of_ours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log, ring, turns = shared_log()
+    turns.midway = True
+    line = add(log, b"1")
+    log.flush()
+    ring.complete()
+    assert ring.sink == b"\n" + line
+    second = add(log, b"2")
+    log.flush()
+    ring.complete()
+    assert ring.sink == b"\n" + line + second, "it is mended once"
+    turns.midway = True
+    add(log, b"3")
+    log.flush()
+    ring.complete(-errno.EIO)
+    assert log.lost == 1
+    assert "EIO" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("written", "whole"), [(0, True), (5, True), (7, False)])
+def test_a_sink_that_breaks_within_a_line_is_said_to_whoever_writes_next(
+    written: int, whole: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, ring, turns = shared_log()
+    assert len(add(log, b"1")) == 5
+    add(log, b"2")
+    log.flush()
+    if written:
+        ring.complete(written)
+    ring.complete(-errno.ENOSPC)
+    assert turns.given == [whole]
+    assert "ENOSPC" in capsys.readouterr().err
 
 
 # -- another sink -----------------------------------------------------------------------------------------------

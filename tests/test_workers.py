@@ -1,135 +1,23 @@
-"""Workers: nobody is failed by a reload, and a dead one is replaced. On real processes and loopback."""
+"""Workers: nobody is failed by a reload or a drain, and a dead one is replaced. On real processes and loopback."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from supervised import BODY, ENDS_S, Askers, Running, client_ports, command, free_port, has_stopped
 from wire import Wire, eventually, get
-
-from ringserve.config import Config
-from ringserve.ring.descriptors import Listener, ListenError, close_listener, listen_tcp, share_listener
-from ringserve.workers import Notifier, Sockets, available_cpus, cgroup_quota, how, inherited_listeners
 
 pytestmark = pytest.mark.usefixtures("io_uring")
 
-BODY = b"x" * 1000
-ENDS_S = 30
-
-
-class Running:
-    """A supervisor and its workers, by the command line. said: the lines on stderr."""
-
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ringserve", *arguments], cwd=directory, stderr=subprocess.PIPE, text=True,
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.said: list[str] = []
-        self.url = ""
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        eventually("it serves or has ended", lambda: self.heard("Ctrl-C") or self.process.poll() is not None)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if line.startswith("  http"):
-                self.url = line.strip()
-            self.said.append(line)
-
-    def heard(self, words: str) -> int:
-        return sum(words in line for line in self.said)
-
-    @property
-    def workers(self) -> set[int]:
-        pid = self.process.pid
-        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
-
-    def reload(self) -> None:
-        """And wait until the new workers serve."""
-        before = self.heard("reloaded:")
-        self.process.send_signal(signal.SIGHUP)
-        eventually("the new workers serve", lambda: self.heard("reloaded:") > before)
-
-    def end(self) -> int:
-        try:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-            return self.process.wait(ENDS_S)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            self._reader.join()
-            assert self.process.stderr is not None
-            self.process.stderr.close()
-
-
-@contextmanager
-def command(directory: Path, *arguments: str) -> Iterator[Running]:
-    running = Running(directory, "--port", "0", "--host", "127.0.0.1", *arguments)
-    try:
-        yield running
-    finally:
-        running.end()
-
-
-class Askers:
-    """Clients that keep asking until they are told to stop: half of them on lasting connections, half on new ones."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.answered = [0, 0, 0, 0]
-        self.failures: list[str] = []
-        self._over = False
-        self._threads = [threading.Thread(target=self._ask, args=(index,)) for index in range(len(self.answered))]
-
-    def __enter__(self) -> Askers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._over = True
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, index: int) -> None:
-        request = get("/page") if index % 2 else get("/page", "Connection: close")
-        wire: Wire | None = None
-        while not self._over:
-            try:
-                wire = wire or Wire(self.url)
-                answer = wire.ask(request)
-                assert (answer.status, answer.body) == (200, BODY)
-                self.answered[index] += 1
-                if answer.fields.get("connection") == "close":
-                    wire.socket.close()
-                    wire = None
-            except (OSError, AssertionError) as error:
-                self.failures.append(repr(error))
-                if wire is not None:
-                    wire.socket.close()
-                    wire = None
-        if wire is not None:
-            wire.socket.close()
-
-    def more(self) -> None:
-        """Wait until each client has had some more answers."""
-        wanted = [count + 20 for count in self.answered]
-        eventually(
-            "all are answered", lambda: all(count >= more for count, more in zip(self.answered, wanted, strict=True))
-        )
+QUIET = ("--log-format", "off")
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -138,34 +26,96 @@ def page(site: Path) -> Path:
     return site
 
 
-def test_no_request_fails_through_reloads_and_retiring_workers_end(page: Path) -> None:
-    with command(page, "--workers", "2", "--log-format", "off", "--drain-timeout", "2") as running:
+def header(value: str) -> str:
+    return f"[[headers]]\npaths = '**'\nfields = {{ X-Version = '{value}' }}\n"
+
+
+def version(url: str) -> str:
+    with Wire(url) as wire:
+        return wire.ask(get("/page")).fields["x-version"]
+
+
+# -- who keeps asking is answered -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_request_fails_through_reloads_and_retiring_workers_end(page: Path, count: int) -> None:
+    with command(page, "--workers", str(count), *QUIET, "--drain-timeout", "2") as running:
         first = running.workers
+        assert len(first) == count
         with Askers(running.url) as askers:
             for _reload in range(3):
                 askers.more()
                 running.reload()
             askers.more()
-        assert askers.failures == []
-        eventually("the old workers have ended", lambda: len(running.workers) == 2)
+        assert (askers.failures, askers.refused) == ([], 0)
+        eventually("the old workers have ended", lambda: len(running.workers) == count)
         assert not first & running.workers
         assert running.end() == 0
 
 
-def test_a_killed_worker_fails_its_own_connections_alone_and_is_replaced(page: Path) -> None:
-    with command(page, "--workers", "2", "--log-format", "off") as running:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_request_fails_through_a_drain_and_then_clients_are_refused(
+    page: Path, count: int, number: signal.Signals
+) -> None:
+    with command(page, "--workers", str(count), *QUIET, "--drain-timeout", "5") as running:
         with Askers(running.url) as askers:
             askers.more()
-            victim = min(running.workers)
-            os.kill(victim, signal.SIGKILL)
-            eventually("another is there", lambda: len(running.workers - {victim}) == 2)
+            running.process.send_signal(number)
+            askers.join()  # each goes on until it is refused
+        assert askers.failures == []
+        assert askers.refused == len(askers.answered)
+        assert running.end() == 0
+        assert not running.heard("killed")
+
+
+def test_a_killed_worker_fails_its_own_connections_alone_and_new_ones_succeed(page: Path) -> None:
+    with command(page, "--workers", "2", *QUIET) as running, ExitStack() as stack:
+        victim, other = sorted(running.workers)
+        owners: dict[int, list[Wire]] = {victim: [], other: []}
+        while min(len(wires) for wires in owners.values()) < 3:
+            wire = stack.enter_context(Wire(running.url))
+            assert wire.ask(get("/page")).body == BODY
+            port = wire.socket.getsockname()[1]
+            owners[victim if port in client_ports(victim) else other].append(wire)
+            assert len(owners[victim]) + len(owners[other]) < 200, "the kernel spreads connections"
+        with Askers(running.url) as askers:
             askers.more()
-        assert len(askers.failures) <= len(askers.answered), "one for each connection that it had at most"
-        eventually("it is said", lambda: running.heard(f"(pid {victim}) was ended by SIGKILL; another is started"))
+            # Stopped, it neither accepts nor answers, so that what it has by now is what is its own.
+            os.kill(victim, signal.SIGSTOP)
+            eventually("it has stopped", lambda: has_stopped(victim))
+            own = client_ports(victim)
+            os.kill(victim, signal.SIGKILL)
+            for _client in range(50):  # at once, of which some are spread to the dead one's socket
+                with Wire(running.url) as wire:
+                    assert wire.ask(get("/page")).body == BODY
+            askers.more()
+        assert {failure.port for failure in askers.failures} <= own
+        for wire in owners[victim]:
+            assert wire.socket.getsockname()[1] in own
+            with pytest.raises((OSError, AssertionError)):
+                wire.ask(get("/page"))
+        for wire in owners[other]:
+            assert wire.ask(get("/page")).body == BODY
+        eventually("another is there", lambda: len(running.workers - {victim}) == 2)
+        assert running.heard(f"worker 0 (pid {victim}) was ended by SIGKILL; another is started at once") == 1
+        assert other in running.workers
+
+
+def test_who_dies_again_and_again_is_started_again_with_pauses(page: Path) -> None:
+    with command(page, "--workers", "1", *QUIET) as running:
+        for again in ("at once", "in 0.1 s", "in 0.2 s", "in 0.4 s"):
+            (worker,) = running.workers
+            os.kill(worker, signal.SIGKILL)
+            eventually("it is said", lambda: running.heard(f"(pid {worker})"))  # noqa: B023 - waited for here
+            assert running.heard(f"(pid {worker}) was ended by SIGKILL; another is started {again}") == 1
+            with Wire(running.url) as wire:  # it waits in the supervisor's socket
+                assert wire.ask(get("/page")).body == BODY
 
 
 def test_a_worker_that_is_told_to_end_drains_and_is_replaced_without_a_failure_for_new_clients(page: Path) -> None:
-    with command(page, "--workers", "1", "--log-format", "off") as running:
+    with command(page, "--workers", "1", *QUIET) as running:
         (worker,) = running.workers
         os.kill(worker, signal.SIGUSR2)
         # What comes before its successor is there waits in the socket, which is the supervisor's.
@@ -175,38 +125,197 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced_without_a_failure_f
         eventually("it is replaced", lambda: running.workers and worker not in running.workers)
 
 
+# -- reloading ------------------------------------------------------------------------------------------------------
+
+
 def test_a_bad_configuration_changes_nothing_and_says_why(page: Path) -> None:
     configuration = page / "ringserve.toml"
-    configuration.write_text("[[headers]]\npaths = '**'\nfields = { X-Version = 'one' }\n")
-    with command(page, "--workers", "1", "--log-format", "off", "--drain-timeout", "0.1") as running:
+    configuration.write_text(header("one"))
+    with command(page, "--workers", "1", *QUIET, "--drain-timeout", "0.1") as running:
         workers = running.workers
-
-        def version() -> str:
-            with Wire(running.url) as wire:
-                return wire.ask(get("/page")).fields["x-version"]
-
-        assert version() == "one"
+        assert version(running.url) == "one"
         configuration.write_text("[[headers]]\npahts = '**'\n")
         running.process.send_signal(signal.SIGHUP)
         eventually("it is refused", lambda: running.heard("the one before stays in force"))
         assert running.heard("pahts")
-        assert (version(), running.workers) == ("one", workers)
-        configuration.write_text("[[headers]]\npaths = '**'\nfields = { X-Version = 'two' }\n")
+        assert (version(running.url), running.workers) == ("one", workers)
+        configuration.write_text(header("two"))
         running.reload()
-        eventually("the old worker accepts no more", lambda: version() == "two")
+        eventually("the old worker accepts no more", lambda: version(running.url) == "two")
 
 
 def test_workers_are_added_and_taken_away_by_a_reload(page: Path) -> None:
     configuration = page / "ringserve.toml"
     configuration.write_text("workers = '1'\n")
-    with command(page, "--log-format", "off", "--drain-timeout", "1") as running:
+    with command(page, *QUIET, "--drain-timeout", "1") as running:
         for count in (3, 1):
             configuration.write_text(f"workers = '{count}'\n")
             with Askers(running.url) as askers:
                 running.reload()
                 askers.more()
-            assert askers.failures == []
+            assert (askers.failures, askers.refused) == ([], 0)
             eventually("there are as many", lambda: len(running.workers) == count)  # noqa: B023 - waited for here
+
+
+def test_a_reload_moves_to_another_port_and_fails_nobody_at_the_one_before(page: Path) -> None:
+    configuration = page / "ringserve.toml"
+    ports = free_port(), free_port()
+    configuration.write_text(f"port = {ports[0]}\nworkers = '2'\n" + header("one"))
+    running = Running(page, "--host", "127.0.0.1", *QUIET, "--drain-timeout", "2")
+    try:
+        before, after = (f"http://127.0.0.1:{port}/" for port in ports)
+        assert version(before) == "one"
+        with Askers(before) as askers:
+            askers.more()
+            configuration.write_text(f"port = {ports[1]}\nworkers = '1'\nlisting = true\n" + header("two"))
+            running.reload()
+            askers.join()
+        assert askers.failures == []
+        assert askers.refused == len(askers.answered), "nobody waits where nobody accepts"
+        assert version(after) == "two"
+        assert running.end() == 0
+    finally:
+        running.end()
+
+
+def test_a_port_that_is_taken_keeps_a_reload_from_changing_anything(page: Path) -> None:
+    configuration = page / "ringserve.toml"
+    port = free_port()
+    configuration.write_text(f"port = {port}\nworkers = '1'\n")
+    running = Running(page, "--host", "127.0.0.1", *QUIET)
+    try:
+        workers = running.workers
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            number = taken.getsockname()[1]
+            configuration.write_text(f"port = {number}\nworkers = '3'\n")
+            with Askers(f"http://127.0.0.1:{port}/") as askers:
+                running.process.send_signal(signal.SIGHUP)
+                eventually("it is refused", lambda: running.heard("stays in force"))
+                askers.more()
+            assert running.heard(f"cannot listen on 127.0.0.1:{number}: the port is in use") == 1
+        assert (askers.failures, askers.refused) == ([], 0)
+        assert running.workers == workers
+        assert running.end() == 0
+    finally:
+        running.end()
+
+
+def test_new_workers_that_do_not_come_up_change_nothing(page: Path) -> None:
+    configuration = page / "ringserve.toml"
+    configuration.write_text("workers = '1'\n")
+    with command(page) as running:
+        workers = running.workers
+        # That this cannot be opened, only the workers find out.
+        configuration.write_text("workers = '3'\nlog-file = 'missing/access.log'\n")
+        with Askers(running.url) as askers:
+            askers.more()
+            running.process.send_signal(signal.SIGHUP)
+            eventually("it is given up", lambda: running.heard("those before them go on"))
+            askers.more()
+            eventually("the new ones are gone", lambda: running.workers == workers)
+            askers.more(100)  # some would be spread to sockets that nobody has
+            configuration.write_text("workers = '2'\n")
+            running.reload()
+            askers.more()
+        assert running.heard("cannot open the access log 'missing/access.log'")
+        assert (askers.failures, askers.refused) == ([], 0)
+        assert running.end() == 0, "a reload that was given up is no fault in the end"
+
+
+def test_a_new_worker_that_is_killed_while_it_comes_up_is_said_and_changes_nothing(page: Path) -> None:
+    fifo = page / "fifo"
+    os.mkfifo(fifo)
+    configuration = page / "ringserve.toml"
+    configuration.write_text("workers = '1'\n")
+    with command(page) as running:
+        (worker,) = running.workers
+        configuration.write_text(f"workers = '2'\nlog-file = '{fifo}'\n")  # whose opening waits for a reader
+        running.process.send_signal(signal.SIGHUP)
+        eventually("they are coming up", lambda: len(running.workers) == 3)
+        hanging = max(running.workers - {worker})
+        os.kill(hanging, signal.SIGKILL)
+        eventually("it is given up", lambda: running.heard("those before them go on"))
+        assert running.heard(f"(pid {hanging}) was ended by SIGKILL") == 1
+        eventually("the other is gone as well", lambda: running.workers == {worker})
+        with Wire(running.url) as wire:
+            assert wire.ask(get("/page")).body == BODY
+
+
+def test_what_changes_while_a_reload_is_under_way_is_read_after_it(page: Path) -> None:
+    configuration = page / "ringserve.toml"
+    configuration.write_text("workers = '2'\n" + header("one"))
+    with command(page, *QUIET, "--drain-timeout", "0.1") as running:
+        configuration.write_text("workers = '2'\n" + header("two"))
+        running.process.send_signal(signal.SIGHUP)
+        eventually("it is under way", lambda: len(running.workers) > 2)
+        configuration.write_text("workers = '1'\n" + header("three"))
+        running.process.send_signal(signal.SIGHUP)
+        eventually("it is read", lambda: version(running.url) == "three")
+        eventually("there is one", lambda: len(running.workers) == 1)
+
+
+# -- ending ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(page: Path) -> Path:
+    (page / "large").write_bytes(b"l" * 32 * MIB)
+    return page
+
+
+def begin_large(url: str) -> Wire:
+    """A client that has begun to receive more than the sockets hold."""
+    wire = Wire(url, receive_bytes=65536)
+    wire.send(get("/large"))
+    assert wire.socket.recv(1000, socket.MSG_WAITALL).startswith(b"HTTP/1.1 200")
+    return wire
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_drains_and_cuts_nothing_off(large: Path, number: signal.Signals) -> None:
+    with command(large, "--workers", "2", *QUIET) as running, begin_large(running.url) as wire:
+        # As a terminal does it, and a service manager that tells the whole group.
+        for pid in (*running.workers, running.process.pid):
+            os.kill(pid, number)
+        eventually("no more is accepted", lambda: is_refused(running.url))
+        assert len(wire.rest()) > 32 * MIB - 1000
+        assert running.process.wait(ENDS_S) == 0
+        assert not running.heard("did not end in time")
+
+
+def is_refused(url: str) -> bool:
+    try:
+        Wire(url).socket.close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        return False
+    return False
+
+
+def test_a_second_signal_ends_at_once(large: Path) -> None:
+    with (
+        command(large, "--workers", "2", *QUIET, "--drain-timeout", "600") as running,
+        begin_large(running.url) as wire,
+    ):
+        running.process.send_signal(signal.SIGTERM)
+        eventually("no more is accepted", lambda: is_refused(running.url))
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(ENDS_S) == 0
+        with pytest.raises(ConnectionResetError):
+            wire.rest()
+
+
+def test_a_drain_has_a_deadline(large: Path) -> None:
+    with (
+        command(large, "--workers", "2", *QUIET, "--drain-timeout", "0.2") as running,
+        begin_large(running.url) as wire,
+    ):
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(ENDS_S) == 0
+        with pytest.raises(ConnectionResetError):
+            wire.rest()
 
 
 def test_a_server_that_cannot_start_ends_with_its_status(page: Path) -> None:
@@ -216,109 +325,164 @@ def test_a_server_that_cannot_start_ends_with_its_status(page: Path) -> None:
         assert running.heard("the port is in use") == 1
 
 
+def test_workers_that_cannot_start_end_the_server_with_their_status_and_reason(page: Path) -> None:
+    running = Running(page, "--port", "0", "--workers", "2", "--log-file", "missing/access.log")
+    assert running.end() == 2
+    assert running.heard("cannot open the access log 'missing/access.log'")
+    assert not running.heard("Traceback")
+
+
 def test_a_second_server_on_the_same_port_is_told_so_although_workers_share_it(page: Path) -> None:
-    with command(page, "--workers", "2", "--log-format", "off") as running:
+    with command(page, "--workers", "2", *QUIET) as running:
         port = running.url.rstrip("/").rpartition(":")[2]
         second = Running(page, "--host", "127.0.0.1", "--port", port, "--workers", "2")
         assert second.end() == 2
         assert second.heard("the port is in use") == 1
 
 
-def test_workers_end_when_their_supervisor_is_killed(page: Path) -> None:
-    with command(page, "--workers", "2", "--log-format", "off") as running:
-        workers = running.workers
+def test_workers_end_when_their_supervisor_is_killed_also_new_and_retiring_ones(page: Path) -> None:
+    with command(page, "--workers", "2", *QUIET, "--drain-timeout", "1") as running, Wire(running.url) as wire:
+        wire.ask(get("/page"))  # its worker stays for as long as it may ask again
+        first = running.workers
+        running.reload()
+        workers = first | running.workers
+        assert len(workers) > 2
         running.process.kill()
         running.process.wait()
         eventually("the workers have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
-def test_an_interrupt_of_the_terminal_drains_once(page: Path) -> None:
-    with command(page, "--workers", "2", "--log-format", "off") as running:
-        for pid in (*running.workers, running.process.pid):  # as a terminal does, to the whole group
-            os.kill(pid, signal.SIGINT)
-        assert running.process.wait(ENDS_S) == 0
-        assert not running.heard("did not end in time")
+# -- other sockets --------------------------------------------------------------------------------------------------
 
 
-# -- the parts ----------------------------------------------------------------------------------------------------
-
-
-def test_a_shared_listener_can_be_joined_by_us_and_by_nobody_else() -> None:
-    (first,) = listen_tcp("127.0.0.1", 0, shared=True)
-    another = share_listener(first)
+def test_workers_share_a_unix_socket_through_reload_drain_and_a_killed_one(page: Path) -> None:
+    path = page / "socket"
+    url = f"unix:{path}"
+    running = Running(page, "--unix", str(path), "--workers", "2", *QUIET, "--drain-timeout", "2")
     try:
-        assert another.url == first.url
-        assert another.fd != first.fd
-        port = int(first.url.rstrip("/").rpartition(":")[2])
-        with pytest.raises(ListenError, match="the port is in use"):
-            listen_tcp("127.0.0.1", port, shared=True)
+        assert running.url == url
+        with Askers(url) as askers:
+            askers.more()
+            running.reload()
+            askers.more()
+        assert (askers.failures, askers.refused) == ([], 0)
+        victim = min(running.workers)
+        os.kill(victim, signal.SIGSTOP)
+        eventually("it has stopped", lambda: has_stopped(victim))
+        with ExitStack() as stack:
+            # Of these some wake the one that is stopped, and it takes them along when it dies, if nobody looks anew.
+            wires = [stack.enter_context(Wire(url)) for _client in range(20)]
+            for wire in wires:
+                wire.send(get("/page"))
+            os.kill(victim, signal.SIGKILL)
+            for wire in wires:
+                assert wire.answer().body == BODY
+        assert running.end() == 0
+        assert not path.exists()
     finally:
-        close_listener(first)
-        close_listener(another)
+        running.end()
 
 
-def test_each_slot_has_sockets_and_those_of_missing_slots_are_served_by_the_others() -> None:
-    sockets = Sockets({})
-    try:
-        sockets.prepare(Config(host=("127.0.0.1",), port=0), 3)
-        three = [[listener.fd for listener in sockets.of(slot, 3)] for slot in range(3)]
-        assert len({fd for fds in three for fd in fds}) == 3
-        two = [[listener.fd for listener in sockets.of(slot, 2)] for slot in range(2)]
-        assert [len(fds) for fds in two] == [2, 1]
-        assert {fd for fds in two for fd in fds} == {fd for fds in three for fd in fds}
-    finally:
-        sockets.close()
+@pytest.fixture
+def inherited() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        yield listener
 
 
-def test_sockets_of_the_service_manager_are_taken_once() -> None:
-    environment = {"LISTEN_PID": "1", "LISTEN_FDS": "2"}
-    assert inherited_listeners(environment) == [], "they are somebody else's"
-    assert environment == {}
-
-
-def test_the_service_manager_is_told(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(address)
-        notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"})
-        notifier.tell("READY=1", "X=2")
-        assert manager.recv(100) == b"READY=1\nX=2"
-    assert notifier.interval_s == 1.5
-    assert Notifier({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}).interval_s is None
-    Notifier({}).tell("nobody listens")
-
-
-@pytest.mark.parametrize(
-    ("limits", "cpus"),
-    [({}, None), ({"a/b": "max 100000"}, None), ({"a/b": "150000 100000"}, 2), ({"a": "50000 100000", "a/b": "max"}, 1),
-     ({"": "100000 100000", "a/b": "400000 100000"}, 1)],
-)  # fmt: skip
-def test_the_closest_quota_of_the_control_groups_counts(
-    tmp_path: Path, limits: dict[str, str], cpus: int | None
+@pytest.mark.parametrize("count", [1, 2])
+def test_workers_share_the_sockets_of_the_service_manager_which_outlive_them(
+    page: Path, inherited: socket.socket, count: int
 ) -> None:
-    (tmp_path / "membership").write_text("0::/a/b\n")
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    for group, limit in limits.items():
-        (tmp_path / group / "cpu.max").write_text(limit + "\n")
-    assert cgroup_quota(str(tmp_path), str(tmp_path / "membership")) == cpus
+    arguments = ("--workers", str(count), *QUIET, "--drain-timeout", "2")
+    url = f"http://127.0.0.1:{inherited.getsockname()[1]}/"
+    with Askers(url) as askers:  # they wait until there is somebody, and while there is nobody
+        for _life in range(2):
+            running = Running(page, *arguments, inherits=inherited.fileno())
+            try:
+                assert running.url == url
+                askers.more()
+                running.reload()
+                askers.more()
+                assert len(running.workers) >= count
+                os.kill(min(running.workers), signal.SIGUSR2)
+                askers.more()
+            finally:
+                assert running.end() == 0
+        last = Running(page, *arguments, inherits=inherited.fileno())
+        try:
+            askers.more()
+        finally:
+            askers.__exit__()
+            last.end()
+    assert (askers.failures, askers.refused) == ([], 0)
 
 
-def test_auto_is_what_this_process_may_use() -> None:
-    assert 1 <= available_cpus() <= len(os.sched_getaffinity(0))
+# -- the service manager --------------------------------------------------------------------------------------------
 
 
-def test_how_a_process_ended_is_said_in_words() -> None:
-    assert how(3) == "ended with status 3"
-    assert how(-9) == "was ended by SIGKILL"
-    assert how(-64 - errno.EPERM).startswith("was ended by signal")
+class Manager:
+    """Hears what a service manager would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.address = str(directory / "notify")
+        self.heard: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(self.address)
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._socket.close()
+
+    def listen(self) -> list[str]:
+        """All messages so far."""
+        while True:
+            try:
+                self.heard.append(self._socket.recv(4096).decode())
+            except BlockingIOError:
+                return self.heard
+
+    def hears(self, word: str, times: int = 1) -> Callable[[], bool]:
+        return lambda: sum(word in message.split("\n") for message in self.listen()) >= times
 
 
-def test_a_listener_of_a_unix_socket_is_removed_by_the_supervisor_alone(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    sockets = Sockets({})
-    sockets.prepare(Config(unix=str(path)), 2)
-    listeners: list[Listener] = sockets.of(0, 2) + sockets.of(1, 2)
-    assert all(listener.unix_path is None for listener in listeners)
-    assert path.exists()
-    sockets.close()
-    assert not path.exists()
+def test_the_service_manager_is_told_of_readiness_reload_watchdog_and_stop(page: Path, tmp_path: Path) -> None:
+    configuration = page / "ringserve.toml"
+    with Manager(tmp_path) as manager:
+        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
+        with command(page, "--workers", "2", *QUIET, environment=environment) as running:
+            eventually("it is ready", manager.hears("READY=1"))
+            assert not any("READY=1" in message for message in manager.heard[:-1] if "WATCHDOG=1" in message)
+            configuration.write_text("werkers = 2\n")
+            running.process.send_signal(signal.SIGHUP)
+            # Also for a bad configuration: `systemctl reload` waits for both.
+            eventually("it is ready again", manager.hears("READY=1", 2))
+            assert manager.hears("RELOADING=1")()
+            assert any("STATUS=Not reloaded: " in message for message in manager.heard)
+            configuration.unlink()
+            running.reload()
+            eventually("it is ready a third time", manager.hears("READY=1", 3))
+            assert manager.hears("RELOADING=1", 2)()
+            beats = sum("WATCHDOG=1" in message for message in manager.listen())
+            eventually("it is alive", manager.hears("WATCHDOG=1", beats + 3))
+            # A worker whose loop hangs keeps the watchdog from being told.
+            victim = max(running.workers)
+            os.kill(victim, signal.SIGSTOP)
+            eventually("it is said", lambda: running.heard(f"(pid {victim}) has not turned its loop"))
+            beats = sum("WATCHDOG=1" in message for message in manager.listen())
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.process.wait(1)  # more than two beats' time
+            assert sum("WATCHDOG=1" in message for message in manager.listen()) == beats
+            os.kill(victim, signal.SIGCONT)
+            eventually("it is alive again", manager.hears("WATCHDOG=1", beats + 1))
+            assert running.end() == 0
+        assert manager.hears("STOPPING=1")()
+
+
+def test_workers_are_pinned_in_turn_to_the_processors_that_they_may_use(page: Path) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    with command(page, "--workers", "2", "--pin-workers", *QUIET) as running:
+        pinned = [os.sched_getaffinity(pid) for pid in sorted(running.workers)]
+        assert sorted(map(sorted, pinned)) == sorted([cpus] for cpus in (allowed * 2)[:2])
+        assert os.sched_getaffinity(running.process.pid) == set(allowed)

@@ -192,8 +192,8 @@ def tune_listener(listener: Listener) -> None:
 
 
 def share_listener(listener: Listener) -> Listener:
-    """Another listener on the address of one that is `shared`; the kernel spreads connections over them. Raises
-    ListenError.
+    """Another socket on the address of a listener that is `shared`; the kernel spreads connections over those that
+    listen. This one does not yet: see `begin_listening`. Raises ListenError.
     """
     with socket.socket(fileno=os.dup(listener.fd)) as first:
         family, kind, protocol, address = first.family, first.type, first.proto, first.getsockname()
@@ -220,13 +220,23 @@ def _bind(
         if joins:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        if shared:
+        if shared and not joins:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.listen(LISTEN_BACKLOG)
+        if not joins:
+            listener.listen(LISTEN_BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def begin_listening(listener: Listener) -> None:
+    """Let connections come, to a socket of `share_listener`; nothing changes for one that listens. Raises OSError."""
+    borrowed = socket.socket(fileno=listener.fd)
+    try:
+        borrowed.listen(LISTEN_BACKLOG)
+    finally:
+        borrowed.detach()
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:

@@ -1,0 +1,155 @@
+"""A worker: one process with one thread and one ring, as its supervisor sees it and from the inside.
+
+What goes between the two: signals to the worker (`RETIRED`, `RENEW`, SIGTERM, SIGUSR1), and bytes from it, through a
+pipe of its own. It gets SIGTERM when the supervisor dies, so that none is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import traceback
+from types import FrameType
+from typing import NamedTuple
+
+from ringserve.config import Config
+from ringserve.ring.descriptors import Listener, begin_listening
+from ringserve.ring.interface import RingBrokenError, RingRefusedError
+from ringserve.ring.tasks import report
+from ringserve.server import Server, StartError
+from ringserve.turns import Turns
+
+USER_ERROR = 2
+BROKEN = 70
+"""EX_SOFTWARE of sysexits.h: the ring broke under a running server, or there is a fault of ours."""
+RETIRED = signal.SIGUSR2
+"""From the supervisor to a worker: see `Server.retire`."""
+RENEW = signal.SIGHUP
+"""See `Server.renew_accepts`."""
+ABORTED = signal.SIGRTMIN
+"""Cut off what is left. SIGTERM only drains, however often it comes: a service manager may send it to all processes of
+a service, beside what the supervisor does."""
+SERVES = b"+"
+ACCEPTS_NO_MORE = b"-"
+TURNS = b"."
+"""What a worker says: the last one at intervals, if that is asked for, since its loop turns."""
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+EARLY = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, RETIRED, RENEW, ABORTED}
+"""Blocked between the fork and the time at which the worker heeds them. What comes earlier would go to handlers that
+are the supervisor's, and be lost; so it waits."""
+
+
+class Place(NamedTuple):
+    """What a worker is given. beat_s: how often it says that its loop turns, or None. parent: the supervisor's pid."""
+
+    slot: int
+    listeners: list[Listener]
+    turns: Turns
+    beat_s: float | None
+    parent: int
+
+
+class Worker:
+    """One process. voice: the pipe that it speaks through, or -1 when it has said all."""
+
+    def __init__(self, pid: int, slot: int, generation: int, voice: int, started: float) -> None:
+        self.pid = pid
+        self.slot = slot
+        self.generation = generation
+        self.voice = voice
+        self.started = started
+        self.heard = started
+        self.serves = False
+        self.accepts_no_more = False
+        self.retiring = False
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has ended meanwhile is waited for soon."""
+        os.kill(self.pid, number)
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (pid {self.pid})"
+
+
+def how(code: int) -> str:
+    """How a process ended, by its exit code as `os.waitstatus_to_exitcode` gives it."""
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was ended by {name}"
+
+
+def live(config: Config, place: Place, mouth: int) -> int:
+    """The life of a worker, in its process, with `EARLY` blocked. Returns its exit status. mouth: its pipe's end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != place.parent:
+        return 0  # it died before that was asked for
+    # Nobody who is slow to listen may hold up the loop.
+    os.set_blocking(mouth, False)
+    if config.pin_workers:
+        pin(place.slot)
+    try:
+        _serve(config, place, mouth)
+    except (StartError, RingRefusedError) as error:
+        report(str(error))
+        return USER_ERROR
+    except RingBrokenError as error:
+        report(str(error))
+        return BROKEN
+    except Exception:
+        traceback.print_exc()
+        return BROKEN
+    return 0
+
+
+def pin(slot: int) -> None:
+    """Keep this process on one of the processors that it may use, by turns. The threads that the kernel
+    makes for its ring go where they like.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[slot % len(cpus)]})
+
+
+def _serve(config: Config, place: Place, mouth: int) -> None:
+    server = Server(config, listeners=place.listeners, log_turns=place.turns)
+
+    def say(word: bytes) -> None:
+        # EPIPE: the supervisor is gone, and SIGTERM on its way. EAGAIN: it has enough to read as it is.
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
+            os.write(mouth, word)
+
+    def beat() -> float | None:
+        assert place.beat_s is not None
+        say(TURNS)
+        return server.tasks.ring.now + place.beat_s
+
+    def drain(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second `stop` would cut off what is in flight
+        server.stop()
+
+    def abort(_number: int, _frame: FrameType | None) -> None:
+        server.stop()
+        server.stop()
+
+    def started() -> None:
+        server.heed_signals()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor tells us
+        signal.signal(signal.SIGTERM, drain)
+        signal.signal(ABORTED, abort)
+        # Before the accepts that are queued already reach the kernel, which refuses them of a socket that does not.
+        for listener in place.listeners:
+            begin_listening(listener)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)
+        if place.beat_s is not None:
+            server.tasks.call_at(server.tasks.ring.now, beat)
+        say(SERVES)
+
+    server.accepted_last = lambda: say(ACCEPTS_NO_MORE)
+    server.run(started)
