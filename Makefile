@@ -11,8 +11,9 @@ HOST ?= localhost
 SITE ?= examples/site
 CYCLES ?= 15
 WORKLOADS ?=
+PYTHONS ?=
 
-.PHONY: help serve test coverage lint format docs bench install clean
+.PHONY: help serve test coverage lint format docs bench wheel wheel-test systemd-test install clean
 
 help:
 	@echo "make serve   serve $(SITE) on http://$(HOST):$(PORT)/ (PORT=, HOST=, SITE= change that)"
@@ -20,6 +21,9 @@ help:
 	@echo "make lint    ruff, mypy (strict), import contracts"
 	@echo "make docs    write docs/behaviour.md from the rows that the tests run"
 	@echo "make bench   measure against other servers (CYCLES=, WORKLOADS= for a quick look)"
+	@echo "make wheel   build wheel and sdist into dist/"
+	@echo "make wheel-test    install the wheel where there is no compiler, and for each Python (PYTHONS=), and serve"
+	@echo "make systemd-test  run the unit of examples/systemd in a Debian of its own (root)"
 	@echo "make clean   remove what these made"
 
 serve: $(VENV)/.installed
@@ -55,6 +59,24 @@ bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads "$(WORKLOADS)"
 	$(BIN)/python benchmarks/memory.py
 
+# The linker is told without Python's own flags, which may name directories of this machine. auditwheel gives the wheel
+# the tag of the oldest C library that it runs with.
+wheel: $(VENV)/.installed-package
+	rm -rf dist
+	LDSHARED="cc -shared -Wl,-z,relro,-z,now" $(BIN)/python -m build --quiet --outdir dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+	$(BIN)/twine check --strict dist/*
+
+# PYTHONS="python3.12 ..." in place of those of 3.11 to 3.13 that are found.
+wheel-test: wheel
+	@scripts/install-debian debootstrap binutils
+	$(BIN)/python scripts/wheel_test.py --pythons "$(PYTHONS)"
+
+systemd-test: wheel
+	@scripts/install-debian debootstrap systemd-container procps
+	$(BIN)/python scripts/systemd_test.py
+
 install: $(VENV)/.installed
 
 SOURCES := pyproject.toml setup.py ringserve/ring/build_uring.py ringserve/ring/shim.c ringserve/ring/shim.h
@@ -72,6 +94,10 @@ $(VENV)/.installed: $(VENV)/.made $(SOURCES)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.installed-package: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[package]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
