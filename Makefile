@@ -30,7 +30,7 @@ serve: $(VENV)/.installed
 	$(BIN)/ringserve $(SITE) --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.installed-dev coverage
-	@scripts/install-debian chromium curl wget
+	@scripts/install-debian chromium curl wget systemd haproxy libseccomp2
 	$(BIN)/python -m pytest
 
 # The modules that only compute: every branch of them is taken by their tests.
