@@ -140,7 +140,7 @@ def _limits() -> list[Finding]:
             "RLIMIT_NOFILE", str(files), "bounds the connections; raise it with ulimit -n or LimitNOFILE=",
             files >= SMALL_NOFILE,
         ),
-        Finding("RLIMIT_MEMLOCK", _bytes(soft_locked), "some kernels (6.18) count 190 KiB a worker against the user"),
+        Finding("RLIMIT_MEMLOCK", _bytes(soft_locked), "some kernels (6.18) count 170 KiB a worker against the user"),
         Finding(
             "fs.pipe-max-size", _bytes(pipe_bytes), "--pipe-bytes is lowered to it for users without privilege",
             pipe_bytes >= SMALL_PIPE,
