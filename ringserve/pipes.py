@@ -155,7 +155,9 @@ class PipePool:
         pipe = lease.pipe
         assert pipe is not None, "a fresh lease has its pipe"
         wanted = min(remaining, pipe.capacity_bytes)
-        filled = self._tasks.ring.splice_resident(file_fd, offset, pipe.write_fd, wanted)
+        filled = -errno.EINTR
+        while filled == -errno.EINTR:  # a signal came: nothing has moved, and its handler has run by now
+            filled = self._tasks.ring.splice_resident(file_fd, offset, pipe.write_fd, wanted)
         if filled == -errno.EAGAIN:
             filled = await task.splice(file_fd, offset, pipe.write_fd, wanted, SPLICE_MOVE)
         if filled <= 0:
@@ -170,6 +172,8 @@ class PipePool:
         moved = 0
         while lease.pipe is not None and lease.filled:
             res = self._tasks.ring.splice_now(lease.pipe.read_fd, socket_fd, lease.filled, flags)
+            if res == -errno.EINTR:
+                continue  # a signal, SIGTERM for one: what it asks for is the loop's to do, after this turn
             if res == -errno.EAGAIN:
                 self.park(lease)
                 await task.poll(socket_fd, POLL_OUT)

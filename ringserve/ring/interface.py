@@ -247,7 +247,9 @@ class Ring(ABC):
 
     @abstractmethod
     def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
-        """splice(2) from a pipe to a non-blocking socket. A count, or a negative errno; -EAGAIN when it is full."""
+        """splice(2) from a pipe to a non-blocking socket. A count, or a negative errno: -EAGAIN when it is full,
+        -EINTR when a signal came before anything had moved (splice(2) does not say so; the kernel does it).
+        """
 
     @abstractmethod
     def splice_resident(self, fd: int, offset: int, pipe_fd: int, length: int) -> int:
