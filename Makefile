@@ -13,7 +13,7 @@ CYCLES ?= 15
 WORKLOADS ?=
 PYTHONS ?=
 
-.PHONY: help serve test coverage lint format docs bench wheel wheel-test systemd-test install clean
+.PHONY: help serve test coverage lint format docs bench wheel wheel-test systemd-test cluster-test install clean
 
 help:
 	@echo "make serve   serve $(SITE) on http://$(HOST):$(PORT)/ (PORT=, HOST=, SITE= change that)"
@@ -24,6 +24,7 @@ help:
 	@echo "make wheel   build wheel and sdist into dist/"
 	@echo "make wheel-test    install the wheel where there is no compiler, and for each Python (PYTHONS=), and serve"
 	@echo "make systemd-test  run the unit of examples/systemd in a Debian of its own (root)"
+	@echo "make cluster-test  three hosts behind HAProxy, in network namespaces, drained and killed under load (as root)"
 	@echo "make clean   remove what these made"
 
 serve: $(VENV)/.installed
@@ -76,6 +77,10 @@ wheel-test: wheel
 systemd-test: wheel
 	@scripts/install-debian debootstrap systemd-container procps
 	$(BIN)/python scripts/systemd_test.py
+
+cluster-test: $(VENV)/.installed
+	@scripts/install-debian --not-started haproxy iproute2 wrk
+	$(BIN)/python examples/cluster/cluster.py
 
 install: $(VENV)/.installed
 
