@@ -27,6 +27,8 @@ from ringserve.version import __version__
 from ringserve.workers import Supervisor
 
 USER_ERROR = 2
+UNHEALTHY = 1
+"""What HEALTHCHECK takes for unhealthy; it reserves 2."""
 INTERRUPTED = 130
 """What shells say of a process that SIGINT ended."""
 
@@ -41,6 +43,8 @@ them.
 `ringserve password` makes the hash of a password, for [[auth]].
 
 `ringserve doctor` shows what this kernel offers and what ringserve makes of it.
+
+`ringserve healthcheck` asks the server of the same environment, file and options whether it answers.
 """
 
 
@@ -228,10 +232,9 @@ def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> No
     click.echo(render(config, loaded, lambda name: origin_of(context, name)).encode(), nl=False)
 
 
-serve_command: click.Command = _Serve(
-    "ringserve",
-    callback=run,
-    params=[
+def _configuration() -> list[click.Parameter]:
+    """The parameters that make a configuration."""
+    return [
         click.Argument(["directory"], default=".", envvar="RINGSERVE_DIRECTORY"),
         *(_option(name, declared) for name, declared in settings().items()),
         click.Option(
@@ -244,6 +247,14 @@ serve_command: click.Command = _Serve(
             callback=_read_file,
             help="Read settings, rules and virtual hosts from this file; '' is none.",
         ),
+    ]
+
+
+serve_command: click.Command = _Serve(
+    "ringserve",
+    callback=run,
+    params=[
+        *_configuration(),
         click.Option(
             ["--check"],
             is_flag=True,
@@ -275,6 +286,54 @@ def doctor_command() -> None:
     report = examine()
     click.echo(render(report))
     sys.exit(0 if report.works else USER_ERROR)
+
+
+ASKED = frozenset(("host", "port", "unix", "trusted_proxy", "proxy_protocol", "config"))
+"""The options that a health check depends on. It takes the others as well, so that it can be given the server's own
+arguments, but its help does not show them."""
+
+
+@click.pass_context
+def check_health(context: click.Context, /, timeout: float, **values: Any) -> None:
+    """Exit with status 0 if the server answers, and with 1 and a line on stderr if it does not."""
+    from ringserve.healthcheck import UnhealthyError, check
+
+    loaded: Loaded | ConfigFileError = context.obj
+    if isinstance(loaded, ConfigFileError):
+        fail(loaded)
+    try:
+        check(_configure(context, loaded, values), timeout)
+    except UnhealthyError as error:
+        click.echo(f"ringserve healthcheck: {error}", err=True)
+        sys.exit(UNHEALTHY)
+    except ValueError as error:
+        fail(error)
+
+
+def _healthcheck_command() -> click.Command:
+    from ringserve.healthcheck import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S
+
+    parameters = _configuration()
+    for parameter in parameters:
+        if isinstance(parameter, click.Option):
+            parameter.hidden = parameter.name not in ASKED
+    timeout = click.Option(
+        ["--timeout"],
+        type=click.FloatRange(0.01, TIMEOUT_MAX_S),
+        default=TIMEOUT_DEFAULT_S,
+        show_default=True,
+        envvar="RINGSERVE_HEALTHCHECK_TIMEOUT",
+        metavar="SECONDS",
+        help="Time for the answer.",
+    )
+    return click.Command(
+        "ringserve healthcheck",
+        callback=check_health,
+        params=[*parameters, timeout],
+        help="Ask the server of the same environment, file and options for the head of `/`; exit with 0 if it answers "
+        "with a status below 500, and with 1 otherwise.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    )
 
 
 @click.command("ringserve password", context_settings={"help_option_names": ["-h", "--help"]})
@@ -317,6 +376,7 @@ def _ask() -> bytes:
 SUBCOMMANDS: dict[str, click.Command] = {
     "compress": compress_command,
     "doctor": doctor_command,
+    "healthcheck": _healthcheck_command(),
     "password": password_command,
 }
 
