@@ -35,8 +35,10 @@ RUN set -eu; \
 
 FROM ${BASE}
 COPY --from=build /opt/ringserve /opt/ringserve
-# A plain Debian has no interpreter yet. The second call is the proof that everything is there.
+# A plain Debian has no interpreter yet. The second call is the proof that everything is there. The directory is made
+# here, since not every builder makes that of WORKDIR, and a runtime cannot if the root is read-only.
 RUN set -eu; \
+    mkdir /etc/ringserve; \
     if ! /opt/ringserve/bin/ringserve --version; then \
         export DEBIAN_FRONTEND=noninteractive; \
         apt-get update; \
@@ -55,5 +57,9 @@ WORKDIR /etc/ringserve
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# A client of the server's own address, by the same variables; there is no curl here. (It is kept in images of docker's
+# format only: `buildah bud --format docker`. Kubernetes does not look at it and has probes of its own.)
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s --retries=3 \
+    CMD ["/opt/ringserve/bin/ringserve", "healthcheck"]
 ENTRYPOINT ["/opt/ringserve/bin/ringserve"]
 CMD ["/srv"]

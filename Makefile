@@ -13,7 +13,7 @@ CYCLES ?= 15
 WORKLOADS ?=
 PYTHONS ?=
 
-.PHONY: help serve test coverage lint format docs bench wheel wheel-test systemd-test cluster-test install clean
+.PHONY: help serve test coverage lint format docs bench wheel wheel-test systemd-test cluster-test image-test install clean
 
 help:
 	@echo "make serve   serve $(SITE) on http://$(HOST):$(PORT)/ (PORT=, HOST=, SITE= change that)"
@@ -25,6 +25,7 @@ help:
 	@echo "make wheel-test    install the wheel where there is no compiler, and for each Python (PYTHONS=), and serve"
 	@echo "make systemd-test  run the unit of examples/systemd in a Debian of its own (root)"
 	@echo "make cluster-test  three hosts behind HAProxy, in network namespaces, drained and killed under load (as root)"
+	@echo "make image-test    build the container image without an engine, and run it (as root)"
 	@echo "make clean   remove what these made"
 
 serve: $(VENV)/.installed
@@ -81,6 +82,11 @@ systemd-test: wheel
 cluster-test: $(VENV)/.installed
 	@scripts/install-debian --not-started haproxy iproute2 wrk
 	$(BIN)/python examples/cluster/cluster.py
+
+# The base and the layers are kept in build/image-test, so that only the first run is long.
+image-test: $(VENV)/.made
+	@scripts/install-debian debootstrap buildah runc strace golang-github-containers-common
+	$(BIN)/python tests/image/image_checks.py build/image-test
 
 install: $(VENV)/.installed
 
