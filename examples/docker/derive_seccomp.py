@@ -76,7 +76,11 @@ def derive(base: str, name: object) -> str:
         return json.dumps(profile, indent="\t") + "\n"
     derived = _inserted(base)
     expected = {**profile, "syscalls": [_group(), *profile["syscalls"]]}
-    if json.loads(derived) != expected:
+    try:
+        right = json.loads(derived) == expected
+    except ValueError:
+        right = False
+    if not right:
         raise ProfileError(f"{name}: its text is laid out in a way that a group cannot be inserted into")
     return derived
 
