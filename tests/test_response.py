@@ -180,6 +180,20 @@ def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
     assert (prepared.second, prepared.data, prepared.pinned) == (17, expected, pinned)
 
 
+def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> None:
+    response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
+    prepared = Prepared(response, b"ringserve", Freshness(5.0))
+    for second in (17, 17, 18):
+        date = b"Date: %d\r\n" % second
+        before, after = head_parts(response, b"ringserve", b"close")
+        expected = before + date + after + b"body"
+        assert prepared.render_last(second, date, pin) == Pinned(expected, 0, len(expected))
+    assert prepared.render_last(18, b"not looked at", pin) is prepared.render_last(18, b"nor here", pin)
+    assert prepared.pinned is None, "the other rendering is another one"
+    prepared.retire()
+    assert b"body" not in prepared.render_last(18, date, pin).owner, "the memory of the file was given back"  # type: ignore[operator]
+
+
 def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
     prepared = Prepared(Response(200, ()), b"", Freshness(0.0))
     first = prepared.render(1, b"Date: 1\r\n", pin)
