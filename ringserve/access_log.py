@@ -19,7 +19,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 
-from ringserve.request import HeaderBlock, RequestLine
+from ringserve.heads import HeaderBlock, RequestLine
 from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks, report
 from ringserve.turns import Turns

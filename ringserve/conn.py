@@ -36,8 +36,9 @@ from enum import Enum
 from types import coroutine
 
 from ringserve.access_log import AccessLog
+from ringserve.heads import Apart, Framing, HeaderBlock, Request, RequestLine
 from ringserve.proxies import ProxyError, read_preface
-from ringserve.request import Apart, Framing, HeaderBlock, Request, RequestError, RequestLine, RequestReader
+from ringserve.request import RequestError, RequestReader
 from ringserve.response import CONTINUE, Prepared, Response
 from ringserve.ring.interface import F_MORE, Pinned, errno_name
 from ringserve.ring.tasks import Kind
@@ -126,7 +127,8 @@ class Connection(Sender):
             self.receiving = False
         if res > 0:
             data = self.ring.received(res, flags)
-            if self.state is State.IDLE and self._answer_hot(data):
+            # Not one that is about to be ended: its coroutine is on its way to close what a send would be in flight on.
+            if self.state is State.IDLE and self._interruption is None and self._answer_hot(data):
                 return
             self._take_input(data)
         elif res == -errno.ENOBUFS and self.state is not State.ENDING:
@@ -360,6 +362,8 @@ class Connection(Sender):
                 raise ConnectionOverError("the proxy ended its side before its preface")
             await self._more_input()
         self._reader().skip(preface.length)
+        if not self.receiving and not self._starved and not self.input_ended:
+            self._arm_receive()  # as `_go_on` does for who has no preface
         self.state = State.READING
         self.waiting_since = self.ring.now
         if preface.client is not None:

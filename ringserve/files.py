@@ -32,27 +32,18 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ringserve.listing import Item, View, arrange, read_directory
-from ringserve.media_types import content_type, is_compressible
-from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
-from ringserve.ring.descriptors import (
-    IN_DELETE_SELF,
-    IN_IGNORED,
-    IN_ISDIR,
-    IN_MODIFY,
-    IN_MOVE_SELF,
-    IN_Q_OVERFLOW,
-)
+from ringserve.entries import Directory, Entry, Failure, File
+from ringserve.listing import read_directory
+from ringserve.media_types import is_compressible
+from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
-from ringserve.ring.interface import NANOSECONDS, FileStatus, Watched, errno_name
+from ringserve.ring.interface import NANOSECONDS, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks, report
-from ringserve.semantics import CODINGS, validators_of
+from ringserve.semantics import CODINGS
+from ringserve.watches import Watches
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
-RACY_NS = 2_000_000_000
-"""A file changed less than this before it was read may change again within the same tick of its file system's clock:
-4 ms on ext4, a second or two elsewhere."""
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """Non-blocking, so that opening a FIFO does not wait for its writer; what is not a regular file is closed again."""
 LOOK_FLAGS = os.O_PATH | os.O_CLOEXEC
@@ -61,13 +52,6 @@ OPEN_ATTEMPTS = 8
 """RESOLVE_BENEATH answers EAGAIN when a rename anywhere raced with it (openat2(2)); it is tried this often."""
 READ_ATTEMPTS = 3
 """A small file that keeps changing while it is read is spliced from its descriptor instead."""
-WATCHES_MAX = 4096
-"""Directories that are watched; deeper trees rely on the look after a second."""
-BURST_EVENTS = 512
-"""As many events in one read: a deploy. Dropping everything is cheaper than looking for each."""
-EVENT_BUFFER_BYTES = 65536
-PREPARED_MAX = 32
-"""Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
 LISTED_MAX = 10_000
 """Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
 
@@ -88,121 +72,6 @@ class FileLimits(NamedTuple):
     body_bytes_max: int
     memory_bytes_max: int
     descriptors_max: int
-
-
-class Entry:
-    """What a path stands for."""
-
-    __slots__ = ("_dependants", "_prepared", "freshness", "path")
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-        self.freshness = Freshness(0.0)
-        self._prepared: list[Prepared] = []
-        self._dependants: list[Prepared] = []
-
-    def prepare(self, response: Response, server: bytes, via: bytes = b"") -> Prepared:
-        """A response prepared from this entry, remembered for as long as it is. Requests that get the same response
-        share it: a client that varies a field which makes no difference must not make a copy of the body each time.
-
-        via: what was asked for, if other entries were looked at on the way here; `depend` tells them.
-        """
-        for known in self._prepared:
-            if known.via == via and known.response == response:
-                return known
-        if len(self._prepared) >= PREPARED_MAX:
-            self.forget_prepared()
-        # With more than one entry on the way, the time until which all of them are fresh is the response's own.
-        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via, self.path)
-        self._prepared.append(prepared)
-        return prepared
-
-    def depend(self, prepared: Prepared) -> None:
-        """A response was prepared from another entry because of what this one is."""
-        if prepared in self._dependants:
-            return
-        if len(self._dependants) >= PREPARED_MAX:
-            _retire(self._dependants)
-        self._dependants.append(prepared)
-
-    def forget_prepared(self) -> None:
-        """Give back the memory of the prepared responses; those that depend on this entry are no answers any more."""
-        _retire(self._prepared)
-        _retire(self._dependants)
-
-
-def _retire(prepared: list[Prepared]) -> None:
-    for one in prepared:
-        one.retire()
-    prepared.clear()
-
-
-class File(Entry):
-    """A regular file: either its bytes, or a descriptor to splice them from.
-
-    coding: the content coding of its bytes, or nothing. siblings: the precompressed ones of it, by coding.
-    """
-
-    __slots__ = ("body", "coding", "content_type", "descriptor", "racy", "siblings", "size", "status", "validators")
-
-    def __init__(
-        self,
-        path: bytes,
-        status: FileStatus,
-        body: bytes | None,
-        descriptor: SharedDescriptor | None,
-        now_ns: int,
-        coding: bytes = b"",
-    ) -> None:
-        """now_ns: nanoseconds since the epoch when the file was read."""
-        super().__init__(path)
-        self.status = status
-        self.size = status.size
-        self.body = body
-        self.descriptor = descriptor
-        self.racy = now_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
-        self.content_type = content_type(path)
-        self.coding = coding
-        self.siblings: dict[bytes, File] = {}
-        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns, coding)
-
-    def retire(self) -> None:
-        """Close the descriptors, its own and its siblings', when the last transfer is done with them."""
-        for file in (self, *self.siblings.values()):
-            if file.descriptor is not None:
-                file.descriptor.retire()
-
-
-class Directory(Entry):
-    """A directory. items: what is in it, if it was looked up with its final slash; truncated: and more than that."""
-
-    __slots__ = ("_arranged", "items", "truncated")
-
-    def __init__(self, path: bytes, items: tuple[Item, ...] = (), truncated: bool = False) -> None:
-        super().__init__(path)
-        self.items = items
-        self.truncated = truncated
-        self._arranged: dict[tuple[str, bool], list[Item]] = {}
-
-    def arranged(self, view: View) -> list[Item]:
-        """What is in it in the order of a view. There are six orders; each is made once, as thousands of names take
-        20 ms to sort.
-        """
-        order = view.sort, view.descending
-        arranged = self._arranged.get(order)
-        if arranged is None:
-            arranged = self._arranged[order] = arrange(self.items, view)
-        return arranged
-
-
-class Failure(Entry):
-    """A path that cannot be served, and the status that says why."""
-
-    __slots__ = ("status",)
-
-    def __init__(self, path: bytes, status: int) -> None:
-        super().__init__(path)
-        self.status = status
 
 
 class _Load:
@@ -239,7 +108,7 @@ class FileTable:
         self._loading: dict[bytes, _Load] = {}
         self._memory_bytes = 0
         self._descriptors = 0
-        self._watches = _Watches(self)
+        self._watches = Watches(self, tasks.ring)
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
@@ -567,128 +436,3 @@ def status_of_open(path: bytes, res: int) -> int:
         return 503
     report(f"cannot open {name}: {errno_name(res)}")
     return 500
-
-
-class _Watches:
-    """Which directories inotify watches, and what its events mean for the table."""
-
-    def __init__(self, table: FileTable) -> None:
-        self._table = table
-        self._fd = -1
-        self._ring = table._tasks.ring
-        self._by_path: dict[bytes, int] = {}
-        self._by_watch: dict[int, set[bytes]] = {}
-        self._missing: set[bytes] = set()
-        self._task: Task | None = None
-
-    def start(self, tasks: Tasks) -> None:
-        try:
-            self._fd = self._ring.watch_open()
-        except OSError as error:
-            report(f"no inotify ({error.strerror}): changed files are noticed within a second, not at once")
-            return
-        self._task = tasks.start(self._read_events())
-
-    def covers(self, path: bytes) -> bool:
-        """Whether every directory on the way to `path` is watched, or none can be."""
-        return self._fd < 0 or path[: path.rfind(b"/") + 1] in self._by_path
-
-    async def cover(self, task: Task, path: bytes, load: _Load) -> None:
-        """Watch every directory on the way to `path`, the root first.
-
-        A directory that was replaced between its being opened and its being watched spoils the load; its watch would
-        be on the old one, so it is not kept.
-        """
-        if self._fd < 0:
-            return
-        parts = path.split(b"/")[:-1]
-        for depth in range(1 if path[:1] == b"\0" else 0, len(parts) + 1):
-            prefix = b"".join(part + b"/" for part in parts[:depth])
-            if prefix in self._by_path:
-                continue
-            if len(self._by_path) >= WATCHES_MAX:
-                return
-            fd = await self._table.open_directory(task, prefix)
-            if fd < 0:
-                # It has no files to be served from. But a symbolic link in its place may come to stand for one that
-                # has, and the event of its coming does not say that it is a directory.
-                if len(self._missing) >= WATCHES_MAX:
-                    self._missing.clear()
-                self._missing.add(prefix)
-                return
-            try:
-                if load.spoiled or self._fd < 0:
-                    return
-                watch = self._ring.watch_add(self._fd, fd)
-            except OSError:
-                return  # ENOSPC: fs.inotify.max_user_watches is used up. EACCES: unreadable. The second guard remains.
-            finally:
-                self._table.close(fd)
-            # Two paths to one directory, through a symbolic link, share the kernel's watch.
-            self._by_path[prefix] = watch
-            self._by_watch.setdefault(watch, set()).add(prefix)
-
-    async def _read_events(self) -> None:
-        task = self._task
-        assert task is not None
-        buffer = self._ring.buffer(EVENT_BUFFER_BYTES)
-        try:
-            while True:
-                res = await task.read(self._fd, buffer, 0, -1)
-                if res <= 0:
-                    report(f"inotify: {errno_name(res)}; changed files are noticed within a second, not at once")
-                    break
-                self._take(self._ring.watch_events(bytes(buffer.memory[:res])))
-        except WatchEndedError:
-            pass
-        fd, self._fd = self._fd, -1
-        self._table.close(fd)
-
-    def _take(self, events: list[Watched]) -> None:
-        if len(events) >= BURST_EVENTS or any(event.mask & IN_Q_OVERFLOW for event in events):
-            self._drop_everything()
-            return
-        for event in events:
-            self._apply(event.watch, event.mask, event.name)
-
-    def _drop_everything(self) -> None:
-        """The events tell less than what happened: directories may have been replaced, so the watches go too."""
-        self._table.changed_below(b"")
-        self._forget_below(b"")
-
-    def _apply(self, watch: int, mask: int, name: bytes) -> None:
-        for prefix in tuple(self._by_watch.get(watch, ())):
-            if mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
-                self._table.changed_below(prefix)
-                self._forget_below(prefix)
-                continue
-            path = prefix + name
-            if not name:  # the directory itself: its permissions, say
-                self._table.changed_below(prefix)
-                continue
-            self._table.changed(path)
-            below = path + b"/"
-            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_path or below in self._missing)):
-                # A directory, or a symbolic link that stood for one or may do so now, is another one.
-                self._table.changed_below(below)
-                self._forget_below(below)
-                self._missing.discard(below)
-
-    def _forget_below(self, prefix: bytes) -> None:
-        for path in [path for path in self._by_path if path.startswith(prefix)]:
-            watch = self._by_path.pop(path)
-            paths = self._by_watch[watch]
-            paths.discard(path)
-            if not paths:
-                del self._by_watch[watch]
-                self._ring.watch_remove(self._fd, watch)
-
-    def shut(self) -> None:
-        if self._fd >= 0:
-            self._forget_below(b"")
-            if self._task is not None:
-                self._task.interrupt(WatchEndedError())
-
-
-class WatchEndedError(Exception):
-    """The server stops."""

@@ -12,9 +12,10 @@ import hashlib
 import secrets
 
 from ringserve import passwords, static
-from ringserve.files import Entry, FileTable
+from ringserve.entries import Entry
+from ringserve.files import FileTable
+from ringserve.heads import Request
 from ringserve.policy import Guard, Site, Sites
-from ringserve.request import Request
 from ringserve.response import FileSlice, Prepared, Response, error_response
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.tasks import Task

@@ -14,8 +14,8 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from ringserve.heads import HeaderBlock, Request
 from ringserve.pipes import TransferError
-from ringserve.request import HeaderBlock, Request
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
 from ringserve.ring.tasks import Task, report

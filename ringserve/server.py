@@ -14,7 +14,6 @@ Life cycle
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import resource
@@ -26,15 +25,15 @@ from pathlib import Path
 from types import FrameType
 
 from ringserve import listing, passwords
+from ringserve.acceptor import Acceptor
 from ringserve.access_log import LOG_FORMATS, AccessLog
 from ringserve.config import Config
-from ringserve.conn import Connection
 from ringserve.files import FileLimits, FileTable, Root
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
 from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix, tune_listener
 from ringserve.ring.helpers import Helpers, HelpersBusyError
-from ringserve.ring.interface import F_MORE, Ring, RingOptions, errno_name
+from ringserve.ring.interface import Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.tasks import Kind, Task, Tasks, report
 from ringserve.sending import ConnectionOverError
@@ -42,8 +41,6 @@ from ringserve.service import Client, Service
 from ringserve.turns import Turns
 
 LONGEST_SLEEP_S = 60.0
-ACCEPT_BACK_OFF_S = 0.1
-"""After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
 SPARE_DESCRIPTORS = 64
 """Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
 LOG_MODE = 0o640
@@ -101,155 +98,6 @@ def check_guards(sites: Sites) -> None:
         missing = passwords.missing_library()
         if missing is not None:
             raise StartError(missing)
-
-
-class Acceptor:
-    """The multishot accept on one listener: armed, paused at the limit of connections, or backing off.
-
-    Out of descriptors (EMFILE ends a multishot accept while the queue stays full) a reserve descriptor is given up so
-    that one waiting client can be told with a 503 instead of being left hanging, and accepting rests for a moment.
-    """
-
-    def __init__(self, service: Service, listener: Listener, connections_max: int) -> None:
-        self._service = service
-        self._tasks = service.tasks
-        self._listener = listener
-        self._connections_max = connections_max
-        self._user_data = self._tasks.register(Kind.ACCEPT, self._accepted)
-        self._single_user_data = self._tasks.register(Kind.ACCEPT, self._accepted_one)
-        self._sweep_user_data = self._tasks.register(Kind.ACCEPT, self._swept)
-        self._armed = False
-        self._single = False
-        self._resting = False
-        self._stopped = False
-        self._sweeping = self._is_swept = False
-        self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self._arm()
-
-    def _arm(self) -> None:
-        self._armed = True
-        self._tasks.ring.accept_multishot(self._user_data, self._listener.fd)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the limit of connections has been reached."""
-        return len(self._service.connections) >= self._connections_max
-
-    @property
-    def waits_for_room(self) -> bool:
-        """Whether accepting ended because of the limit."""
-        return not self._armed and not self._resting and not self._stopped
-
-    def resume(self) -> None:
-        """Accept again, if it is not done already and there is room."""
-        if self.waits_for_room and not self.is_full:
-            self._arm()
-
-    def _accepted(self, res: int, flags: int) -> None:
-        if not flags & F_MORE:
-            self._armed = False
-        if res >= 0:
-            self._take(res)
-            if self._armed:
-                return
-        elif res in (-errno.EMFILE, -errno.ENFILE):
-            self._rest(res)
-        elif res not in (-errno.ECANCELED, -errno.ECONNABORTED):
-            report(f"accept on {self._listener.url}: {errno_name(res)}")
-            self._resting = True
-            self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
-        self.resume()
-        self._sweep_at_end()
-
-    def _take(self, fd: int) -> None:
-        if self._service.closes_idle:
-            self._tasks.close(fd)
-            return
-        full = self.is_full
-        Connection(self._service, fd, refused=full)
-        if full and self._armed:
-            # What waits in the kernel's queue is better off there than refused; it is accepted when there is room.
-            self._tasks.cancel(self._user_data)
-
-    def _rest(self, res: int) -> None:
-        if not self._resting:
-            report(
-                f"accept on {self._listener.url}: {errno_name(res)}; raise the limit of open files (ulimit -n, "
-                "LimitNOFILE=) or lower --connections-max"
-            )
-        self._resting = True
-        self._service.files.give_up_descriptors()
-        self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
-        if self._reserve_fd >= 0 and not self._single:
-            self._tasks.ring.close_now(self._reserve_fd)
-            self._reserve_fd = -1
-            self._single = True
-            self._tasks.ring.accept(self._single_user_data, self._listener.fd)
-
-    def _accepted_one(self, res: int, _flags: int) -> None:
-        self._single = False
-        if res >= 0:
-            if self._stopped:
-                self._tasks.close(res)
-            else:
-                Connection(self._service, res, refused=True)
-        self._sweep_at_end()
-
-    def _end_of_rest(self) -> float | None:
-        if self._stopped:
-            return None
-        if self._reserve_fd < 0:
-            try:
-                self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                return self._tasks.ring.now + ACCEPT_BACK_OFF_S
-        self._resting = False
-        self.resume()
-        return None
-
-    def renew(self) -> None:
-        """Look at the queue anew: a wake-up for it may have been taken by a process that accepts no more."""
-        if self._armed and not self._stopped:
-            self._tasks.cancel(self._user_data)  # when it has ended, it is armed again, and then takes what is there
-
-    def stop(self) -> None:
-        """Accept no more."""
-        if self._stopped:
-            return
-        self._stopped = True
-        for in_flight, user_data in ((self._armed, self._user_data), (self._single, self._single_user_data)):
-            if in_flight:
-                self._tasks.cancel(user_data)
-        self._sweep_at_end()
-
-    def _sweep_at_end(self) -> None:
-        """Take what still waits in the queue: it came in the moment in which accepting was cancelled, and the close of
-        the listener would reset it. A single accept takes what is there at once; the cancel behind it ends one that
-        finds nothing.
-        """
-        if self._stopped and not (self._armed or self._single or self._sweeping or self._is_swept):
-            self._sweeping = True
-            self._tasks.ring.accept(self._sweep_user_data, self._listener.fd)
-            self._tasks.cancel(self._sweep_user_data)
-
-    def _swept(self, res: int, _flags: int) -> None:
-        self._sweeping = False
-        if res >= 0:
-            self._take(res)
-            self._sweep_at_end()
-        else:
-            self._is_swept = True  # ECANCELED: the queue is empty. EMFILE, ECONNABORTED: nothing can be done for it
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is in flight after `stop`, so that the listener can be closed."""
-        return self._is_swept
-
-    def close(self) -> None:
-        """Give the reserve back."""
-        if self._reserve_fd >= 0:
-            os.close(self._reserve_fd)
-            self._reserve_fd = -1
 
 
 class Phase(Enum):

@@ -8,10 +8,11 @@ from typing import Protocol
 from ringserve.access_log import AccessLog
 from ringserve.config import Config
 from ringserve.files import FileTable
+from ringserve.heads import Memory
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.proxies import TrustedProxies
-from ringserve.request import Limits, Memory
+from ringserve.request import Limits
 from ringserve.responder import Responder
 from ringserve.response import date_line
 from ringserve.ring.helpers import Helpers

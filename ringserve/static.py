@@ -18,9 +18,9 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from ringserve import listing
-from ringserve.files import Directory, Entry, Failure, File
+from ringserve.entries import Directory, Entry, Failure, File
+from ringserve.heads import Request
 from ringserve.policy import CrossOrigin, Guard, Site
-from ringserve.request import Request
 from ringserve.response import (
     ERROR_TYPES,
     HTML,

@@ -143,8 +143,8 @@ class Supervisor:
             self._start_generation(self.config, self._slots)
             while self._workers or self._due:
                 self._sleep(read_fd)
+                self._bury()  # before a signal to stop is heeded: who died before it did not die of it
                 self._heed_signals()
-                self._bury()
                 self._restart_due()
                 self._look_at_generation(started)
                 self._end_what_stays()

@@ -24,7 +24,8 @@ from ringserve.access_log import (
     LogFormat,
     escape,
 )
-from ringserve.request import HeaderBlock, Limits, Memory, Request, RequestLine, RequestReader
+from ringserve.heads import HeaderBlock, Memory, Request, RequestLine
+from ringserve.request import Limits, RequestReader
 from ringserve.ring.interface import POLL_OUT, Pinned
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.turns import Turns

@@ -13,8 +13,10 @@ from conftest import Serving
 from wire import Wire, get
 
 import ringserve.ring.uring
-from ringserve.files import BURST_EVENTS, File, FileTable, status_of_open
+from ringserve.entries import File
+from ringserve.files import FileTable, status_of_open
 from ringserve.ring.tasks import Task
+from ringserve.watches import BURST_EVENTS
 
 
 def test_a_changed_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_symbolic_link_to_a_directory_that_comes_is_noticed_at_once(
 def test_directories_that_are_asked_for_and_missing_are_not_remembered_without_end(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringserve.files.WATCHES_MAX", 10)
+    monkeypatch.setattr("ringserve.watches.WATCHES_MAX", 10)
     running = serving()
     with Wire(running.url) as wire:
         for number in range(100):
@@ -254,10 +256,58 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
 
     monkeypatch.setattr(FileTable, "_is_unchanged", look_and_drop)
     monkeypatch.setattr(FileTable, "look_again", lambda _table, _path: False)  # only a look that waits can be overtaken
-    monkeypatch.setattr("ringserve.files.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.FRESH_S", 0.0)
     (site / "page.bin").write_bytes(b"content")
     with Wire(serving(cached_file_bytes_max=cached).url) as wire:
         for _ in range(20):
             assert wire.ask(get("/page.bin")).body == b"content"
     assert dropped
+
+
+@pytest.fixture
+def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without inotify, and every entry is old at once: a change is seen by the look alone."""
+    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches, _tasks: None)
+    monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.files.FRESH_S", 1e-9)
+
+
+@pytest.mark.usefixtures("only_looks")
+@pytest.mark.parametrize("name", ["page.txt", "page.bin"], ids=["with-siblings", "without"])
+def test_a_file_that_is_what_it_was_is_answered_by_the_hot_path_again(serving: Serving, site: Path, name: str) -> None:
+    (site / name).write_bytes(b"content")
+    running = serving()
+    with Wire(running.url) as wire:
+        for _ in range(10):
+            assert wire.ask(get(f"/{name}")).body == b"content"
+    assert running.server.service.hot_answers >= 7
+
+
+@pytest.mark.usefixtures("only_looks")
+def test_a_look_that_waits_for_nothing_sees_every_change(serving: Serving, site: Path) -> None:
+    path = site / "page.txt"
+    coded = site / "page.txt.gz"
+    path.write_bytes(b"first")
+    running = serving()
+    accept = "Accept-Encoding: gzip"
+    with Wire(running.url) as wire:
+        for number in range(20):
+            before = running.server.service.hot_answers
+            for _ in range(4):
+                wire.ask(get("/page.txt", accept))
+            assert running.server.service.hot_answers > before, "or it would not be this look that sees it"
+            content = b"version %d" % number
+            (site / "new").write_bytes(content)
+            os.replace(site / "new", path)
+            assert wire.ask(get("/page.txt", accept)).body == content
+            coded.write_bytes(b"coded %d" % number)
+            assert wire.ask(get("/page.txt", accept)).body == b"coded %d" % number
+            coded.write_bytes(b"longer than that %d" % number)  # the same size in the same tick could not be told
+            assert wire.ask(get("/page.txt", accept)).body == b"longer than that %d" % number
+            coded.unlink()
+            assert wire.ask(get("/page.txt", accept)).body == content
+            path.unlink()
+            assert wire.ask(get("/page.txt", accept)).status == 404
+            path.write_bytes(b"again")
+            assert wire.ask(get("/page.txt", accept)).body == b"again"

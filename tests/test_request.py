@@ -12,23 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.request import (
+from ringserve.heads import (
     APART_BYTES_MAX,
     APART_NAMES,
     CONFIGURED_FIELDS,
-    LONGEST_METHOD_AND_VERSION,
     REMEMBERED_BYTES_MAX,
     SELECTION_BYTES_MAX,
     Framing,
-    Limits,
     Memory,
     Preflight,
     Remembered,
     Request,
-    RequestError,
-    RequestReader,
     set_apart,
 )
+from ringserve.request import LONGEST_METHOD_AND_VERSION, Limits, RequestError, RequestReader
 from ringserve.semantics import Conditions, Location, TargetError
 
 LIMITS = Limits(head_bytes_max=32 * 1024, target_bytes_max=8 * 1024, fields_max=100, body_bytes_max=1000)

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 import ringserve.responder
 from ringserve import passwords, static
 from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
-from ringserve.files import FRESH_S, PREPARED_MAX, Directory, Entry, Failure, File, FileTable
+from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
+from ringserve.files import FRESH_S, FileTable
+from ringserve.heads import CONFIGURED_FIELDS, Memory, Request
 from ringserve.listing import Item
 from ringserve.policy import Sites
-from ringserve.request import CONFIGURED_FIELDS, Limits, Memory, Request, RequestReader
+from ringserve.request import Limits, RequestReader
 from ringserve.responder import PREPARED_PER_LINE_MAX, Responder
 from ringserve.response import Prepared, Response, SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError

@@ -34,6 +34,7 @@ from ringserve.ring.interface import (
     SPLICE_MORE,
     SPLICE_MOVE,
     SPLICE_NONBLOCK,
+    FileStatus,
     Pinned,
     PinnedBuffer,
     Ring,
@@ -1613,49 +1614,77 @@ def test_shut_ends_what_is_in_flight_and_can_be_repeated(implementation: Impleme
     bench.until_peer_ends(peer)  # the kernel ends the receive in its own time, and FIN follows
 
 
-CAN_TELL = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 5)
-"""Whether this kernel says what is in its page cache; the contract allows an older one to say that it cannot tell."""
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def asked_by(user: str) -> Iterator[None]:
+    """Newer kernels say what is in their page cache only to who owns the file, or may write to it."""
+    if user == "owner":
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+each_user = pytest.mark.parametrize(
+    "user",
+    [
+        "owner",
+        pytest.param(
+            "somebody else", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+        ),
+    ],
+)
 
 
 def resident_file(bench: Bench, name: str, content: bytes) -> int:
     return bench.world.open(bench.world.file(name, content))
 
 
-def test_splice_resident_takes_what_is_in_the_page_cache_at_once(bench: Bench) -> None:
+@each_user
+def test_splice_resident_takes_what_is_in_the_page_cache_at_once(bench: Bench, user: str) -> None:
     world = bench.world
     content = bytes(range(256)) * 64
     fd = resident_file(bench, "cached", content)
     pipe = bench.ring.pipe(65536)
     read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
-    if not CAN_TELL:
-        assert bench.ring.splice_resident(fd, 0, write_fd, 1) == -errno.EAGAIN
-        return
     for offset, length in ((0, len(content)), (1, 4095), (4096, 4096), (4095, 2), (len(content) - 1, 1)):
-        assert bench.ring.splice_resident(fd, offset, write_fd, length) == length
+        with asked_by(user):
+            assert bench.ring.splice_resident(fd, offset, write_fd, length) == length
         assert world.read(read_fd, length) == content[offset : offset + length]
 
 
-def test_splice_resident_leaves_what_would_have_to_be_read_from_the_disk(bench: Bench) -> None:
+@each_user
+def test_splice_resident_leaves_what_would_have_to_be_read_from_the_disk(bench: Bench, user: str) -> None:
     world = bench.world
     fd = resident_file(bench, "uncached", bytes(1 << 20))
     pipe = bench.ring.pipe(65536)
     world.own(pipe.read_fd)
     write_fd = world.own(pipe.write_fd)
     world.drop_from_memory(fd)
-    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == -errno.EAGAIN
+    with asked_by(user):
+        assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == -errno.EAGAIN
     # The general way reads it; from then on it is there.
     assert bench.splice(fd, 0, write_fd, 4096) == 4096
-    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == (4096 if CAN_TELL else -errno.EAGAIN)
+    with asked_by(user):
+        assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == 4096
 
 
+@each_user
 @pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 11), (10, 1), (1 << 40, 1)])
 def test_splice_resident_of_nothing_or_of_what_a_file_does_not_have_is_eagain(
-    bench: Bench, offset: int, length: int
+    bench: Bench, offset: int, length: int, user: str
 ) -> None:
     fd = resident_file(bench, "short", b"0123456789")
     pipe = bench.ring.pipe(65536)
     bench.world.own(pipe.read_fd)
-    assert bench.ring.splice_resident(fd, offset, bench.world.own(pipe.write_fd), length) == -errno.EAGAIN
+    write_fd = bench.world.own(pipe.write_fd)
+    with asked_by(user):
+        assert bench.ring.splice_resident(fd, offset, write_fd, length) == -errno.EAGAIN
 
 
 def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
@@ -1663,5 +1692,48 @@ def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
     pipe = bench.ring.pipe(4096)
     bench.world.own(pipe.read_fd)
     write_fd = bench.world.own(pipe.write_fd)
-    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == (4096 if CAN_TELL else -errno.EAGAIN)
+    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == 4096
     assert bench.ring.splice_resident(fd, 4096, write_fd, 4096) == -errno.EAGAIN
+
+
+@each_user
+def test_splice_resident_leaves_a_range_with_a_hole_in_it(bench: Bench, user: str) -> None:
+    fd = resident_file(bench, "with-a-hole", bytes(1 << 20))
+    pipe = bench.ring.pipe(1 << 18)
+    bench.world.own(pipe.read_fd)
+    write_fd = bench.world.own(pipe.write_fd)
+    bench.world.drop_from_memory(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or the kernel reads ahead, and there is no hole
+    for offset in (0, 3 << 16):
+        os.pread(fd, 1 << 16, offset)
+    with asked_by(user):
+        assert bench.ring.splice_resident(fd, 0, write_fd, 1 << 18) == -errno.EAGAIN
+        assert bench.ring.splice_resident(fd, 0, write_fd, 1 << 16) == 1 << 16
+
+
+# -- status_cached ----------------------------------------------------------------------------------------------------
+
+
+def test_status_cached_says_what_status_says(bench: Bench, tree: int) -> None:
+    for path in (b"page", b"inner/deep", b"inner", b"link-inside"):
+        fd = bench.open(tree, path)
+        assert bench.ring.status_cached(tree, path) == bench.ring.status(bench.world.own(fd))
+
+
+def test_status_cached_knows_what_was_looked_for_and_not_found(bench: Bench, tree: int) -> None:
+    # Whether it knows of a name that nobody asked for yet is the kernel's business.
+    assert bench.ring.status_cached(tree, b"missing") in (-errno.EAGAIN, -errno.ENOENT)
+    assert bench.open(tree, b"missing") == -errno.ENOENT
+    assert bench.ring.status_cached(tree, b"missing") == -errno.ENOENT
+
+
+def test_status_cached_leaves_the_directory_no_more_than_an_open_does(bench: Bench, tree: int) -> None:
+    for path in (b"../secret", b"/etc/hostname", b"inner/../../secret", b"link-out", b"link-absolute"):
+        assert bench.open(tree, path) == -errno.EXDEV
+        assert bench.ring.status_cached(tree, path) in (-errno.EXDEV, -errno.EAGAIN)
+
+
+def test_status_cached_follows_a_link_out_if_it_may(bench: Bench, tree: int) -> None:
+    found = bench.ring.status_cached(tree, b"link-out", True)
+    assert isinstance(found, FileStatus)
+    assert found.size == len(b"secret")

@@ -22,10 +22,11 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.config import Config
-from ringserve.conn import INPUT_PENDING_MAX
+from ringserve.conn import INPUT_PENDING_MAX, Connection
 from ringserve.library import RunningServer
 from ringserve.ring.descriptors import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
 from ringserve.ring.interrupt import STRATEGIES
+from ringserve.sending import ConnectionOverError
 from ringserve.server import Server
 
 MIB = 1024 * 1024
@@ -483,3 +484,34 @@ def test_connections_have_no_delay_and_little_unsent_whoever_opened_the_listener
                     with socket.socket(fileno=os.dup(connection.fd)) as accepted:  # type: ignore[attr-defined]
                         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
                         assert accepted.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == UNSENT_BYTES_MAX
+
+
+def test_a_request_that_comes_as_its_connection_is_ended_breaks_nothing(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The limit of an idle connection, and a request for what is prepared, in one batch of completions: the send was
+    # begun, and the coroutine closed the descriptor under it.
+    (site / "page").write_bytes(b"page")
+    running = serving()
+    received = Connection._received
+    ending = threading.Event()
+
+    def end_and_receive(connection: Connection, res: int, flags: int) -> None:
+        if ending.is_set() and res > 0:
+            connection.interrupt(ConnectionOverError("no progress"))
+        received(connection, res, flags)
+
+    monkeypatch.setattr(Connection, "_received", end_and_receive)
+    for asked_before in (0, 1, 3):
+        ending.clear()
+        with Wire(running.url) as wire:
+            for _ in range(asked_before):
+                assert wire.ask(get("/page")).body == b"page"
+            if asked_before == 3:
+                assert wire.ask(get("/page", "Range: bytes=0-1")).status == 206  # by its coroutine, which then waits
+            ending.set()
+            wire.send(get("/page"))
+            assert wire.at_end()
+    ending.clear()
+    with Wire(running.url) as wire:
+        assert wire.ask(get("/page")).body == b"page"

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.config import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule, SiteConfig
-from ringserve.files import Directory, Entry, Failure, File
+from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.globs import compile_glob
+from ringserve.heads import CONFIGURED_FIELDS, Memory, Request
 from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS, Item
 from ringserve.policy import Site
-from ringserve.request import CONFIGURED_FIELDS, Limits, Memory, Request, RequestReader
+from ringserve.request import Limits, RequestReader
 from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.interface import FileStatus
 from ringserve.semantics import CODINGS, KNOWN_METHODS, Validators, format_date

@@ -254,8 +254,8 @@ class Ring(ABC):
     @abstractmethod
     def splice_resident(self, fd: int, offset: int, pipe_fd: int, length: int) -> int:
         """splice(2) of a file's bytes into a pipe, if they are in the page cache: a count, perhaps short, or a negative
-        errno. -EAGAIN: some are not, or it cannot be told (before Linux 6.5; a file system without a page cache of its
-        own), or the pipe is full; then `splice` is for them, which may wait.
+        errno. -EAGAIN: some are not, or it cannot be told (a file system without a page cache of its own), or the pipe
+        is full; then `splice` is for them, which may wait.
         """
 
     @abstractmethod

@@ -1,0 +1,132 @@
+"""What a path stands for, as the table of files remembers it: a file, a directory, or a failure; and the responses that
+were prepared from it.
+"""
+
+from __future__ import annotations
+
+from ringserve.listing import Item, View, arrange
+from ringserve.media_types import content_type
+from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
+from ringserve.ring.interface import FileStatus
+from ringserve.semantics import validators_of
+
+RACY_NS = 2_000_000_000
+"""A file changed less than this before it was read may change again within the same tick of its file system's clock:
+4 ms on ext4, a second or two elsewhere."""
+PREPARED_MAX = 32
+"""Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
+
+
+class Entry:
+    """What a path stands for."""
+
+    __slots__ = ("_dependants", "_prepared", "freshness", "path")
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.freshness = Freshness(0.0)
+        self._prepared: list[Prepared] = []
+        self._dependants: list[Prepared] = []
+
+    def prepare(self, response: Response, server: bytes, via: bytes = b"") -> Prepared:
+        """A response prepared from this entry, remembered for as long as it is. Requests that get the same response
+        share it: a client that varies a field which makes no difference must not make a copy of the body each time.
+
+        via: what was asked for, if other entries were looked at on the way here; `depend` tells them.
+        """
+        for known in self._prepared:
+            if known.via == via and known.response == response:
+                return known
+        if len(self._prepared) >= PREPARED_MAX:
+            self.forget_prepared()
+        # With more than one entry on the way, the time until which all of them are fresh is the response's own.
+        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via, self.path)
+        self._prepared.append(prepared)
+        return prepared
+
+    def depend(self, prepared: Prepared) -> None:
+        """A response was prepared from another entry because of what this one is."""
+        if prepared in self._dependants:
+            return
+        if len(self._dependants) >= PREPARED_MAX:
+            _retire(self._dependants)
+        self._dependants.append(prepared)
+
+    def forget_prepared(self) -> None:
+        """Give back the memory of the prepared responses; those that depend on this entry are no answers any more."""
+        _retire(self._prepared)
+        _retire(self._dependants)
+
+
+def _retire(prepared: list[Prepared]) -> None:
+    for one in prepared:
+        one.retire()
+    prepared.clear()
+
+
+class File(Entry):
+    """A regular file: either its bytes, or a descriptor to splice them from.
+
+    coding: the content coding of its bytes, or nothing. siblings: the precompressed ones of it, by coding.
+    """
+
+    __slots__ = ("body", "coding", "content_type", "descriptor", "racy", "siblings", "size", "status", "validators")
+
+    def __init__(
+        self,
+        path: bytes,
+        status: FileStatus,
+        body: bytes | None,
+        descriptor: SharedDescriptor | None,
+        now_ns: int,
+        coding: bytes = b"",
+    ) -> None:
+        """now_ns: nanoseconds since the epoch when the file was read."""
+        super().__init__(path)
+        self.status = status
+        self.size = status.size
+        self.body = body
+        self.descriptor = descriptor
+        self.racy = now_ns - max(status.modified_ns, status.changed_ns) < RACY_NS
+        self.content_type = content_type(path)
+        self.coding = coding
+        self.siblings: dict[bytes, File] = {}
+        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns, coding)
+
+    def retire(self) -> None:
+        """Close the descriptors, its own and its siblings', when the last transfer is done with them."""
+        for file in (self, *self.siblings.values()):
+            if file.descriptor is not None:
+                file.descriptor.retire()
+
+
+class Directory(Entry):
+    """A directory. items: what is in it, if it was looked up with its final slash; truncated: and more than that."""
+
+    __slots__ = ("_arranged", "items", "truncated")
+
+    def __init__(self, path: bytes, items: tuple[Item, ...] = (), truncated: bool = False) -> None:
+        super().__init__(path)
+        self.items = items
+        self.truncated = truncated
+        self._arranged: dict[tuple[str, bool], list[Item]] = {}
+
+    def arranged(self, view: View) -> list[Item]:
+        """What is in it in the order of a view. There are six orders; each is made once, as thousands of names take
+        20 ms to sort.
+        """
+        order = view.sort, view.descending
+        arranged = self._arranged.get(order)
+        if arranged is None:
+            arranged = self._arranged[order] = arrange(self.items, view)
+        return arranged
+
+
+class Failure(Entry):
+    """A path that cannot be served, and the status that says why."""
+
+    __slots__ = ("status",)
+
+    def __init__(self, path: bytes, status: int) -> None:
+        super().__init__(path)
+        self.status = status

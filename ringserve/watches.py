@@ -1,0 +1,169 @@
+"""Which directories inotify watches, and what its events mean for the table of files.
+
+Every directory on the way to a path is watched before the path is opened, the root first; no file is watched itself,
+since a file is mostly replaced by a rename, and a watch would stay with the one that is gone. What a watch does not
+show is found by the look after a second (`files.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ringserve.ring.descriptors import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
+from ringserve.ring.interface import Ring, Watched, errno_name
+from ringserve.ring.tasks import Task, Tasks, report
+
+WATCHES_MAX = 4096
+"""Directories that are watched; deeper trees rely on the look after a second."""
+BURST_EVENTS = 512
+"""As many events in one read: a deploy. Dropping everything is cheaper than looking for each."""
+EVENT_BUFFER_BYTES = 65536
+
+
+class Load(Protocol):
+    """A path that is being loaded. spoiled: it changed meanwhile."""
+
+    spoiled: bool
+
+
+class Table(Protocol):
+    """What is told of changes, and opens directories."""
+
+    def changed(self, path: bytes) -> None:
+        """What is at `path` is not what it was."""
+
+    def changed_below(self, prefix: bytes) -> None:
+        """Every path that begins with `prefix` may stand for something else now."""
+
+    async def open_directory(self, task: Task, path: bytes) -> int:
+        """A descriptor that only names a directory, or a negative errno."""
+
+    def close(self, fd: int) -> None:
+        """Give a descriptor of `open_directory` back."""
+
+
+class Watches:
+    """Which directories inotify watches, and what its events mean for the table."""
+
+    def __init__(self, table: Table, ring: Ring) -> None:
+        self._table = table
+        self._fd = -1
+        self._ring = ring
+        self._by_path: dict[bytes, int] = {}
+        self._by_watch: dict[int, set[bytes]] = {}
+        self._missing: set[bytes] = set()
+        self._task: Task | None = None
+
+    def start(self, tasks: Tasks) -> None:
+        """Begin to read the kernel's events; without inotify it is said once, and nothing is watched."""
+        try:
+            self._fd = self._ring.watch_open()
+        except OSError as error:
+            report(f"no inotify ({error.strerror}): changed files are noticed within a second, not at once")
+            return
+        self._task = tasks.start(self._read_events())
+
+    def covers(self, path: bytes) -> bool:
+        """Whether every directory on the way to `path` is watched, or none can be."""
+        return self._fd < 0 or path[: path.rfind(b"/") + 1] in self._by_path
+
+    async def cover(self, task: Task, path: bytes, load: Load) -> None:
+        """Watch every directory on the way to `path`, the root first.
+
+        A directory that was replaced between its being opened and its being watched spoils the load; its watch would
+        be on the old one, so it is not kept.
+        """
+        if self._fd < 0:
+            return
+        parts = path.split(b"/")[:-1]
+        for depth in range(1 if path[:1] == b"\0" else 0, len(parts) + 1):
+            prefix = b"".join(part + b"/" for part in parts[:depth])
+            if prefix in self._by_path:
+                continue
+            if len(self._by_path) >= WATCHES_MAX:
+                return
+            fd = await self._table.open_directory(task, prefix)
+            if fd < 0:
+                # It has no files to be served from. But a symbolic link in its place may come to stand for one that
+                # has, and the event of its coming does not say that it is a directory.
+                if len(self._missing) >= WATCHES_MAX:
+                    self._missing.clear()
+                self._missing.add(prefix)
+                return
+            try:
+                if load.spoiled or self._fd < 0:
+                    return
+                watch = self._ring.watch_add(self._fd, fd)
+            except OSError:
+                return  # ENOSPC: fs.inotify.max_user_watches is used up. EACCES: unreadable. The second guard remains.
+            finally:
+                self._table.close(fd)
+            # Two paths to one directory, through a symbolic link, share the kernel's watch.
+            self._by_path[prefix] = watch
+            self._by_watch.setdefault(watch, set()).add(prefix)
+
+    async def _read_events(self) -> None:
+        task = self._task
+        assert task is not None
+        buffer = self._ring.buffer(EVENT_BUFFER_BYTES)
+        try:
+            while True:
+                res = await task.read(self._fd, buffer, 0, -1)
+                if res <= 0:
+                    report(f"inotify: {errno_name(res)}; changed files are noticed within a second, not at once")
+                    break
+                self._take(self._ring.watch_events(bytes(buffer.memory[:res])))
+        except WatchEndedError:
+            pass
+        fd, self._fd = self._fd, -1
+        self._table.close(fd)
+
+    def _take(self, events: list[Watched]) -> None:
+        if len(events) >= BURST_EVENTS or any(event.mask & IN_Q_OVERFLOW for event in events):
+            self._drop_everything()
+            return
+        for event in events:
+            self._apply(event.watch, event.mask, event.name)
+
+    def _drop_everything(self) -> None:
+        """The events tell less than what happened: directories may have been replaced, so the watches go too."""
+        self._table.changed_below(b"")
+        self._forget_below(b"")
+
+    def _apply(self, watch: int, mask: int, name: bytes) -> None:
+        for prefix in tuple(self._by_watch.get(watch, ())):
+            if mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
+                self._table.changed_below(prefix)
+                self._forget_below(prefix)
+                continue
+            path = prefix + name
+            if not name:  # the directory itself: its permissions, say
+                self._table.changed_below(prefix)
+                continue
+            self._table.changed(path)
+            below = path + b"/"
+            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_path or below in self._missing)):
+                # A directory, or a symbolic link that stood for one or may do so now, is another one.
+                self._table.changed_below(below)
+                self._forget_below(below)
+                self._missing.discard(below)
+
+    def _forget_below(self, prefix: bytes) -> None:
+        for path in [path for path in self._by_path if path.startswith(prefix)]:
+            watch = self._by_path.pop(path)
+            paths = self._by_watch[watch]
+            paths.discard(path)
+            if not paths:
+                del self._by_watch[watch]
+                self._ring.watch_remove(self._fd, watch)
+
+    def shut(self) -> None:
+        """Stop all watches, and the reading."""
+        if self._fd >= 0:
+            self._forget_below(b"")
+            if self._task is not None:
+                self._task.interrupt(WatchEndedError())
+
+
+class WatchEndedError(Exception):
+    """The server stops."""
