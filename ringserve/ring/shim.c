@@ -35,6 +35,7 @@
 #endif
 
 #define RINGSERVE_RESOLVE_CACHED 0x20 /* Linux 5.12, openat2(2); under a name of our own, as the headers may lack it. */
+#define RINGSERVE_PIECES 128 /* of a page each, in one call: 512 KiB, which is a pipe */
 #define RINGSERVE_BUFFER_GROUP 0
 #define RINGSERVE_ACCEPT_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
 
@@ -381,15 +382,28 @@ static int is_there(int fd, int64_t offset)
     return preadv2(fd, &one, 1, offset, RWF_NOWAIT) == 1;
 }
 
-/* The same of every page of a range, the last one first: a read-ahead fills from front to back. */
-static int are_all_there(int fd, int64_t offset, unsigned length, int64_t page)
+/* The same of every byte of a range: they are read, over and over into one page that stays in the cache. The last is
+ * asked for first, since a read-ahead fills from front to back. */
+static int are_all_there(int fd, int64_t offset, unsigned length)
 {
-    int64_t at;
+    static char bin[4096];
+    struct iovec pieces[RINGSERVE_PIECES];
+    unsigned asked, count;
 
-    for (at = offset + length - 1; at >= offset; at -= page)
-        if (!is_there(fd, at))
+    if (!is_there(fd, offset + length - 1))
+        return 0;
+    while (length > 0) {
+        for (count = 0, asked = 0; count < RINGSERVE_PIECES && asked < length; count++) {
+            pieces[count].iov_base = bin;
+            pieces[count].iov_len = length - asked < sizeof bin ? length - asked : sizeof bin;
+            asked += pieces[count].iov_len;
+        }
+        if (preadv2(fd, pieces, (int)count, offset, RWF_NOWAIT) != (ssize_t)asked)
             return 0;
-    return is_there(fd, offset);
+        offset += asked;
+        length -= asked;
+    }
+    return 1;
 }
 
 static int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length)
@@ -405,9 +419,9 @@ static int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsign
         /* A page that a read-ahead has only begun to fill counts as cached. */
         if (found.cached < pages || !is_there(fd, offset + length - 1) || !is_there(fd, offset))
             return -EAGAIN;
-    } else if ((errno != EPERM && errno != ENOSYS) || !are_all_there(fd, offset, length, page)) {
-        /* EPERM: newer kernels tell only who owns the file or may write to it. ENOSYS: older than 6.5. A read of a byte
-         * of each page says the same: 30 us for 512 KiB, where a kernel thread for the splice costs 70. */
+    } else if ((errno != EPERM && errno != ENOSYS) || !are_all_there(fd, offset, length)) {
+        /* EPERM: newer kernels tell only who owns the file or may write to it. ENOSYS: older than 6.5. A read that waits
+         * for nothing says the same, and costs less than a kernel thread for the splice (docs/decisions.md). */
         return -EAGAIN;
     }
     ssize_t result = splice(fd, &offset, pipe_fd, NULL, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
