@@ -28,6 +28,8 @@ HOME = Path(__file__).resolve().parent.parent
 PYTHONS = ("python3.11", "python3.12", "python3.13")
 PROBE = Path(__file__).with_name("serve_probe.py")
 PROBE_S = 120
+GLIBC_MINOR_MAX = 26
+"""The wheel is for glibc 2.26 and later. A call of fstat(3) in shim.c made that 2.33, where it became a symbol."""
 ONLY_TO_BUILD = {"ringserve/ring/build_uring.py", "ringserve/ring/shim.c", "ringserve/ring/shim.h"}
 
 
@@ -84,9 +86,11 @@ def check_extension(wheel: Path, scratch: Path) -> None:
 
 def check_contents(wheel: Path, sdist: Path, scratch: Path) -> None:
     """Steps 1 and 2."""
-    name = re.fullmatch(r"ringserve-([^-]+)-cp311-abi3-(manylinux_2_\d+_\w+)\.whl", wheel.name)
+    name = re.fullmatch(r"ringserve-([^-]+)-cp311-abi3-manylinux_2_(\d+)_\w+\.whl", wheel.name)
     if name is None:
         fail(f"{wheel.name} is not tagged for every Python from 3.11 on, and for manylinux")
+    if int(name[2]) > GLIBC_MINOR_MAX:
+        fail(f"{wheel.name} needs glibc 2.{name[2]}, and should need 2.{GLIBC_MINOR_MAX}: shim.c uses a newer symbol")
     compare(wheel.name, files_of(wheel), expected_in_wheel(name[1]))
     in_sdist = {file for file in files_of(sdist) if not file.startswith("ringserve.egg-info/")}
     compare(sdist.name, in_sdist, expected_in_sdist())
