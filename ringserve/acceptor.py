@@ -57,8 +57,8 @@ class Acceptor:
         return not self._armed and not self._resting and not self._stopped
 
     def resume(self) -> None:
-        """Accept again, if it is not done already and there is room."""
-        if self.waits_for_room and not self.is_full:
+        """Accept again, if it is not done already and there is room, or could be made."""
+        if self.waits_for_room and (not self.is_full or self._service.has_spare):
             self._arm()
 
     def _accepted(self, res: int, flags: int) -> None:
@@ -81,7 +81,7 @@ class Acceptor:
         if self._service.closes_idle:
             self._tasks.close(fd)
             return
-        full = self.is_full
+        full = self.is_full and not self._service.make_room()
         Connection(self._service, fd, refused=full)
         if full and self._armed:
             # What waits in the kernel's queue is better off there than refused; it is accepted when there is room.

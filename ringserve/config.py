@@ -326,7 +326,9 @@ class Config(SiteConfig):
         metavar="SECONDS",
     )  # fmt: skip
     linger_timeout_s: float = _setting(
-        2.0, "After an error, what the client still sends is read for this time, so that it can read the answer.",
+        2.0,
+        "After the last answer, what the client still sends is thrown away until it is silent for this time, or for 30 "
+        "seconds, so that it can read the answer.",
         minimum=0.01, maximum=60, metavar="SECONDS",
     )  # fmt: skip
     rate_bytes_min: int = _setting(
@@ -351,9 +353,6 @@ class Config(SiteConfig):
     )
     fields_max: int = _setting(
         100, "Most header fields in a request (431).", minimum=8, maximum=10_000, metavar="COUNT"
-    )
-    body_bytes_max: int = _setting(
-        1 * MIB, "Largest request body that is read and dropped (413).", minimum=0, maximum=1024 * MIB, metavar="BYTES"
     )
     cached_file_bytes_max: int = _setting(
         256 * KIB, "Files up to this size are kept in memory; larger ones are spliced.", minimum=0, maximum=16 * MIB,

@@ -110,18 +110,9 @@ class Responder:
                 entry.depend(prepared)
         return prepared
 
-    def at_once(self, request: Request) -> Response:
-        """The response to a request whose method is not served; nothing has to be looked up for it."""
-        try:
-            next(static.respond(request, self._site(request), 0.0))
-        except StopIteration as done:
-            response: Response = done.value
-            return response
-        raise AssertionError("a method that is not served is answered without a look")
-
-    def error(self, status: int, *, head: bool = False, closes: bool = False) -> Response:
+    def error(self, status: int) -> Response:
         """The response to what is not read on, or not read at all."""
-        return self._sites.default.dress(error_response(status, head=head, closes=closes), (), None)
+        return self._sites.default.dress(error_response(status), (), None)
 
     def _site(self, request: Request) -> Site:
         location = request.line.location

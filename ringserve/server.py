@@ -33,7 +33,7 @@ from ringserve.policy import Sites
 from ringserve.ring import open_ring
 from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix, tune_listener
 from ringserve.ring.helpers import Helpers, HelpersBusyError
-from ringserve.ring.interface import Ring, RingOptions
+from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.tasks import Kind, Task, Tasks, report
 from ringserve.sending import ConnectionOverError
@@ -48,6 +48,8 @@ LOG_MODE = 0o640
 CROWD_CHECK_S = 2.0
 LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
+PIECE_BYTES_MIN = 4096
+"""What is thrown away counts as so much at least, since a call for one byte takes time as well."""
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
 
@@ -271,6 +273,7 @@ class Server:
     def _loop(self, ring: Ring) -> None:
         tasks, service = self.tasks, self.service
         clock, log, starved, acceptors = service.clock, service.log, service.starved, self._acceptors
+        talking = service.talking
         sleep_s = LONGEST_SLEEP_S
         while True:
             tasks.turn(sleep_s)
@@ -278,14 +281,16 @@ class Server:
                 clock.update()
             if starved:
                 self._feed_starved()
+            if talking:
+                self._throw_away()
             for acceptor in acceptors:
                 if acceptor.waits_for_room:
                     acceptor.resume()
-            sleep_s = LONGEST_SLEEP_S
+            sleep_s = 0.0 if talking else LONGEST_SLEEP_S
             if log is not None:
                 due = log.flush_if_due()
                 if due is not None:
-                    sleep_s = max(0.0, due - ring.now)
+                    sleep_s = min(sleep_s, max(0.0, due - ring.now))
             if self._renew_requested:
                 self._renew_requested = False
                 for acceptor in acceptors:
@@ -334,6 +339,12 @@ class Server:
         starved = self.service.starved
         for _turn in range(min(len(starved), self.tasks.ring.buffer_count)):
             starved.popleft().rearm_receive()
+
+    def _throw_away(self) -> None:
+        """A turn's share of what lingering connections are sent, in the order in which it came."""
+        talking, left = self.service.talking, DISCARD_BYTES_MAX
+        while talking and left > 0:
+            left -= max(PIECE_BYTES_MIN, talking.popleft().throw_away(left))
 
     # -- stopping -----------------------------------------------------------------------------------------------
 

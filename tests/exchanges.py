@@ -153,23 +153,38 @@ METHODS = Group("Methods", [
     ),
     Row("15.6.2", "an unknown method", get("/hello.txt", method="BREW"), 501, None, {"allow": None}),
     Row("9.1", "methods are case-sensitive", get("/hello.txt", method="get"), 501),
-    Row("9.3.1", "a body of GET is read over", get("/hello.txt", "Content-Length: 3") + b"GET", 200, HELLO),
-    Row("9112 7.1", "a chunked body of GET is read over",
-        get("/hello.txt", "Transfer-Encoding: chunked") + b"3\r\nGET\r\n0\r\n\r\n", 200, HELLO),
-    Row("9112 7.1.2", "trailers are read over",
-        get("/hello.txt", "Transfer-Encoding: chunked") + b"0\r\nA: b\r\n\r\n", 200, HELLO),
-    Row("9112 7.1.1", "chunk extensions are read over",
-        get("/hello.txt", "Transfer-Encoding: chunked") + b"3;a=b\r\nGET\r\n0;c\r\n\r\n", 200, HELLO),
-    Row("15.5.6", "a body of POST is read over", get("/hello.txt", "Content-Length: 3", method="POST") + b"abc", 405),
-    Row("15.5.14", "a body beyond the limit is not read", get("/hello.txt", "Content-Length: 9999999"), 413, None, {
+    Row("9.3.1", "a GET with a body is answered from its head, and is the last",
+        get("/hello.txt", "Content-Length: 3") + b"GET", 200, HELLO, {"connection": "close"}, closes=True),
+    Row("9.3.1", "a body that never comes is not waited for", get("/hello.txt", "Content-Length: 3"), 200, HELLO, {
         "connection": "close",
     }, closes=True),
-    Row("10.1.1", "who waits for a go-ahead to send a body that is refused gets the answer at once",
+    Row("9112 7.1", "a chunked body is not read either",
+        get("/hello.txt", "Transfer-Encoding: chunked") + b"3\r\nGET\r\n0\r\n\r\n", 200, HELLO, {"connection": "close"},
+        closes=True),
+    Row("15.5.6", "a POST with a body hears at once that there is none",
+        get("/hello.txt", "Content-Length: 3", method="POST"), 405, None, {
+            "connection": "close", "allow": "GET, HEAD, OPTIONS",
+        }, closes=True),
+    Row("15.5.6", "however large its body is", get("/hello.txt", "Content-Length: 999999999999", method="PUT"), 405,
+        closes=True),
+    Row("9.3.1", "a missing file that is sent a body", get("/missing", "Content-Length: 3") + b"abc", 404, closes=True),
+    Row("9.3.1", "a length of nothing is no body", get("/hello.txt", "Content-Length: 0"), 200, HELLO, {
+        "connection": None,
+    }),
+    Row("9.3.1", "a body in HTTP/1.0",
+        get("/hello.txt", "Content-Length: 3", "Connection: keep-alive", method="POST", version="1.0"), 405, None, {
+            "connection": "close",
+        }, closes=True),
+    Row("10.1.1", "a client that waits for a go-ahead gets the final answer in its place",
         get("/", "Content-Length: 5", "Expect: 100-continue", method="PUT"), 405, None, {"connection": "close"},
         closes=True),
-    Row("10.1.1", "also if the body is too large",
-        get("/", "Content-Length: 9999999", "Expect: 100-continue"), 413, closes=True),
-    Row("15.5.18", "an unknown expectation", get("/", "Expect: more"), 417, closes=True),
+    Row("10.1.1", "also if the body would have been heeded by nobody",
+        get("/hello.txt", "Content-Length: 9999999", "Expect: 100-continue"), 200, HELLO, closes=True),
+    Row("10.1.1", "an expectation in HTTP/1.0 is ignored",
+        get("/hello.txt", "Content-Length: 5", "Expect: 100-continue", method="POST", version="1.0"), 405, closes=True),
+    Row("10.1.1", "an expectation without a body changes nothing",
+        get("/hello.txt", "Expect: 100-continue"), 200, HELLO, {"connection": None}),
+    Row("10.1.1", "an unknown expectation gets the final answer too", get("/hello.txt", "Expect: more"), 200, HELLO),
 ])  # fmt: skip
 
 TARGETS = Group("Targets", [
@@ -639,15 +654,18 @@ AMBIGUOUS = Group("Requests that two readers could read in two ways", [
     Row("9112 6.1", "a coding with a control before it", get("/", "Transfer-Encoding: \x0bchunked"), 400, closes=True),
     Row("9112 6.1", "a transfer coding in HTTP/1.0",
         get("/", "Transfer-Encoding: chunked", version="1.0") + b"0\r\n\r\n", 400, closes=True),
-    Row("9112 7.1", "a chunk size with a sign", chunked(b"+3\r\nabc\r\n0\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1", "a chunk size with 0x", chunked(b"0x3\r\nabc\r\n0\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1", "an empty chunk size", chunked(b"\r\nabc\r\n0\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1", "a chunk size of absurd size", chunked(b"f" * 30 + b"\r\n"), 400, closes=True),
-    Row("9112 7.1", "a chunk longer than its size", chunked(b"3\r\nabcd\r\n0\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1", "a bare LF after a chunk size", chunked(b"3\nabc\r\n0\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1", "a bare LF after the last chunk", chunked(b"0\n\n" + get("/")), 400, closes=True),
-    Row("9112 7.1.2", "a folded trailer", chunked(b"0\r\nA: b\r\n c\r\n\r\n"), 400, closes=True),
-    Row("9112 7.1.2", "a trailer with a bare LF", chunked(b"0\r\nA: b\nC: d\r\n\r\n"), 400, closes=True),
+    *(
+        Row("9112 7.1", f"nothing behind {what} is a request", chunked(body + get("/missing")), 200, HELLO, {
+            "connection": "close",
+        }, closes=True)
+        for what, body in (
+            ("a chunked body", b"3\r\nabc\r\n0\r\n\r\n"), ("a chunk size with a sign", b"+3\r\nabc\r\n0\r\n\r\n"),
+            ("a chunk longer than its size", b"3\r\nabcd\r\n0\r\n\r\n"), ("a bare LF after the last chunk", b"0\n\n"),
+            ("a blank after a chunk size", b"3 \r\nabc\r\n0\r\n\r\n"), ("a folded trailer", b"0\r\nA: b\r\n c\r\n\r\n"),
+        )
+    ),
+    Row("9112 6.3", "nothing behind a body with a length is a request",
+        get("/hello.txt", "Content-Length: 3", method="POST") + b"abc" + get("/hello.txt"), 405, closes=True),
     Row("8446 5.1", "a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, closes=True),
 ])  # fmt: skip
 

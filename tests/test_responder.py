@@ -154,7 +154,7 @@ class World:
 def read(
     memory: Memory, target: bytes, host: bytes | None, *fields: bytes, method: bytes = b"GET", version: bytes = b"1.1"
 ) -> Request:
-    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100, 0))
+    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100))
     hosts = [] if host is None else [b"Host: " + host]
     reader.feed(b"\r\n".join([b"%s %s HTTP/%s" % (method, target, version), *hosts, *fields]) + b"\r\n\r\n")
     request = reader.next_request()
@@ -484,31 +484,16 @@ def test_the_host_of_the_target_goes_before_the_field_and_an_unknown_one_gets_th
     assert content(world.respond(read(world.memory, b"/x", None, version=b"1.0"))).body == (b"a",)
 
 
-# -- without a look ---------------------------------------------------------------------------------------------
+# -- without a request ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "status"), [(b"POST", 405), (b"BREW", 501)])
-def test_a_method_that_is_not_served_is_answered_at_once(method: bytes, status: int) -> None:
-    world = World(headers=(HeaderRule(("/a.txt",), (("X-A", "yes"),)),))
-    response = world.responder.at_once(world.request(b"/a.txt", method=method))
-    assert response.status == status
-    assert dict(response.fields)[b"X-A"] == b"yes"
-    assert response == world.ask(b"/a.txt", method=method)
-
-
-def test_what_has_to_be_looked_up_cannot_be_answered_at_once(world: World) -> None:
-    with pytest.raises(AssertionError, match="without a look"):
-        world.responder.at_once(world.request(b"/a.txt"))
-
-
-@pytest.mark.parametrize(("head", "closes"), [(False, True), (True, False)])
-def test_what_could_not_be_read_gets_the_fields_of_everything(head: bool, closes: bool) -> None:
+def test_what_could_not_be_read_gets_the_fields_of_everything() -> None:
     world = World(
         security_headers=True,
         headers=(HeaderRule(("**",), (("X-A", "yes"),)), HeaderRule(("/**/*",), (("X-B", "yes"),))),
     )
-    response = world.responder.error(431, head=head, closes=closes)
-    assert (response.status, bool(response.body), response.closes) == (431, not head, closes)
+    response = world.responder.error(431)
+    assert (response.status, bool(response.body)) == (431, True)
     assert dict(response.fields)[b"X-A"] == b"yes"
     assert b"X-B" not in dict(response.fields)
     assert b"X-Frame-Options" in dict(response.fields)

@@ -27,9 +27,11 @@ import pytest
 
 from ringserve.ring.interface import (
     BUFFER_SHIFT,
+    DISCARD_BYTES_MAX,
     F_BUFFER,
     F_MORE,
     POLL_ERROR_OR_HANGUP,
+    POLL_IN,
     POLL_OUT,
     SPLICE_MORE,
     SPLICE_MOVE,
@@ -1563,6 +1565,44 @@ def test_splice_now_to_a_peer_that_is_gone_is_epipe(bench: Bench) -> None:
 def test_splice_now_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
     fd, _peer = bench.world.connected()
     assert bench.ring.splice_now(-1, fd, 5, SPLICE_NONBLOCK) == -errno.EBADF
+
+
+def test_discard_throws_away_what_waits_and_says_how_much(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    peer.send(b"a" * 1000)
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_IN
+    assert bench.ring.discard(fd, 300) == 300
+    assert bench.ring.discard(fd, DISCARD_BYTES_MAX) == 700
+    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    peer.send(b"heard")
+    assert bench.next_completion(bench.receive(fd)).data == b"heard"
+
+
+def test_discard_of_a_unix_socket_throws_away_as_well(bench: Bench) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(b"a" * 1000)
+        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == 1000
+        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == -errno.EAGAIN
+
+
+def test_discard_at_the_end_of_the_stream_is_0(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    peer.finish()
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_IN
+    assert bench.ring.discard(fd, 100) == 0
+
+
+def test_discard_of_a_connection_that_was_reset_is_an_errno(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    peer.reset()
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_ERROR_OR_HANGUP
+    assert bench.ring.discard(fd, 100) == -errno.ECONNRESET
 
 
 def test_shutdown_sending_ends_the_stream_for_the_peer_and_still_receives(bench: Bench) -> None:

@@ -37,7 +37,7 @@ DATE = format_date(MODIFIED)
 
 
 def request_of(method: bytes = b"GET", target: bytes = b"/a.txt", *fields: bytes) -> Request:
-    reader = RequestReader(MEMORY, Limits(32 * 1024, 8 * 1024, 100, 0))
+    reader = RequestReader(MEMORY, Limits(32 * 1024, 8 * 1024, 100))
     reader.feed(b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: a", *fields]) + b"\r\n\r\n")
     request = reader.next_request()
     assert request is not None

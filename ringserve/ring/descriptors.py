@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import socket
 import stat
@@ -16,12 +17,15 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from ringserve.ring.interface import FileStatus, Pipe, Ring, Watched
+from ringserve.ring.interface import DISCARD_BYTES_MAX, FileStatus, Pipe, Ring, Watched
 
 F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
 F_GETPIPE_SZ = 1032
 
 INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
+
+WASTE = mmap.mmap(-1, DISCARD_BYTES_MAX)
+"""Where thrown away bytes of a unix socket go, which knows no MSG_TRUNC. Nothing reads it, and TCP never touches it."""
 
 NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
@@ -68,6 +72,15 @@ class Descriptors(Ring):
         return FileStatus(
             found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         )
+
+    def discard(self, fd: int, bytes_max: int) -> int:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        try:
+            return borrowed.recv_into(WASTE, bytes_max, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        finally:
+            borrowed.detach()
 
     def shutdown_sending(self, fd: int) -> None:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)

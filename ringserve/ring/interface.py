@@ -40,6 +40,7 @@ F_MORE = 1 << 1
 """A completion's flag: the submission stays armed and will complete again (IORING_CQE_F_MORE)."""
 BUFFER_SHIFT = 16
 
+POLL_IN = 0x001
 POLL_OUT = 0x004
 POLL_ERROR_OR_HANGUP = 0x018
 
@@ -48,6 +49,7 @@ SPLICE_NONBLOCK = 2
 SPLICE_MORE = 4
 
 NANOSECONDS = 1_000_000_000
+DISCARD_BYTES_MAX = 256 * 1024
 
 Completion = tuple[int, int, int]
 """user_data, res, flags."""
@@ -227,6 +229,13 @@ class Ring(ABC):
         """`status` of what `open_beneath` would open, if the kernel knows the path without asking a file system; else a
         negative errno: -EAGAIN if it does not (openat2(2), RESOLVE_CACHED), -ENOENT if it knows that nothing is there.
         `path` has no final NUL.
+        """
+
+    @abstractmethod
+    def discard(self, fd: int, bytes_max: int) -> int:
+        """Throw away up to `bytes_max` bytes, at most DISCARD_BYTES_MAX, that wait in a stream socket. TCP does it
+        without a copy (MSG_TRUNC, tcp(7)). Returns how many; 0 at the end of the stream; or a negative errno, -EAGAIN
+        if there are none.
         """
 
     @abstractmethod
