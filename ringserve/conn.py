@@ -128,9 +128,6 @@ class Connection(Sender):
             self._arm_receive()
 
     def _received(self, res: int, flags: int) -> None:
-        if self.state is State.LINGERING:
-            self._linger_on(res, flags)
-            return
         if not flags & F_MORE:
             self.receiving = False
         if res > 0:
@@ -455,6 +452,7 @@ class Connection(Sender):
         self.reader = None
         self.ring.shutdown_sending(self.fd)
         self.state = State.LINGERING
+        self.tasks.handlers[self._receive_user_data] = self._linger_on
         self.began = self.waiting_since = self.ring.now
         if self.receiving:
             self.tasks.cancel(self._receive_user_data)
@@ -466,11 +464,15 @@ class Connection(Sender):
         self.ring.poll(self._receive_user_data, self.fd, POLL_IN)
 
     def _linger_on(self, res: int, flags: int) -> None:
-        """The receive from before lingers has ended, or there is something to throw away."""
+        """The receive from before has ended, or there is something to throw away. A handler of its own, so that the hot
+        path need not ask.
+        """
         if flags & F_MORE:
             return
         self.receiving = False
-        if flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
+        if self.state is State.ENDING:
+            self._ended()
+        elif flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
             self._await_waste()
         elif res > 0:
             self._service.talking.append(self)  # a turn throws away only so much of all

@@ -152,8 +152,8 @@ class Service:
         if not self._said_full:
             self._said_full = True
             report(
-                f"all {len(self.connections)} connections are in use; the longest idle ones are closed to make room "
-                "for new clients; --connections-max allows more"
+                "all connections that there may be are in use; the longest idle ones are closed to make room for new "
+                "clients; --connections-max allows more"
             )
         return True
 

@@ -606,8 +606,10 @@ def test_running_out_of_descriptors_tells_each_client_that_it_cannot_serve(site:
         eventually("the refused one is closed", lambda: sum(1 for _ in descriptors.iterdir()) == highest(descriptors))
         _soft, hard = resource.prlimit(number, resource.RLIMIT_NOFILE)
         resource.prlimit(number, resource.RLIMIT_NOFILE, (highest(descriptors) - 5, hard))
+        open_before = sum(1 for _ in descriptors.iterdir())
         for wire in wires[10:]:
             wire.socket.close()
+        eventually("the ten are gone", lambda: sum(1 for _ in descriptors.iterdir()) <= open_before - 10)
         late = [stack.enter_context(Wire(process.url)) for _ in range(9)]
         for wire in late:
             wire.send(get("/page"))
