@@ -588,7 +588,7 @@ def test_running_out_of_descriptors_tells_each_client_that_it_cannot_serve(site:
     (site / "big").write_bytes(bytes(16 * MIB))
     arguments = (
         str(site), "--port", "0", "--host", "127.0.0.1", "--log-format", "off", "--connections-max", "20",
-        "--cached-file-bytes-max", str(16 * MIB),  # no descriptors but those of connections
+        "--cached-file-bytes-max", str(16 * MIB), "--drain-timeout", "0.5",  # no descriptors but those of connections
     )  # fmt: skip
     with command(*arguments) as process, ExitStack() as stack:
         # The supervisor has no connections; its one worker has them all.
@@ -596,6 +596,7 @@ def test_running_out_of_descriptors_tells_each_client_that_it_cannot_serve(site:
         number = int(Path(f"/proc/{own}/task/{own}/children").read_text())
         wires = [stack.enter_context(Wire(process.url, receive_bytes=4096)) for _ in range(20)]
         for wire in wires:
+            assert wire.ask(get("/page")).status == 200
             wire.send(get("/big"))
             wire.socket.recv(100)  # so that none is idle and makes room
         with Wire(process.url) as refused:
