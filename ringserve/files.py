@@ -43,7 +43,7 @@ from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import NANOSECONDS, FileStatus, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks, report
-from ringserve.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash
+from ringserve.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.watches import Watches
 
 FRESH_S = 1.0
@@ -60,10 +60,15 @@ HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
 LISTED_MAX = 10_000
 """Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
+SAID_MAX = 1024
+"""Paths of which it is remembered that they were complained about."""
 
 NOT_FOUND = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL)
-)
+    (
+        errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL,
+        errno.EXDEV,
+    )
+)  # fmt: skip
 
 
 class FileLimits(NamedTuple):
@@ -118,6 +123,7 @@ class FileTable:
         self._loading: dict[bytes, _Load] = {}
         self._memory_bytes = 0
         self._descriptors = 0
+        self._said: set[bytes] = set()
         self._watches = Watches(self, tasks.ring)
 
     # -- looking up ---------------------------------------------------------------------------------------------
@@ -203,17 +209,29 @@ class FileTable:
         return fd
 
     async def _open_siblings(self, task: Task, source: File) -> None:
-        """Find the precompressed siblings. One that is older than its source was made of another version of it."""
+        """Find the precompressed siblings. One that cannot stand for its source is said once, until it can."""
         if not is_compressible(source.content_type):
             return
         for coding, ending in CODINGS.items():
             sibling = await self._open(task, source.path + ending, coding)
+            if isinstance(sibling, Failure) and sibling.status == 403:
+                self._say_once(sibling.path, "may not be read and is not served; give it the permissions of its file")
             if not isinstance(sibling, File):
                 continue
-            if sibling.status.modified_ns >= source.status.modified_ns:
+            fault = _fault_of(sibling.status, source.status)
+            if fault is None:
                 source.siblings[coding] = sibling
+                self._said.discard(sibling.path)
             else:
                 sibling.retire()
+                self._say_once(sibling.path, f"{fault} and is not served; `ringserve compress` makes it anew")
+
+    def _say_once(self, path: bytes, what: str) -> None:
+        if path not in self._said:
+            if len(self._said) >= SAID_MAX:
+                self._said.clear()
+            self._said.add(path)
+            report(f"{shown(path)} {what}")
 
     async def _is_family_unchanged(self, task: Task, known: File) -> bool:
         """Whether a file and its siblings are what they were, and no other sibling has come."""
@@ -231,7 +249,7 @@ class FileTable:
             if fd >= 0:
                 status = self._tasks.ring.status(fd)
                 self._tasks.close(fd)
-                if stat.S_ISREG(status.mode) and status.modified_ns >= known.status.modified_ns:
+                if stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
                     return False
         return True
 
@@ -248,6 +266,11 @@ class FileTable:
         fd = await self._open_path(task, path, OPEN_FLAGS)
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
             fd = await self._open_path(task, path, OPEN_FLAGS)
+        if fd == -errno.EXDEV:
+            self._say_once(
+                path,
+                "leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
+            )
         if fd < 0:
             return Failure(path, status_of_open(path, fd))
         try:
@@ -446,16 +469,14 @@ def shown(path: bytes) -> str:
     return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
+def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
+    return fault_of_sibling(sibling.modified_ns, sibling.size, source.modified_ns, source.size)
+
+
 def status_of_open(path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`."""
     name = shown(path)
     if -res in NOT_FOUND:
-        return 404
-    if -res == errno.EXDEV:
-        report(
-            f"{name} leads out of the root through a symbolic link; it is answered with 404 "
-            "(--follow-symlinks would follow it)"
-        )
         return 404
     if -res in (errno.EACCES, errno.EPERM):
         return 403

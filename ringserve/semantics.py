@@ -436,6 +436,36 @@ def validators_of(
     return Validators(tag, None if seconds in (0, 1) else seconds)
 
 
+# -- precompressed siblings -------------------------------------------------------------------------------------
+
+MILLISECOND_NS = 1_000_000
+ROUNDING_NS = 1000
+"""What a time loses in microseconds, or as a floating-point number of seconds (0.24 us in this century)."""
+
+
+def is_as_new(sibling_ns: int, source_ns: int) -> bool:
+    """Whether a sibling's modification time is its source's or a later one, as far as the coarser of the two tells.
+
+    Tools copy times in whole seconds, in milliseconds, in microseconds, or through a floating-point number. A tolerance
+    beyond that would take the old sibling of a file that was saved again a second later.
+    """
+    if sibling_ns + ROUNDING_NS >= source_ns:
+        return True
+    for precision_ns in (NANOSECONDS, MILLISECOND_NS):
+        if not (sibling_ns % precision_ns and source_ns % precision_ns):
+            return sibling_ns // precision_ns >= source_ns // precision_ns
+    return False
+
+
+def fault_of_sibling(sibling_ns: int, sibling_size: int, source_ns: int, source_size: int) -> str | None:
+    """Why a precompressed sibling does not stand for its source, by the modification times and sizes of the two; None
+    if it does.
+    """
+    if source_size and not sibling_size:
+        return "is empty"
+    return None if is_as_new(sibling_ns, source_ns) else "is older than its file"
+
+
 # -- media types ------------------------------------------------------------------------------------------------
 
 _QUOTED = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)

@@ -92,6 +92,10 @@ def fill(site: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> None:
     os.mkfifo(site / "fifo")
     (site / "stale.css").write_bytes(STYLE)
     (site / "stale.css.gz").write_bytes(b"of an older version")
+    (site / "emptied.css").write_bytes(STYLE)
+    (site / "emptied.css.gz").write_bytes(b"")
+    (site / "copied.css").write_bytes(STYLE)
+    (site / "copied.css.gz").write_bytes(CODED["gzip"])
     (site / "copied.txt").write_bytes(HELLO)
     (site / "image.txt").write_bytes(IMAGE)
     for path in [site, *site.rglob("*")]:
@@ -101,6 +105,7 @@ def fill(site: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> None:
     os.utime(site / "image.txt", (1, 1))
     os.utime(site / "copied.txt", (MODIFIED + 1, MODIFIED + 1))
     os.utime(site / "large.bin", ns=(LARGE_MODIFIED_NS, LARGE_MODIFIED_NS))
+    os.utime(site / "copied.css", ns=(MODIFIED * 10**9 + 500, MODIFIED * 10**9 + 500))
     (site.parent / "other").mkdir()
     (site.parent / "other" / "index.html").write_bytes(b"the other site")
 
@@ -148,6 +153,14 @@ another change could bear the same time: 10 ms, and two seconds on a file system
 another one with the same time is 304 then, whatever is in it; `If-Range` with a date is the same. A client that sends
 the tag is not misled, since the tag goes before the date. A modification time of 0 or 1 is no date: there is no
 `Last-Modified`.
+"""
+
+ABOUT_SIBLINGS = """\
+A precompressed sibling stands for its file if it is not older, and not empty unless the file is. Times are compared as
+far as the coarser one tells, since tools copy them in whole seconds, in milliseconds, in microseconds, or as
+floating-point numbers: only the seconds count if one of the times has no fraction, only the milliseconds if one has no
+more, and a microsecond never counts. A sibling that is left out is said on stderr, once; `ringserve --check` counts
+them.
 """
 
 HTML = {"content-type": "text/html; charset=utf-8", "vary": "Accept"}
@@ -284,6 +297,10 @@ CODINGS = Group("Content codings", [
     Row("8.8.3", "a sibling older than its source is ignored", accepting("gzip", path="/stale.css"), 200, STYLE, {
         "content-encoding": None,
     }),
+    Row("8.8.3", "half a microsecond is not older: a tool that copied the times lost it",
+        accepting("gzip", path="/copied.css"), 200, CODED["gzip"], {"content-encoding": "gzip"}),
+    Row("8.4", "an empty sibling of a file that is not is ignored", accepting("gzip", path="/emptied.css"), 200,
+        STYLE, {"content-encoding": None}),
     Row("8.4", "a precompressed file by its own name is that file", get("/style.css.gz"), 200, CODED["gzip"], {
         "content-encoding": None, "content-type": "application/gzip",
     }),
@@ -299,7 +316,7 @@ CODINGS = Group("Content codings", [
         "vary": "Accept, Accept-Encoding", "content-range": "bytes */7",
     }),
     Row("12.5.3", "without siblings nothing varies", accepting("br", path="/hello.txt"), 200, HELLO, {"vary": None}),
-])  # fmt: skip
+], about=ABOUT_SIBLINGS)  # fmt: skip
 
 CONDITIONS = Group("Conditions", [
     Row("13.1.2", "the tag gives 304", get("/hello.txt", f"If-None-Match: {TAG}"), 304, b"", {

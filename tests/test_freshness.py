@@ -203,7 +203,7 @@ def test_a_socket_file_is_not_found(serving: Serving, site: Path) -> None:
         (errno.ENAMETOOLONG, 404, False),
         (errno.ELOOP, 404, False),
         (errno.ENXIO, 404, False),
-        (errno.EXDEV, 404, True),
+        (errno.EXDEV, 404, False),
         (errno.EACCES, 403, False),
         (errno.EPERM, 403, False),
         (errno.EMFILE, 503, True),
@@ -341,6 +341,113 @@ def test_a_small_file_that_keeps_changing_while_it_is_read_has_a_weak_tag(
     with Wire(serving().url) as wire:
         answer = wire.ask(get("/page"))
         assert (answer.status, answer.body, answer.fields["etag"][:2]) == (200, path.read_bytes(), "W/")
+
+
+# -- siblings that are left out ---------------------------------------------------------------------------------
+
+SECOND_NS = 10**9
+
+
+@pytest.fixture
+def left_out(site: Path) -> Path:
+    """A style sheet with an older sibling, an empty one, and one that is a link out of the root."""
+    page = site / "style.css"
+    page.write_bytes(b"body {}")
+    os.utime(page, (ARCHIVED, ARCHIVED))
+    (site / "style.css.br").write_bytes(b"older")
+    os.utime(site / "style.css.br", (ARCHIVED - 1, ARCHIVED - 1))
+    (site / "style.css.zst").write_bytes(b"")
+    (site / "style.css.gz").symlink_to("/etc/hostname")
+    return page
+
+
+LEFT_OUT = [
+    "/style.css.br is older than its file and is not served; `ringserve compress` makes it anew",
+    "/style.css.zst is empty and is not served; `ringserve compress` makes it anew",
+    "/style.css.gz leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
+]
+
+
+def test_a_sibling_that_is_left_out_is_said_once(
+    serving: Serving, left_out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Wire(serving().url) as wire:
+        for number in range(5):
+            left_out.write_bytes(b"version %d" % number)
+            os.utime(left_out, (ARCHIVED, ARCHIVED))
+            answer = wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip"))
+            assert (answer.status, answer.body) == (200, b"version %d" % number)
+    said = [line.removeprefix("ringserve: ") for line in capsys.readouterr().err.splitlines()]
+    assert [line for line in said if line.startswith("/")] == LEFT_OUT
+
+
+def test_a_sibling_that_was_made_anew_and_is_left_out_again_is_said_again(
+    serving: Serving, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, sibling = site / "style.css", site / "style.css.br"
+    page.write_bytes(b"body {}")
+    request = get("/style.css", "Accept-Encoding: br")
+    with Wire(serving().url) as wire:
+        for _again in range(3):
+            sibling.write_bytes(b"")
+            assert wire.ask(request).body == b"body {}"
+            sibling.write_bytes(b"coded")
+            assert wire.ask(request).body == b"coded"
+    assert capsys.readouterr().err.count("/style.css.br is empty") == 3
+
+
+def test_the_memory_of_what_was_said_is_bounded(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ringserve.files.SAID_MAX", 10)
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(25):
+            (site / f"out{number}").symlink_to("/etc/hostname")
+            assert wire.ask(get(f"/out{number}")).status == 404
+    assert len(running.server.service.files._said) == 5
+    assert capsys.readouterr().err.count("leads out of the root") == 25
+
+
+def test_a_sibling_that_may_not_be_read_is_said(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = FileTable._open_path
+
+    async def refuse(table: FileTable, task: Task, path: bytes, flags: int) -> int:
+        return -errno.EACCES if path.endswith(b".gz") else await opened(table, task, path, flags)
+
+    monkeypatch.setattr(FileTable, "_open_path", refuse)  # root may read everything
+    (site / "style.css").write_bytes(b"body {}")
+    with Wire(serving().url) as wire:
+        assert wire.ask(get("/style.css", "Accept-Encoding: gzip")).status == 200
+    assert "ringserve: /style.css.gz may not be read and is not served; " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("only_looks")
+def test_a_sibling_that_is_left_out_does_not_make_its_file_be_read_again(serving: Serving, left_out: Path) -> None:
+    running = serving()
+    with Wire(running.url) as wire:
+        wire.ask(get("/style.css"))
+        entry = running.server.service.files._entries[b"style.css"]
+        for _again in range(5):
+            assert wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip")).body == left_out.read_bytes()
+        assert running.server.service.files._entries[b"style.css"] is entry
+        (left_out.parent / "style.css.zst").write_bytes(b"coded")
+        assert wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip")).body == b"coded"
+
+
+def test_times_that_went_through_a_float_keep_a_sibling(serving: Serving, site: Path) -> None:
+    for name in ("a.js", "b.js"):
+        (site / name).write_bytes(b"plain")
+        (site / f"{name}.gz").write_bytes(b"coded")
+    os.utime(site / "a.js", ns=(0, 1_700_000_000 * SECOND_NS + 500))
+    os.utime(site / "a.js.gz", ns=(0, 1_700_000_000 * SECOND_NS))
+    os.utime(site / "b.js", ns=(0, 1_700_000_000 * SECOND_NS + SECOND_NS))
+    os.utime(site / "b.js.gz", ns=(0, 1_700_000_000 * SECOND_NS))
+    with Wire(serving().url) as wire:
+        assert wire.ask(get("/a.js", "Accept-Encoding: gzip")).body == b"coded"
+        assert wire.ask(get("/b.js", "Accept-Encoding: gzip")).body == b"plain", "it was saved again a second later"
 
 
 def test_fields_that_make_no_difference_make_no_copies(serving: Serving, site: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from datetime import UTC, datetime
 
@@ -27,7 +28,9 @@ from ringserve.semantics import (
     choose_spans,
     content_hash,
     evaluate,
+    fault_of_sibling,
     format_date,
+    is_as_new,
     is_hidden,
     is_young,
     locate,
@@ -822,6 +825,75 @@ def test_the_tag_of_a_large_file_is_weak_while_the_later_of_its_times_is_young(
 @pytest.mark.parametrize(("seconds", "date"), [(0, None), (1, None), (2, 2), (-1, -1)])
 def test_the_times_of_reproducible_images_are_no_dates(seconds: int, date: int | None, digest: bytes | None) -> None:
     assert validators_of(seconds * 10**9, CHANGED_NS, 3, 2 * MOMENT_NS, b"", digest).modified == date
+
+
+# -- precompressed siblings -------------------------------------------------------------------------------------
+
+ODD_NS = MOMENT_NS + 123_456_789
+
+
+@pytest.mark.parametrize(
+    ("sibling_ns", "source_ns", "as_new"),
+    [
+        (ODD_NS, ODD_NS, True),
+        (ODD_NS + 1, ODD_NS, True),
+        (ODD_NS - 1000, ODD_NS, True),
+        (ODD_NS - 1001, ODD_NS, False),
+        # whole seconds
+        (MOMENT_NS, ODD_NS, True),
+        (MOMENT_NS, MOMENT_NS + 999_999_999, True),
+        (MOMENT_NS, MOMENT_NS + 10**9, False),
+        (MOMENT_NS, MOMENT_NS + 10**9 + 1, False),
+        (MOMENT_NS - 1001, MOMENT_NS, False),
+        (MOMENT_NS - 1000, MOMENT_NS, True),
+        # milliseconds
+        (MOMENT_NS + 123_000_000, ODD_NS, True),
+        (MOMENT_NS + 122_000_000, ODD_NS, False),
+        (ODD_NS, MOMENT_NS + 124_000_000, False),
+        # 1600000000.123 is 1600000000.122999906 as a float
+        (MOMENT_NS + 122_999_906, MOMENT_NS + 123_000_000, True),
+        # the one of the report
+        (1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 500, True),
+    ],
+)
+def test_times_are_compared_as_far_as_the_coarser_one_tells(sibling_ns: int, source_ns: int, as_new: bool) -> None:
+    assert is_as_new(sibling_ns, source_ns) is as_new
+
+
+TIMES_NS = st.integers(2 * 10**9, 2**32 * 10**9)
+
+
+@given(source_ns=TIMES_NS, unit_ns=st.sampled_from([1, 1000, 10**6, 10**9]))
+def test_a_time_that_was_copied_more_coarsely_is_as_new(source_ns: int, unit_ns: int) -> None:
+    assert is_as_new(source_ns // unit_ns * unit_ns, source_ns)
+    assert is_as_new(math.floor(source_ns / 10**9 * 10**9), source_ns), "as Python's os.utime takes a float"
+
+
+@given(source_ns=TIMES_NS, unit_ns=st.sampled_from([1, 1000, 10**6, 10**9]), later_ns=st.integers(10**9, 10**12))
+def test_a_file_that_was_saved_again_a_second_later_has_no_sibling(source_ns: int, unit_ns: int, later_ns: int) -> None:
+    assert not is_as_new(source_ns // unit_ns * unit_ns, source_ns + later_ns)
+
+
+@given(sibling_ns=TIMES_NS, source_ns=TIMES_NS)
+def test_a_later_time_is_as_new(sibling_ns: int, source_ns: int) -> None:
+    assert is_as_new(max(sibling_ns, source_ns), min(sibling_ns, source_ns))
+
+
+@pytest.mark.parametrize(
+    ("sibling", "source", "fault"),
+    [
+        ((ODD_NS, 5), (ODD_NS, 9), None),
+        ((ODD_NS, 20), (ODD_NS, 0), None),
+        ((ODD_NS, 0), (ODD_NS, 0), None),
+        ((ODD_NS, 0), (ODD_NS, 9), "is empty"),
+        ((ODD_NS - 1001, 0), (ODD_NS, 9), "is empty"),
+        ((ODD_NS - 1001, 5), (ODD_NS, 9), "is older than its file"),
+    ],
+)
+def test_a_sibling_that_is_empty_or_older_does_not_stand_for_its_file(
+    sibling: tuple[int, int], source: tuple[int, int], fault: str | None
+) -> None:
+    assert fault_of_sibling(*sibling, *source) == fault
 
 
 # -- media types (12.5.1) ---------------------------------------------------------------------------------------
