@@ -222,6 +222,8 @@ class Server:
         self.helpers = Helpers(tasks)
         # Of their own, or whoever guesses passwords would keep directories from being read.
         self.verifiers = Helpers(tasks)
+        # And whoever lists directories that hang would keep files from being hashed.
+        self.hashers = Helpers(tasks)
         try:
             self._start(ring)
             started()
@@ -234,6 +236,7 @@ class Server:
                 signal.set_wakeup_fd(-1)  # it is the ring's
             self.helpers.shut()
             self.verifiers.shut()
+            self.hashers.shut()
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -254,7 +257,7 @@ class Server:
         limits = FileLimits(
             config.cached_files_max, config.cached_file_bytes_max, config.cache_bytes_max, config.open_files_max
         )
-        files = FileTable(tasks, self.helpers, self._roots, limits)
+        files = FileTable(tasks, self.helpers, self.hashers, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
         log = (
@@ -378,6 +381,7 @@ class Server:
         self._ring.await_wake(self._wake_user_data)
         self.helpers.deliver()
         self.verifiers.deliver()
+        self.hashers.deliver()
 
     def _stop_requested(self) -> None:
         self._stops_seen = self._stop_requests
@@ -424,6 +428,7 @@ class Server:
                 not self.tasks.closing
                 and not self.helpers.running
                 and not self.verifiers.running
+                and not self.hashers.running
                 and (log is None or log.idle)
             ):
                 break
