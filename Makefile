@@ -59,7 +59,6 @@ docs: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-bench
 	@PYTHON="$(PYTHON)" benchmarks/install-peers
 	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads "$(WORKLOADS)"
-	$(BIN)/python benchmarks/memory.py
 
 # The linker is told without Python's own flags, which may name directories of this machine. auditwheel gives the wheel
 # the tag of the oldest C library that it runs with.

@@ -14,7 +14,6 @@ Life cycle
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -45,7 +44,6 @@ SPARE_DESCRIPTORS = 64
 """Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
 LOG_MODE = 0o640
 """Who may read the access log: its owner and its group. It holds the addresses of people."""
-CROWD_CHECK_S = 2.0
 LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
 PIECE_BYTES_MIN = 4096
@@ -269,7 +267,6 @@ class Server:
         self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
-        tasks.call_at(ring.now + CROWD_CHECK_S, self._give_memory_back)
         tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)
         self._ring = ring  # from here on `stop` can wake it
 
@@ -317,16 +314,6 @@ class Server:
                     elif not self._abort():
                         return
                 sleep_s = min(sleep_s, max(0.0, self._deadline - ring.now))
-
-    def _give_memory_back(self) -> float:
-        """When a crowd has left, its memory goes back to the system; at other times nothing happens."""
-        service, ring = self.service, self.tasks.ring
-        if service.crowd.has_left(len(service.connections)):
-            self.tasks.shrink()
-            service.connections = set(service.connections)
-            gc.collect()
-            ring.trim_memory()
-        return ring.now + CROWD_CHECK_S
 
     def _look_at_deadlines(self) -> float:
         """Every connection is looked at in turn, some at a time, so that ten thousand of them hold nobody up."""

@@ -70,34 +70,8 @@ class Clock:
 
 ROOM_LOOK_S = 0.1
 """How often it is looked which connections could make room, where there is none."""
-CROWD = 1000
-"""Connections whose leaving is worth the work of giving their memory back."""
 LOOK_EVERY_S = 0.5
 """At most. A look takes some tenths of a microsecond a connection."""
-SETTLED_CHECKS = 2
-"""Checks without a change before it is done: what is given back in the middle of a wave is asked for again."""
-
-
-class Crowd:
-    """Tells when most of many connections have left for good."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._seen = (0, 0)
-        self._settled_checks = 0
-
-    def has_left(self, count: int) -> bool:
-        """Called at intervals with how many there are: True once after a crowd shrank to less than a quarter and no
-        longer shrinks. `most` is kept by who sees them come: a whole crowd may come and go between two calls.
-        """
-        settled = count >= self._seen[0] and self.most == self._seen[1]
-        self._seen = (count, self.most)
-        self._settled_checks = self._settled_checks + 1 if settled else 0
-        if self.most < CROWD or count >= self.most // 4 or self._settled_checks < SETTLED_CHECKS:
-            return False
-        self.most = count
-        self._seen, self._settled_checks = (count, count), 0
-        return True
 
 
 class Service:
@@ -119,7 +93,6 @@ class Service:
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
         self.connections: set[Client] = set()
-        self.crowd = Crowd()
         self.starved: deque[Client] = deque()
         self.talking: deque[Client] = deque()
         """Lingering connections for which something has come."""
@@ -138,10 +111,7 @@ class Service:
 
     def began(self, connection: Client) -> None:
         """Called by a connection when it has its descriptor."""
-        connections, crowd = self.connections, self.crowd
-        connections.add(connection)
-        if len(connections) > crowd.most:
-            crowd.most = len(connections)
+        self.connections.add(connection)
 
     def make_room(self) -> bool:
         """Close the connection by whose end least is lost, so that a new client has its place. False: there is none."""

@@ -282,22 +282,6 @@ def test_the_timeout_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch) -
     assert asked == [2.0, 0.5, 7.0, 0.5]
 
 
-def test_the_interpreter_is_not_started_twice_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ringserve import __main__
-
-    started: list[str] = []
-    monkeypatch.delenv(__main__.ALLOCATOR, raising=False)
-    monkeypatch.setattr("os.execv", lambda path, _arguments: started.append(path))
-    monkeypatch.setattr(cli, "main", lambda: None)
-    monkeypatch.setattr(sys, "argv", ["ringserve", "healthcheck"])
-    __main__.main()
-    assert started == []
-    monkeypatch.setattr(sys, "argv", ["ringserve", "site"])
-    __main__.main()
-    assert started == [sys.executable]
-    monkeypatch.delenv(__main__.ALLOCATOR)  # which the second one set
-
-
 def test_every_option_has_its_variable() -> None:
     for each in (cli.serve_command, cli.SUBCOMMANDS["healthcheck"]):
         options = {str(parameter.name): parameter for parameter in each.params}

@@ -287,10 +287,6 @@ class Ring(ABC):
     def close_now(self, fd: int) -> None:
         """Close at once a descriptor on which nothing can be in flight and whose closing cannot wait (a pipe)."""
 
-    @abstractmethod
-    def trim_memory(self) -> None:
-        """Give memory that is free in this process back to the system, after a crowd has left."""
-
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     @abstractmethod

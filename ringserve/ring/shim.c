@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
-#include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,8 +334,6 @@ static int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t t
 }
 
 /* -- calls that are answered at once, where Python's standard library has none -- */
-
-static int ringserve_trim_memory(void) { return malloc_trim(0); }
 
 static int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve)
 {

@@ -52,7 +52,6 @@ int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t a
 int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data);
 
-int ringserve_trim_memory(void);
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 int ringserve_status_cached(int directory_fd, const char *path, uint64_t resolve, ringserve_status *status);
 int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);

@@ -165,13 +165,6 @@ class Tasks:
         self.faults += 1
         traceback.print_exception(fault, file=sys.stderr)
 
-    def shrink(self) -> None:
-        """Make the table as small as what is in it: a dictionary grows with a crowd and does not shrink by itself.
-
-        Only from a timer or a task: while completions are handed out, `turn` uses the table that there was.
-        """
-        self.handlers = dict(self.handlers)
-
     # -- timers -------------------------------------------------------------------------------------------------
 
     def call_at(self, when: float, function: Callable[[], float | None]) -> None:

@@ -289,9 +289,6 @@ class UringRing(Descriptors):
     def watch_remove(self, watch_fd: int, watch: int) -> None:
         lib.ringserve_inotify_remove(watch_fd, watch)  # EINVAL: it ended by itself
 
-    def trim_memory(self) -> None:
-        lib.ringserve_trim_memory()
-
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     def await_wake(self, user_data: int) -> None:
