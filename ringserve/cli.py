@@ -296,7 +296,7 @@ serve_command: click.Command = _Serve(
 
 @click.command("ringserve doctor")
 def doctor_command() -> None:
-    """Show what this kernel and this process can do, what ringserve uses of it, and what is missing at what cost."""
+    """Show whether ringserve can run here, who may refuse it, and the limits of this system that matter to it."""
     from ringserve.doctor import examine, render
 
     report = examine()

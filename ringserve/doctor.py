@@ -1,4 +1,4 @@
-"""`ringserve doctor`: what this kernel and this process can do, what is used of it, and what its absence costs."""
+"""`ringserve doctor`: whether a ring can be had here, who may refuse it, and which limits of this system matter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ringserve.ring.capability import Circumstances, circumstances
 from ringserve.ring.interface import RingOptions, RingRefusedError
-from ringserve.ring.uring import UringRing, probe_setup_flags
+from ringserve.ring.uring import UringRing
 from ringserve.version import __version__
 
 
@@ -29,30 +29,6 @@ class Report(NamedTuple):
     sections: dict[str, list[Finding]]
     works: bool
 
-
-FLAG_NOTES = {
-    "SINGLE_ISSUER": ("the kernel skips locks for the one thread that submits", "a few ns per operation"),
-    "DEFER_TASKRUN": ("completions come when asked for, in one crossing", "the loop is interrupted by completions"),
-    "COOP_TASKRUN": ("the fallback where DEFER_TASKRUN is missing", "nothing while DEFER_TASKRUN is there"),
-    "SUBMIT_ALL": ("one bad submission does not strand its batch", "a batch may need a second crossing"),
-    "SQPOLL": ("--interrupt kernel-thread", "that strategy cannot be chosen"),
-    "CQSIZE": ("a completion queue larger than the submission queue", "ringserve cannot run"),
-    "CLAMP": ("sizes beyond the kernel's limits are lowered", "ringserve cannot run"),
-}
-
-OPERATION_NOTES = {
-    "ACCEPT": "new connections, multishot",
-    "RECV": "requests, multishot into provided buffers",
-    "SEND": "heads and small bodies",
-    "SPLICE": "file -> pipe of large bodies",
-    "POLL_ADD": "waiting for room in a socket",
-    "OPENAT2": "files beneath the root",
-    "READ": "small files, inotify, wake-ups",
-    "WRITE": "the access log",
-    "CLOSE": "connections and files",
-    "ASYNC_CANCEL": "time-outs and shutdown",
-    "NOP": "tests",
-}
 
 SMALL_NOFILE = 4096
 SMALL_PIPE = 128 * 1024
@@ -88,27 +64,10 @@ def examine() -> Report:
                 "submissions and completions",
             ),
         ]
-        sections["Set-up flags"] = [
-            _flag(name, offered, figures["setup_flags"]) for name, offered in probe_setup_flags().items()
-        ]
-        sections["Operations"] = [
-            Finding(name, "yes" if offered else "no", OPERATION_NOTES[name], offered)
-            for name, offered in ring.operations().items()
-        ]
     finally:
         ring.shut()
     sections["Limits"] = _limits()
     return Report(sections, True)
-
-
-def _flag(name: str, offered: bool, used_flags: int) -> Finding:
-    from ringserve.ring.uring import SETUP_FLAGS
-
-    meaning, cost = FLAG_NOTES[name]
-    if not offered:
-        return Finding(name, "no", f"missing costs: {cost}", False)
-    used = "used" if used_flags & SETUP_FLAGS[name] else "not used now"
-    return Finding(name, "yes", f"{used}: {meaning}")
 
 
 def _refusers(seen: Circumstances, *, refused: bool) -> list[Finding]:

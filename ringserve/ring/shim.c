@@ -129,19 +129,6 @@ static int ringserve_ring_limit_workers(ringserve_ring *ring, unsigned bounded, 
 
 static int ringserve_ring_register_descriptor(ringserve_ring *ring) { return io_uring_register_ring_fd(&ring->ring); }
 
-static int ringserve_operations(ringserve_ring *ring, unsigned char *supported, unsigned count)
-{
-    struct io_uring_probe *probe = io_uring_get_probe_ring(&ring->ring);
-    unsigned operation;
-
-    if (!probe)
-        return -ENOSYS;
-    for (operation = 0; operation < count; operation++)
-        supported[operation] = operation <= probe->last_op && io_uring_opcode_supported(probe, (int)operation);
-    io_uring_free_probe(probe);
-    return 0;
-}
-
 /* -- data plane: provided buffers -- */
 
 static int ringserve_buffers_create(ringserve_ring *ring, unsigned count, unsigned buffer_bytes)
@@ -263,8 +250,6 @@ static struct io_uring_sqe *next_submission(ringserve_ring *ring)
         io_uring_sqe_set_data64(sqe, user_data);            \
         return 0;                                           \
     } while (0)
-
-static int ringserve_nop(ringserve_ring *ring, uint64_t user_data) { QUEUE(io_uring_prep_nop(sqe)); }
 
 static int ringserve_accept(ringserve_ring *ring, uint64_t user_data, int fd)
 {

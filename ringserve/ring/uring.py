@@ -73,17 +73,6 @@ KERNEL_THREAD_LADDER = (
     lib.IORING_SETUP_SQPOLL | _COMMON,
 )
 
-SETUP_FLAGS = {
-    name: getattr(lib, f"IORING_SETUP_{name}")
-    for name in ("SINGLE_ISSUER", "DEFER_TASKRUN", "COOP_TASKRUN", "SUBMIT_ALL", "SQPOLL", "CQSIZE", "CLAMP")
-}
-OPERATIONS = {
-    name: getattr(lib, f"IORING_OP_{name}")
-    for name in (
-        "NOP", "ACCEPT", "RECV", "SEND", "SPLICE", "POLL_ADD", "OPENAT2", "READ", "WRITE", "CLOSE", "ASYNC_CANCEL"
-    )
-}  # fmt: skip
-
 
 def _create(options: RingOptions, interrupt: Interrupt) -> Any:
     """A new kernel ring by the first rung of the ladder that the kernel accepts. Raises RingRefusedError."""
@@ -98,18 +87,6 @@ def _create(options: RingOptions, interrupt: Interrupt) -> Any:
         if result != -errno.EINVAL:
             break
     raise RingRefusedError(explain_refusal(-result, circumstances()))
-
-
-def probe_setup_flags() -> dict[str, bool]:
-    """For each set-up flag that ringserve knows, whether this kernel takes it. All False where no ring can be had."""
-    answers = {}
-    for name, flag in SETUP_FLAGS.items():
-        needed = lib.IORING_SETUP_SINGLE_ISSUER if name == "DEFER_TASKRUN" else 0
-        holder = ffi.new("ringserve_ring **")
-        answers[name] = lib.ringserve_ring_create(holder, 8, 16, flag | needed | lib.IORING_SETUP_CQSIZE, 1) == 0
-        if answers[name]:
-            lib.ringserve_ring_destroy(holder[0])
-    return answers
 
 
 def _checked(result: int) -> int:
@@ -334,11 +311,3 @@ class UringRing(Descriptors):
             "interrupted": found.interrupted,
             "refused": found.refused,
         }
-
-    def operations(self) -> dict[str, bool]:
-        """Which of the operations that ringserve uses this kernel has (IORING_REGISTER_PROBE)."""
-        count = max(OPERATIONS.values()) + 1
-        supported = ffi.new("unsigned char[]", count)
-        if lib.ringserve_operations(self._ring, supported, count) < 0:
-            return dict.fromkeys(OPERATIONS, False)
-        return {name: bool(supported[operation]) for name, operation in OPERATIONS.items()}
