@@ -1,7 +1,7 @@
 """`ringserve.toml`: read into the values of settings, rules and virtual hosts; and what is in force, written as one.
 
 Which keys there are, and what they take, is read off the declarations in `config.py`. tomllib parses, and does not tell
-where a key stood; so when there is an error to report, `Statements` finds the lines.
+where a key stood; so `Source` looks for the line when there is an error to report.
 
 `render` writes by hand. tomli-w cannot write the comments that say where each value came from, and what it would do
 beside them is the ten lines of `_written`.
@@ -12,10 +12,8 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
 from ringserve.config import AuthRule, Config, ConfigError, HostConfig, SiteConfig, check, key_of, setting_of
@@ -44,159 +42,79 @@ def shown(text: str, characters_max: int = 200) -> str:
 
 # -- which line a key stands in ---------------------------------------------------------------------------------
 
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 """What tomllib's messages end with. From Python 3.14 on there are attributes of the same content."""
+_ANY_HEADER = re.compile(r"[ \t]*\[")
+_ARRAY_HEADER = re.compile(r"[ \t]*\[\[")
 
-
-def _may_end(lines: list[str], begin: int, end: int) -> bool:
-    """Whether the lines from `begin` to before `end` can be a statement, as far as a glance tells.
-
-    It spares an array of a thousand tables a thousand attempts. A value over several lines ends in its bracket or
-    quotes; and after a statement comes another one or a comment, which do not begin with these characters.
-    """
-    if end - begin > 1 and not any(closing in lines[end - 1] for closing in ("]", "}", '"""', "'''")):
-        return False
-    return end == len(lines) or not lines[end].lstrip(" \t").startswith(("{", "]", "}", ","))
-
-
-ATTEMPTS_MAX = 200
-"""To find the end of one statement: it takes a value of that many lines, nearly each with a bracket that could be the
-last. Lines beyond it are not known, and errors name the file alone. Without a limit, a broken file could take hours."""
-
-
-class Statement:
-    """One statement of a document. line: its first, counted from 1. text: all its lines. parsed: what it says alone."""
-
-    def __init__(self, line: int, text: str, parsed: dict[str, Any]) -> None:
-        self.line = line
-        self.text = text
-        self.parsed = parsed
-        self.end_line = line + text.removesuffix("\n").count("\n")
-        self.is_header = text.lstrip(" \t").startswith("[")
-
-
-class Statements:
-    """The statements of a document, and the line in which each of its values is first mentioned.
-
-    A statement is the shortest run of lines that parses by itself: a value that goes over several lines does not parse
-    before its last one, and blank lines and comments parse alone. So strings, comments and brackets are tomllib's
-    matter, and the lines are right for whatever it takes. Of a document that does not parse, the statements before the
-    first that does not; `open_line` is where that one begins.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.lines: dict[Place, int] = {}
-        self.open_line: int | None = None
-        self._table: Place = ()
-        self._lengths: Counter[Place] = Counter()
-        self._all = list(self._split(_LINE.findall(text)))
-        for statement in self._all:
-            if statement.is_header:
-                self._enter(statement)
-            else:
-                self._mention(statement.parsed, self._table, statement.line)
-
-    def _split(self, lines: list[str]) -> Iterator[Statement]:
-        import tomllib
-
-        begin, end, attempts = 0, 1, 0
-        while end <= len(lines) and attempts < ATTEMPTS_MAX:
-            if _may_end(lines, begin, end):
-                attempts += 1
-                text = "".join(lines[begin:end])
-                try:
-                    parsed = tomllib.loads(text)
-                except (ValueError, RecursionError):
-                    pass
-                else:
-                    yield Statement(begin + 1, text, parsed)
-                    begin, attempts = end, 0
-            end += 1
-        self.open_line = begin + 1 if begin < len(lines) else None
-
-    def _enter(self, header: Statement) -> None:
-        """The header of a table. Alone it parses as one table within another, the last in an array if it is [[one]]."""
-        place: Place = ()
-        inner: Any = header.parsed
-        while inner:
-            [(name, inner)] = inner.items()
-            place = (*place, name)
-            self.lines.setdefault(place, header.line)
-            if isinstance(inner, list):
-                self._lengths[place] += 1
-                inner = None
-            if place in self._lengths:
-                place = (*place, self._lengths[place] - 1)
-                self.lines.setdefault(place, header.line)
-        self._table = place
-
-    def _mention(self, value: Any, place: Place, line: int) -> None:
-        if isinstance(value, dict | list):
-            for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-                self.lines.setdefault((*place, name), line)
-                self._mention(inner, (*place, name), line)
-
-    def at(self, line: int) -> Statement | None:
-        """The statement that a line belongs to, if that one parses."""
-        return next((each for each in reversed(self._all) if each.line <= line <= each.end_line), None)
+HINTS = {
+    "Invalid value": "a string stands in quotes, and true and false in lower case",
+    "Cannot overwrite a value": "the key is given a second time; leave one of the two out",
+    "Cannot declare": "it is there already; leave one out, or give each double brackets if there are several",
+}
+"""What to do about an error of tomllib's, by how its message begins."""
 
 
 class Source:
-    """The file, as errors and comments refer to it. name: as shown; empty if there is none."""
+    """The file, as errors and comments refer to it. name: as shown; empty if there is none.
+
+    Lines are found as people write a file: a table below its own header, and a key at the beginning of its line. What
+    stands elsewhere has no line, and errors then count the tables.
+    """
 
     def __init__(self, name: str, text: str) -> None:
         self.name = shown(name)
-        self.text = text
+        self._lines = text.removesuffix("\n").split("\n")
 
-    @cached_property
-    def _statements(self) -> Statements:
-        return Statements(self.text)
+    def _line_of(self, place: Place) -> int | None:
+        """Counted from 1: of a value, or of the header above it; None if there is neither."""
+        start, header, keys = 0, "", list(place)
+        for index, part in enumerate(place):
+            if isinstance(part, int):
+                header = ".".join(each for each in place[:index] if isinstance(each, str))
+                pattern = re.compile(rf"[ \t]*\[\[\s*{re.escape(header)}\s*\]\]")
+                found = [number for number in range(start, len(self._lines)) if pattern.match(self._lines[number])]
+                if len(found) <= part:
+                    return None
+                start, keys = found[part] + 1, list(place[index + 1 :])
+        ends = _ARRAY_HEADER if header else _ANY_HEADER
+        end = next((number for number in range(start, len(self._lines)) if ends.match(self._lines[number])), None)
+        while keys:
+            name = re.escape(str(keys[-1]))
+            key = re.compile(rf"""[ \t]*(?:\[?\[?[\w.-]+\.)?["']?{name}["']?\s*[.=\]]""")
+            # A table of its own has its header, which can be anywhere.
+            table = re.compile(rf"[ \t]*\[\[?\s*{re.escape(header + '.' if header else '')}{name}\s*[.\]]")
+            for pattern, last in ((key, end), (table, None)):
+                for number, line in enumerate(self._lines[start:last], start=start):
+                    if pattern.match(line):
+                        return number + 1
+            keys.pop()
+        return start or None
 
     def place(self, *place: str | int) -> str:
-        """`ringserve.toml:7` for a value: of its own line, or of the closest table around it that has one."""
-        while place and place not in self._statements.lines:
-            # Where not all lines are known, that of a table around it could be any one's of an array.
-            place = () if self._statements.open_line is not None else place[:-1]
-        return f"{self.name}:{self._statements.lines[place]}" if place else self.name
+        """`ringserve.toml:7` for a value, or the name alone where its line is not known."""
+        line = self._line_of(place)
+        return self.name if line is None else f"{self.name}:{line}"
 
     def error(self, place: Place, message: str) -> ConfigFileError:
         """The error of a value. The message is given the table that it is about, if that is not the whole file."""
         depth = max((index for index, part in enumerate(place) if isinstance(part, int)), default=0)
         table = ".".join(part for part in place[:depth] if isinstance(part, str))
-        return ConfigFileError(f"{self.place(*place)}: {f'[[{table}]] ' if table else ''}{message}")
+        line = self._line_of(place)
+        number = f"number {int(place[depth]) + 1}: " if table and line is None else ""
+        return ConfigFileError(f"{self.place(*place)}: {f'[[{table}]] {number}' if table else ''}{message}")
 
     def syntax_error(self, error: Exception) -> ConfigFileError:
         """What tomllib, or the interpreter under it, did not take."""
-        found = _PLACE.search(str(error))
-        message = _PLACE.sub("", str(error))
-        lines = _LINE.findall(self.text)
-        # A contradiction in a last line without an end is at the end of the document for tomllib.
-        line = int(found[1]) if found and found[1] else len(lines)
-        contradicting = Statements("".join(lines[:line])).at(line)
-        if contradicting is not None:
-            return ConfigFileError(f"{self.name}:{contradicting.line}: {_contradiction(contradicting)}")
-        if found and found[1]:
-            if message == "Invalid value":
-                message += "; a string stands in quotes, and true and false in lower case"
-            return ConfigFileError(f"{self.name}:{line}: column {found[2]}: {message}")
         if isinstance(error, RecursionError):
-            message = "it is nested too deeply"
-        elif not found:
-            message = "it has a number that is too large"
-        return ConfigFileError(f"{self.name}:{self._statements.open_line}: what begins here cannot be read: {message}")
-
-
-def _contradiction(statement: Statement) -> str:
-    """What to say of a statement that is right, but not after those before it."""
-    if not statement.is_header:
-        return f"{shown(statement.text.partition('=')[0].strip())} is given a second time; leave one of the two out"
-    header = shown(statement.text.partition("]")[0].strip(" \t["))
-    if statement.text.lstrip(" \t").startswith("[["):
-        return f"[[{header}]] does not go with the {header} above; each has double brackets: [[{header}]]"
-    return (
-        f"[{header}] is there already; leave one out, or give each double brackets if there are several: [[{header}]]"
-    )
+            return ConfigFileError(f"{self.name}: it is nested too deeply")
+        found = _PLACE.search(str(error))
+        if found is None:
+            return ConfigFileError(f"{self.name}: it has a number that is too large")
+        message = _PLACE.sub("", str(error))
+        message += next((f"; {hint}" for begin, hint in HINTS.items() if message.startswith(begin)), "")
+        where = f"{found[1]}: column {found[2]}" if found[1] else f"{len(self._lines)}"
+        return ConfigFileError(f"{self.name}:{where}: {message}")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------
@@ -237,9 +155,10 @@ def load(path: str) -> Loaded:
     """
     import tomllib
 
-    source = Source(path, _read(path))
+    text = _read(path)
+    source = Source(path, text)
     try:
-        document = tomllib.loads(source.text)
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise source.syntax_error(error) from error
     return _Reader(source, os.path.dirname(path)).read(document)
