@@ -18,7 +18,7 @@ from conftest import Serving
 
 from ringserve import cli
 from ringserve.config import Config
-from ringserve.healthcheck import HEAD_BYTES_MAX, REQUEST, UnhealthyError, check
+from ringserve.healthcheck import UnhealthyError, check
 
 SHORT_S = 0.2
 LONG_S = 20.0
@@ -99,9 +99,10 @@ def scripted() -> Iterator[Scripted]:
             client, _address = listener.accept()
             with client:
                 asked = b""
-                while len(asked) < len(REQUEST):
+                while b"\r\n\r\n" not in asked:
                     asked += client.recv(4096)
-                assert asked == REQUEST
+                assert asked.startswith(b"HEAD / HTTP/1.1\r\n")
+                assert b"\r\nHost: localhost\r\n" in asked
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
                     for piece in range(0, len(said), max(1, len(said) // 100)):
@@ -142,15 +143,12 @@ def test_any_answer_below_500_is_healthy(scripted: Scripted, said: bytes) -> Non
         (b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "the answer was 500"),
         (b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\r\n", "the answer was 503"),
         (b"", "ended without an answer"),
-        (b"HTTP/1.1 200 OK\r\nServer: x\r\n", "was cut off"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is no HTTP: b'SSH-2.0"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is no HTTP: 'SSH-2.0"),
         (b"HTTP/2 200 OK\r\n\r\n", "is no HTTP"),
         (b"HTTP/1.1 20 OK\r\n\r\n", "is no HTTP"),
-        (b"HTTP/1.1 600 Odd\r\n\r\n", "is no HTTP"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "is no HTTP"),
-        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "is no HTTP"),
-        (b"HTTP/1.1 200 OK\n\n\r\n\r\n", "is no HTTP"),
-        (b"x" * (HEAD_BYTES_MAX + 1), f"within {HEAD_BYTES_MAX} bytes"),
+        (b"HTTP/1.1 600 Odd\r\n\r\n", "the answer was 600"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "without an answer"),
+        (b"x" * 100_000, "is no HTTP"),
     ],
 )
 def test_any_other_is_not(scripted: Scripted, said: bytes, why: str) -> None:
