@@ -1,8 +1,8 @@
 """`ringserve compress DIR`: makes the precompressed siblings (`name.br`, `name.zst`, `name.gz`) of a site's files.
 
 A server that compresses while it answers must choose low levels and pays on each request. Here each file is compressed
-once, at the highest level that pays, by as many processes as there are cores. The work goes in three steps: `walk`
-finds the files, `plan` decides which siblings are wanted, `make_sibling` makes one of them.
+once, at the highest level that pays, by a thread for each processor: the libraries let others run while they work.
+`walk` finds the files, `make_sibling` makes one sibling.
 
 A sibling carries the modification time of its source, taken *before* the source was read. A source that changes in the
 meantime is then newer than its sibling, which the server ignores and the next run replaces.
@@ -17,9 +17,7 @@ import stat
 import sys
 import tempfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from functools import partial
 from typing import NamedTuple, NoReturn
 
@@ -52,20 +50,11 @@ GZIP_WINDOW_BITS = 31
 MINIMUM_BYTES = 256
 """A smaller file fits in one packet with its head, compressed or not, and is not worth the Vary of its response."""
 SOURCE_BYTES_MAX = 256 * 1024 * 1024
-"""Each process holds a whole source and its result in memory. A larger file is hardly a page's resource."""
+"""Each thread holds a whole source and its result in memory. A larger file is hardly a page's resource."""
 SMALLER_BY_PERCENT = 5
 """What a sibling must save. Less does not pay for decoding it."""
-JOBS_MAX = 1024
 NAMES_MAX = 200_000
 """Names that `ringserve --check` looks at for siblings: up to two seconds, where the kernel has them in memory."""
-
-
-class Outcome(Enum):
-    """What became of one sibling."""
-
-    WRITTEN = "written"
-    NOT_SMALLER = "not smaller"
-    FAILED = "failed"
 
 
 class Source(NamedTuple):
@@ -74,33 +63,6 @@ class Source(NamedTuple):
     path: str
     size: int
     mtime_ns: int
-
-
-class Task(NamedTuple):
-    """A sibling to make."""
-
-    source: Source
-    coding: str
-
-
-class Result(NamedTuple):
-    """A task that was done. bytes_before and bytes_after count only if it was written. error: for stderr, if failed."""
-
-    task: Task
-    outcome: Outcome
-    bytes_before: int = 0
-    bytes_after: int = 0
-    error: str = ""
-
-
-class Plan(NamedTuple):
-    """The tasks, and how many siblings (fresh) and files (too_small, too_large) have none; errors are for stderr."""
-
-    tasks: list[Task]
-    fresh: int
-    too_small: int
-    too_large: int
-    errors: list[str]
 
 
 def is_compressible(name: str) -> bool:
@@ -230,50 +192,30 @@ def _fault_of(path: str, sibling: str, root: str | None) -> str | None:
     return fault_of_sibling(seen.st_mtime_ns, seen.st_size, source.st_mtime_ns, source.st_size)
 
 
-def plan(directory: str, codings: list[str], *, minimum: int, force: bool) -> Plan:
-    """Which siblings to make: the dearest first, so that the last process to finish does not finish late."""
-    errors: list[str] = []
-    tasks: list[Task] = []
-    counts: Counter[str] = Counter()
-    for source in walk(directory, errors):
-        if source.size < minimum or source.size > SOURCE_BYTES_MAX:
-            counts["small" if source.size < minimum else "large"] += 1
-            continue
-        for coding in codings:
-            try:
-                fresh = is_fresh(source, source.path + SUFFIXES[coding])
-            except OSError as error:
-                errors.append(_explain(error))
-                continue
-            if fresh and not force:
-                counts["fresh"] += 1
-            else:
-                tasks.append(Task(source, coding))
-    tasks.sort(key=lambda task: (codings.index(task.coding), -task.source.size))
-    return Plan(tasks, counts["fresh"], counts["small"], counts["large"], errors)
-
-
 def read_file(path: str) -> tuple[os.stat_result, bytes]:
     """What a file was just before it was read, and what it holds."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         return os.fstat(file.fileno()), file.read()
 
 
-def make_sibling(task: Task, *, dry_run: bool) -> Result:
-    """Compress one file. An OSError is that file's matter, and told; anything else ends the run."""
-    path = task.source.path
-    sibling = path + SUFFIXES[task.coding]
+def make_sibling(source: Source, coding: str, *, force: bool) -> str | None:
+    """Compress one file, unless it has a fresh sibling.
+
+    Returns the sibling's path if it was written. Raises OSError, which names what to look at.
+    """
+    sibling = source.path + SUFFIXES[coding]
+    if is_fresh(source, sibling) and not force:
+        return None
     try:
-        before, data = read_file(path)
-        encoded = encode(task.coding, data)
+        before, data = read_file(source.path)
+        encoded = encode(coding, data)
         if not is_worth_it(len(data), len(encoded)):
             # A stale sibling stays: the server ignores it, and it may be somebody's own file of that name.
-            return Result(task, Outcome.NOT_SMALLER)
-        if not dry_run:
-            replace_file(sibling, encoded, before)
+            return None
+        replace_file(sibling, encoded, before)
     except OSError as error:
-        return Result(task, Outcome.FAILED, error=f"{click.format_filename(path)}: {error.strerror}")
-    return Result(task, Outcome.WRITTEN, len(data), len(encoded))
+        raise OSError(error.errno, error.strerror, source.path) from error
+    return sibling
 
 
 def replace_file(path: str, data: bytes, like: os.stat_result) -> None:
@@ -295,54 +237,6 @@ def replace_file(path: str, data: bytes, like: os.stat_result) -> None:
         raise
 
 
-def _ignore_interrupts() -> None:
-    import signal
-
-    # Ctrl-C reaches the whole process group. The parent hands out no more work; what has begun is finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def perform(tasks: list[Task], jobs: int, *, dry_run: bool) -> Iterator[Result]:
-    """The results in the order of their completion; in this process if there is but one job."""
-    work = partial(make_sibling, dry_run=dry_run)
-    if min(jobs, len(tasks)) <= 1:
-        yield from map(work, tasks)
-        return
-    # Imported here, since the command line imports this module before each start of the server.
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    # Spawned, not forked: what the parent has open and running does not leak into the workers.
-    executor = ProcessPoolExecutor(
-        min(jobs, len(tasks)), multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-    )
-    try:
-        for future in as_completed([executor.submit(work, task) for task in tasks]):
-            yield future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def summary(results: list[Result], planned: Plan, codings: list[str], *, minimum: int, dry_run: bool) -> str:
-    """What was done, a line for each coding, and what was left out."""
-    lines = []
-    for coding in codings:
-        written = [result for result in results if result.task.coding == coding and result.outcome is Outcome.WRITTEN]
-        before = sum(result.bytes_before for result in written)
-        after = sum(result.bytes_after for result in written)
-        saved = f", {100 - after * 100 / before:.1f} % smaller" if before else ""
-        lines.append(f"{coding:<4}  {len(written)} files, {before} -> {after} bytes{saved}")
-    not_smaller = sum(result.outcome is Outcome.NOT_SMALLER for result in results)
-    lines.append(f"siblings left out: fresh {planned.fresh}, not {SMALLER_BY_PERCENT} % smaller {not_smaller}")
-    lines.append(
-        f"files left out: below {minimum} bytes {planned.too_small}, "
-        f"above {SOURCE_BYTES_MAX // 1024 // 1024} MiB {planned.too_large}"
-    )
-    if dry_run:
-        lines.append("Nothing was written, since --dry-run was given.")
-    return "\n".join(lines)
-
-
 def _say(message: str) -> None:
     click.echo(f"ringserve: {message}", err=True)
 
@@ -357,55 +251,46 @@ def _fail(message: str) -> NoReturn:
 @click.option(
     "--coding", "chosen", type=click.Choice(list(SUFFIXES)), multiple=True, help="Make only these.  [default: all]"
 )
-@click.option(
-    "--minimum",
-    type=click.IntRange(0),
-    default=MINIMUM_BYTES,
-    show_default=True,
-    metavar="BYTES",
-    help="Leave smaller files alone.",
-)
-@click.option("--jobs", type=click.IntRange(1, JOBS_MAX), help="Processes at work.  [default: all cores]")
 @click.option("--force", is_flag=True, help="Make fresh siblings anew.")
-@click.option("--dry-run", is_flag=True, help="Compress and count, but write nothing.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
-def compress_command(
-    directory: str, chosen: tuple[str, ...], minimum: int, jobs: int | None, force: bool, dry_run: bool, quiet: bool
-) -> None:
+def compress_command(directory: str, chosen: tuple[str, ...], force: bool, quiet: bool) -> None:
     """Make precompressed siblings (name.br, name.zst, name.gz) of the files below DIRECTORY.
 
     Only files of compressible types get them. Dotfiles, except below .well-known, and symbolic links are skipped.
     A sibling that is not older than its file is kept.
     """
+    # Imported here, since the command line imports this module before each start of the server.
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     codings = [coding for coding in SUFFIXES if not chosen or coding in chosen]
     if not os.path.isdir(directory):
         _fail(f"{directory} is not a directory; name the one that holds the site")
     if (advice := missing_library(codings)) is not None:
         _fail(advice)
-    planned = plan(directory, codings, minimum=minimum, force=force)
-    results: list[Result] = []
-    try:
-        with click.progressbar(
-            perform(planned.tasks, jobs or len(os.sched_getaffinity(0)), dry_run=dry_run),
-            length=len(planned.tasks),
-            label="compressing",
-            file=sys.stderr,
-            hidden=quiet or not sys.stderr.isatty(),
-        ) as progress:
-            results.extend(progress)
-    except RuntimeError as error:
-        # BrokenProcessPool, by its base: its module is not loaded where one process does it all.
-        if type(error).__name__ != "BrokenProcessPool":
-            raise
-        _say("a process was killed, perhaps for want of memory; try fewer --jobs")
-        sys.exit(SOME_FAILED)
-    except KeyboardInterrupt:
-        _say("interrupted; what is done stays, and a new run goes on from here")
-        sys.exit(INTERRUPTED)
-    failed = planned.errors + [result.error for result in results if result.outcome is Outcome.FAILED]
+    errors: list[str] = []
+    written = 0
+    # The largest first, so that the last thread does not finish late.
+    sources = sorted(walk(directory, errors), key=lambda source: -source.size)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
+        try:
+            jobs = [
+                executor.submit(make_sibling, source, coding, force=force)
+                for coding in codings
+                for source in sources
+                if MINIMUM_BYTES <= source.size <= SOURCE_BYTES_MAX
+            ]
+            for job in as_completed(jobs):
+                try:
+                    written += job.result() is not None
+                except OSError as error:
+                    errors.append(_explain(error))
+        except KeyboardInterrupt:
+            executor.shutdown(cancel_futures=True)
+            _say("interrupted; what is done stays, and a new run goes on from here")
+            sys.exit(INTERRUPTED)
     # One that cannot be read fails in each coding alike, and is told once.
-    for line in dict.fromkeys(failed):
+    for line in dict.fromkeys(errors):
         _say(line)
     if not quiet:
-        click.echo(summary(results, planned, codings, minimum=minimum, dry_run=dry_run))
-    sys.exit(SOME_FAILED if failed else 0)
+        click.echo(f"{written} siblings written, {len(jobs) - written} left as they were or not worth it")
+    sys.exit(SOME_FAILED if errors else 0)
