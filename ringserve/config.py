@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ringserve.globs import GlobError, check_references, compile_glob
 from ringserve.ring.interrupt import STRATEGIES
+from ringserve.vitals import LATE_LOOKS
 
 
 class ConfigError(ValueError):
@@ -275,6 +276,12 @@ class Config(SiteConfig):
         "Processes, each with a ring of its own on one core; `auto` is one for each processor that this one may use.",
         metavar="COUNT",
     )
+    worker_timeout_s: int = _setting(
+        10,
+        "A worker whose loop does not turn for this time is killed, and another is started: 0 is no limit, and 3 the "
+        "least.",
+        minimum=0, maximum=3600, metavar="SECONDS",
+    )  # fmt: skip
     pin_workers: bool = _setting(False, "Keep each worker on a processor of its own.")
     unix: str | None = _setting(None, "Listen on this unix socket, and on no port.", metavar="PATH")
     log_format: str = _setting(
@@ -399,6 +406,12 @@ class Config(SiteConfig):
         if self.workers != "auto" and not 1 <= int(self.workers) <= WORKERS_MAX:
             raise ConfigError(
                 f"workers is {self.workers}; it has to be at least 1 and at most {WORKERS_MAX}", "workers"
+            )
+        if 0 < self.worker_timeout_s < LATE_LOOKS:
+            raise ConfigError(
+                f"worker-timeout is {self.worker_timeout_s}; it has to be at least {LATE_LOOKS}, since a loaded "
+                "machine keeps a worker from running for a moment, or 0 for no limit",
+                "worker-timeout",
             )
         if self.buffers & (self.buffers - 1):
             raise ConfigError(f"buffers is {self.buffers}; it has to be a power of two, such as 256", "buffers")
