@@ -98,11 +98,22 @@ ARGUMENTS = "ringserve.arguments"
 
 
 class _Serve(click.Command):
-    """The command that serves. It remembers its arguments."""
+    """The command that serves. It remembers its arguments, and shows those for tuning after the others."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         context.meta[ARGUMENTS] = tuple(args)
         return super().parse_args(context, args)
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Tuning": []}
+        for parameter in self.get_params(context):
+            declared = DECLARED.get(str(parameter.name))
+            record = parameter.get_help_record(context)
+            if record is not None:
+                groups["Tuning" if declared is not None and setting_of(declared).tuning else "Options"].append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def _read_file(context: click.Context, parameter: click.Parameter, path: str | None) -> None:

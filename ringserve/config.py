@@ -36,7 +36,8 @@ class Setting(NamedTuple):
     help: one sentence with the reason. minimum, maximum: inclusive, for numbers. choices: for words.
     metavar: the unit, for the help text. key: its name in the file, where that is not the field's.
     pairs: its value is a table of strings. rule: its value is an array of tables, each one such dataclass.
-    required: it has to be given. internal: it is no flag.
+    required: it has to be given. internal: it is no flag. tuning: it is shown at the end of the help, since hardly
+    anybody needs it.
     """
 
     help: str
@@ -49,6 +50,7 @@ class Setting(NamedTuple):
     rule: Any = None
     required: bool = False
     internal: bool = False
+    tuning: bool = False
 
 
 def _setting(default: Any, help: str, **rest: Any) -> Any:
@@ -336,17 +338,17 @@ class Config(SiteConfig):
         2.0,
         "After the last answer, what the client still sends is thrown away until it is silent for this time, or for 30 "
         "seconds, so that it can read the answer.",
-        minimum=0.01, maximum=60, metavar="SECONDS",
+        minimum=0.01, maximum=60, tuning=True, metavar="SECONDS",
     )  # fmt: skip
     rate_bytes_min: int = _setting(
         100,
         "A client that takes fewer bytes a second than this, over the time of --write-timeout, is closed; 0 is no "
         "limit.",
-        minimum=0, maximum=1024 * MIB, metavar="BYTES",
+        minimum=0, maximum=1024 * MIB, tuning=True, metavar="BYTES",
     )  # fmt: skip
     requests_max: int = _setting(
         100_000, "Requests on a connection; it ends after the last, so that clients spread anew.", minimum=1,
-        maximum=1_000_000_000, metavar="COUNT",
+        maximum=1_000_000_000, tuning=True, metavar="COUNT",
     )  # fmt: skip
     drain_timeout_s: float = _setting(
         10.0, "After SIGTERM, responses in flight have this time to finish.", minimum=0, maximum=3600,
@@ -356,10 +358,10 @@ class Config(SiteConfig):
         32 * KIB, "Largest request head (431).", minimum=1 * KIB, maximum=1 * MIB, metavar="BYTES"
     )
     target_bytes_max: int = _setting(
-        8 * KIB, "Longest request target (414).", minimum=128, maximum=64 * KIB, metavar="BYTES"
+        8 * KIB, "Longest request target (414).", minimum=128, maximum=64 * KIB, tuning=True, metavar="BYTES"
     )
     fields_max: int = _setting(
-        100, "Most header fields in a request (431).", minimum=8, maximum=10_000, metavar="COUNT"
+        100, "Most header fields in a request (431).", minimum=8, maximum=10_000, tuning=True, metavar="COUNT"
     )
     cached_file_bytes_max: int = _setting(
         256 * KIB, "Files up to this size are kept in memory; larger ones are spliced.", minimum=0, maximum=16 * MIB,
@@ -369,28 +371,32 @@ class Config(SiteConfig):
         64 * MIB, "Memory for files, all together.", minimum=0, maximum=64 * KIB * MIB, metavar="BYTES"
     )
     cached_files_max: int = _setting(
-        16_384, "Paths remembered, missing ones included.", minimum=1, maximum=10_000_000, metavar="COUNT"
+        16_384, "Paths remembered, missing ones included.", minimum=1, maximum=10_000_000, tuning=True, metavar="COUNT"
     )
     open_files_max: int = _setting(
-        512, "Files too large for memory that are kept open.", minimum=1, maximum=100_000, metavar="COUNT"
+        512, "Files too large for memory that are kept open.", minimum=1, maximum=100_000, tuning=True, metavar="COUNT"
     )
     pipes_max: int = _setting(
         64, "Pipes that carry files to sockets; a reader that stalls gives its pipe up.", minimum=1, maximum=4096,
-        metavar="COUNT",
+        tuning=True, metavar="COUNT",
     )  # fmt: skip
     pipe_bytes: int = _setting(
         512 * KIB,
         "Size of such a pipe, as far as the system grants it. More keeps others waiting for what a disk gives in one "
         "turn; less pays for more calls.",
-        minimum=4 * KIB, maximum=64 * MIB, metavar="BYTES",
+        minimum=4 * KIB, maximum=64 * MIB, tuning=True, metavar="BYTES",
     )  # fmt: skip
     buffers: int = _setting(
-        256, "Provided buffers for receives; a power of two.", minimum=1, maximum=32768, metavar="COUNT"
+        256, "Provided buffers for receives; a power of two.", minimum=1, maximum=32768, tuning=True, metavar="COUNT"
     )
-    buffer_bytes: int = _setting(4 * KIB, "Size of a provided buffer.", minimum=256, maximum=1 * MIB, metavar="BYTES")
-    completion_entries: int = _setting(8192, "Size of the completion queue.", minimum=2, maximum=65536, metavar="COUNT")
+    buffer_bytes: int = _setting(
+        4 * KIB, "Size of a provided buffer.", minimum=256, maximum=1 * MIB, tuning=True, metavar="BYTES"
+    )
+    completion_entries: int = _setting(
+        8192, "Size of the completion queue.", minimum=2, maximum=65536, tuning=True, metavar="COUNT"
+    )
     kernel_workers_max: int = _setting(
-        8, "Kernel threads for operations that wait for a disk.", minimum=1, maximum=1024, metavar="COUNT"
+        8, "Kernel threads for operations that wait for a disk.", minimum=1, maximum=1024, tuning=True, metavar="COUNT"
     )
     virtual_host: tuple[HostConfig, ...] = _setting(
         (), "Sites by the name that is asked for; what one does not say is as for the whole server.", rule=HostConfig

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ringserve import cli, doctor, passwords
-from ringserve.config import settings
+from ringserve.config import Config, key_of, setting_of, settings
 from ringserve.ring import uring
 from ringserve.ring._uring import lib
 from ringserve.ring.capability import Circumstances
@@ -93,6 +94,16 @@ def complaint(ended: Callable[..., tuple[object, str, str]]) -> Checking:
 def test_the_version_is_shown() -> None:
     finished = run("--version")
     assert (finished.returncode, finished.stdout) == (0, f"ringserve {__version__}\n")
+
+
+def test_the_help_shows_settings_for_tuning_after_all_others() -> None:
+    before, title, after = run("--help").stdout.partition("\nTuning:\n")
+    assert title
+    for declared in fields(Config):
+        setting = setting_of(declared)
+        if not setting.internal and setting.rule is None:
+            flag = f"\n  --{key_of(declared)}"
+            assert flag in ("\n" + after if setting.tuning else before), flag
 
 
 def test_the_help_names_every_setting_its_default_and_its_variable() -> None:
