@@ -15,6 +15,7 @@ import errno
 from typing import NamedTuple
 
 from ringserve.heads import HeaderBlock, Request
+from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
@@ -56,11 +57,12 @@ class Sender(Task):
     """The sending half of a connection; see the module.
 
     waiting_since: when the client last took something. began: when the request that is being answered did.
+    _taken_since, _taken_bytes: when its answer began to be sent, and what the socket took of it.
     """
 
     __slots__ = (
-        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_records", "_sent_bytes", "_service",
-        "_taken_bytes", "_taken_since", "began", "fd", "waiting_since",
+        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_pace", "_records", "_sent_bytes",
+        "_service", "_taken_bytes", "_taken_since", "began", "fd", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int) -> None:
@@ -69,6 +71,7 @@ class Sender(Task):
         self.fd = fd
         self.began = self.waiting_since = self._taken_since = self.ring.now
         self._taken_bytes = 0
+        self._pace: Pace | None = None
         self._body_sent = 0
         self._sent_bytes = 0
         self._output: list[bytes] = []
@@ -175,8 +178,7 @@ class Sender(Task):
         """Send what has gathered, in one send, and log it. How fast the client takes it, and the body that may follow,
         is measured from here: not from when it asked.
         """
-        self._taken_since = self.ring.now
-        self._taken_bytes = 0
+        self._begin_taking(self.ring.now)
         if not self._output:
             return
         output, self._output = self._output, []
@@ -206,19 +208,35 @@ class Sender(Task):
         self._body_sent += count
         self._took(count)
 
+    def _begin_taking(self, since: float) -> None:
+        self._taken_since = since
+        self._taken_bytes = 0
+        self._pace = None
+
     def _took(self, count: int) -> None:
-        """The client took something. One that takes a little whenever its time is nearly up holds a connection and
-        a file for days; so it is measured over each such time as well.
+        """The socket took something of an answer."""
+        self.waiting_since = self.ring.now
+        self._taken_bytes += count
+
+    def check_pace(self, began: float) -> None:
+        """Look at what the client has acknowledged of an answer, and end with one that is too slow (`pace.py`). The
+        socket alone would not tell: it has room again only once its peer has taken some 64 KiB.
+
+        began: when the request did. What was seen before says nothing of its answer.
         """
         now, config = self.ring.now, self._service.config
-        self.waiting_since = now
-        self._taken_bytes += count
-        elapsed_s = now - self._taken_since
-        if elapsed_s >= config.write_timeout_s:
-            if self._taken_bytes < config.rate_bytes_min * elapsed_s:
-                self.interrupt(ConnectionOverError("too slow", resets=True))
-            self._taken_since = now
-            self._taken_bytes = 0
+        seen = self._pace if self._pace is not None and self._pace.began >= max(began, self._taken_since) else None
+        unacknowledged = self.ring.unacknowledged_bytes(self.fd)
+        acknowledged = self._taken_bytes - unacknowledged
+        pace = self._pace = look(seen, now, acknowledged, config.write_timeout_s, config.rate_bytes_min)
+        if now < pace.until:
+            return
+        if pace.seems_stalled(now, config.write_timeout_s):
+            self.interrupt(ConnectionOverError("no progress", resets=True))
+        else:
+            # A client that reads gets by FIN what it takes soon; more would be the kernel's memory for hours.
+            drains = pace.drains(now, unacknowledged, config.write_timeout_s)
+            self.interrupt(ConnectionOverError("too slow", resets=not drains))
 
     def _broken(self, res: int, operation: str) -> None:
         """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""

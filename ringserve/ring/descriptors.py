@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import struct
+import termios
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ F_GETPIPE_SZ = 1032
 
 INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
 
+INT = struct.Struct("i")
 NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 IN_MODIFY = 0x002
@@ -85,6 +87,10 @@ class Descriptors(Ring):
             borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         finally:
             borrowed.detach()
+
+    def unacknowledged_bytes(self, fd: int) -> int:
+        found: int = INT.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(INT.size)))[0]
+        return found
 
     def peer_name(self, fd: int) -> str:
         # Python asks the kernel for the socket's family: told a wrong one, it would read the address cut off.
