@@ -367,6 +367,7 @@ class Connection(Sender):
         self.state = State.READING
         self.waiting_since = self.ring.now
         if preface.client is not None:
+            self.told_client = preface.client
             self._name_client(preface.client)
 
     async def _next_request(self) -> Request | None:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from ringserve.heads import HeaderBlock, Request
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
+from ringserve.responder import Asker
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
-from ringserve.ring.tasks import Task, report
+from ringserve.ring.tasks import report
 from ringserve.service import Service
 
 OUTPUT_BYTES_MAX = 256 * 1024
@@ -53,16 +54,17 @@ class Record(NamedTuple):
     end: int
 
 
-class Sender(Task):
+class Sender(Asker):
     """The sending half of a connection; see the module.
 
     waiting_since: when the client last took something. began: when the request that is being answered did.
+    told_client: whom a proxy named before the first request, in a preface.
     _taken_since, _taken_bytes: when its answer began to be sent, and what the socket took of it.
     """
 
     __slots__ = (
         "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_pace", "_records", "_sent_bytes",
-        "_service", "_taken_bytes", "_taken_since", "began", "fd", "waiting_since",
+        "_service", "_taken_bytes", "_taken_since", "began", "fd", "told_client", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int) -> None:
@@ -79,6 +81,7 @@ class Sender(Task):
         self._records: list[Record] = []
         # Now, while the peer is there: a broken connection has no peer name any more, and is logged all the same.
         self._client: str | None = None
+        self.told_client: str | None = None
         self._client_piece = b""
         if service.log is not None or service.proxies is not None:
             self._name_client(self.ring.peer_name(fd))
@@ -246,17 +249,23 @@ class Sender(Task):
 
     # -- logging ------------------------------------------------------------------------------------------------
 
+    def client_of(self, block: HeaderBlock | None) -> str:
+        """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
+        proxies, client = self._service.proxies, self._client
+        if proxies is None or client is None or block is None:
+            return self.told_client or self.ring.peer_name(self.fd)
+        by_forwarded = self._service.config.forwarded_field == "forwarded"
+        forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
+        return proxies.client_of(client, forwarded, x_forwarded_for)
+
     def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
-        """The client of a request: the peer, or whom a trusted one asks for."""
-        log, proxies, client = self._service.log, self._service.proxies, self._client
-        if log is None or proxies is None or client is None or block is None:
+        """The client of a request in the log."""
+        log, client = self._service.log, self._client
+        if log is None or client is None or block is None:
             return self._client_piece
         known = block.client_piece
         if known is None or known[0] != client:
-            by_forwarded = self._service.config.forwarded_field == "forwarded"
-            forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
-            piece = log.form.client(proxies.client_of(client, forwarded, x_forwarded_for))
-            known = block.client_piece = client, piece
+            known = block.client_piece = client, log.form.client(self.client_of(block))
         return known[1]
 
     def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:
