@@ -26,6 +26,11 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.executable, [sys.executable, "-m", "ringserve", *sys.argv[2:]])
 """
 """What systemd does for a service with one socket: sd_listen_fds(3)."""
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+os.execv(sys.executable, [sys.executable, "-m", "ringserve", *sys.argv[2:]])
+"""
 
 
 class Running:
@@ -38,9 +43,12 @@ class Running:
         stdout: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
         inherits: int | None = None,
+        open_files: int | None = None,
     ) -> None:
-        """inherits: a listening socket, which is handed over as systemd does it."""
+        """inherits: a listening socket, which is handed over as systemd does it. open_files: as by `ulimit -n`."""
         command = ["-m", "ringserve"] if inherits is None else ["-c", INHERITING, str(inherits)]
+        if open_files is not None:
+            command = ["-c", LIMITED, str(open_files)]
         self.process = subprocess.Popen(
             [sys.executable, *command, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True, stdout=stdout,
             env=dict(os.environ) | dict(environment or {}), pass_fds=() if inherits is None else (inherits,),
@@ -88,11 +96,16 @@ class Running:
 
 @contextmanager
 def command(
-    directory: Path, *arguments: str, stdout: int = subprocess.DEVNULL, environment: Mapping[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    stdout: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+    open_files: int | None = None,
 ) -> Iterator[Running]:
     running = Running(
-        directory, "--port", "0", "--host", "127.0.0.1", *arguments, stdout=stdout, environment=environment
-    )
+        directory, "--port", "0", "--host", "127.0.0.1", *arguments, stdout=stdout, environment=environment,
+        open_files=open_files,
+    )  # fmt: skip
     try:
         yield running
     finally:
