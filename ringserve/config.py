@@ -331,8 +331,10 @@ class Config(SiteConfig):
         metavar="SECONDS",
     )  # fmt: skip
     write_timeout_s: float = _setting(
-        60.0, "A connection whose client takes nothing for this time is closed.", minimum=0.01, maximum=86400,
-        metavar="SECONDS",
+        60.0,
+        "A connection whose client acknowledges nothing of an answer for this time is closed; one that took a part of "
+        "it and then stops, after up to three times as long.",
+        minimum=0.01, maximum=86400, metavar="SECONDS",
     )  # fmt: skip
     linger_timeout_s: float = _setting(
         2.0,
@@ -342,8 +344,8 @@ class Config(SiteConfig):
     )  # fmt: skip
     rate_bytes_min: int = _setting(
         100,
-        "A client that takes fewer bytes a second than this, over the time of --write-timeout, is closed; 0 is no "
-        "limit.",
+        "A client that acknowledges fewer bytes a second than this is closed, when the time that they bought is over; "
+        "0 is no limit.",
         minimum=0, maximum=1024 * MIB, tuning=True, metavar="BYTES",
     )  # fmt: skip
     requests_max: int = _setting(

@@ -281,7 +281,7 @@ class Connection(Sender):
             self._sent_bytes += res
             if self._sent_bytes < sending.length:
                 if self._sent_bytes == res:  # the first part: only what needs several is measured
-                    self._taken_since, self._taken_bytes = hot[4], 0
+                    self._begin_taking(hot[4])
                 self._took(res)
                 if self._interruption is None:
                     self.ring.send(self.user_data, self.fd, sending, self._sent_bytes)
@@ -375,6 +375,7 @@ class Connection(Sender):
         self.state = State.READING
         self.waiting_since = self.ring.now
         if preface.client is not None:
+            self.told_client = preface.client
             self._name_client(preface.client)
 
     async def _next_request(self) -> Request | None:
@@ -549,11 +550,11 @@ class Connection(Sender):
         elif state is State.ENDING:
             return
         else:
-            limit_s = config.write_timeout_s
+            self.check_pace(self.began if self._hot is None else self._hot[4])
+            return
         if self.ring.now < self.waiting_since + limit_s:
             return
         if state in (State.READING, State.PREFACE):
             self.interrupt(RequestError(408, "the request did not arrive in time"))
         else:
-            stalled = state in (State.BUSY, State.HOT)
-            self.interrupt(ConnectionOverError("no progress", resets=stalled))
+            self.interrupt(ConnectionOverError("no progress"))

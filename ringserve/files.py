@@ -23,7 +23,7 @@ Invariants
     after them: it is stored stale.
  2. A path is loaded by one task at a time; others wait for it. If that task is interrupted, one of them takes over.
  3. Memory, descriptors and the number of entries are bounded; the entry unused for longest goes first. A descriptor
-    outlives its entry for as long as a transfer reads it.
+    outlives its entry for as long as a transfer reads it, and counts for as long. A load has one more open at a time.
 """
 
 from __future__ import annotations
@@ -76,13 +76,14 @@ class FileLimits(NamedTuple):
 
     entries_max: paths remembered, missing ones included.
     body_bytes_max: up to this size a file is kept in memory. memory_bytes_max: all of them together.
-    descriptors_max: larger files that are kept open.
+    descriptors_max: larger files that are kept open. files_max: all that are open, in use by transfers or being opened.
     """
 
     entries_max: int
     body_bytes_max: int
     memory_bytes_max: int
     descriptors_max: int
+    files_max: int
 
 
 class _Load:
@@ -121,6 +122,7 @@ class FileTable:
         self._limits = limits
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._loading: dict[bytes, _Load] = {}
+        self._load_ended = Signal()
         self._memory_bytes = 0
         self._descriptors = 0
         self._said: set[bytes] = set()
@@ -136,15 +138,23 @@ class FileTable:
             if entry is not None and (entry.freshness.until > asked_at or self.look_again(path)):
                 return entry
             load = self._loading.get(path)
-            if load is None:
+            if load is None and self._has_place():
                 break
-            await task.wait(load.signal)
+            await task.wait(self._load_ended if load is None else load.signal)
         load = self._loading[path] = _Load()
         try:
             return await self._load(task, path, entry, load)
         finally:
             del self._loading[path]
             load.signal.raise_()
+            self._load_ended.raise_()
+
+    def _has_place(self) -> bool:
+        """Whether one more path may be loaded: one that is open in the meantime, and one that may be kept. A lone load
+        is let try, since there is nothing to wait for.
+        """
+        loads = len(self._loading)
+        return not loads or self._descriptors + 2 * (loads + 1) <= self._limits.files_max
 
     def look_again(self, path: bytes) -> bool:
         """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is
@@ -200,6 +210,9 @@ class FileTable:
         return isinstance(entry, Failure) and entry.status >= 500
 
     async def _open_path(self, task: Task, path: bytes, flags: int) -> int:
+        """A descriptor, or a negative errno: -EMFILE as well when the files' share is used up."""
+        if self._descriptors + len(self._loading) > self._limits.files_max:
+            return -errno.EMFILE
         mount, below = split_mount(path)
         root = self._roots[mount]
         for _attempt in range(OPEN_ATTEMPTS):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from ringserve.config import Config
+from ringserve.ring.tasks import report
 from ringserve.server import Server
 
 THREAD_END_S = 30.0
@@ -75,4 +76,7 @@ def serve(
     """
     settings.setdefault("log_format", "off")
     config = Config(directory=os.fspath(directory), host=(host,), port=port, **settings)
-    return RunningServer(Server(config, log_fd=log_fd))
+    server = Server(config, log_fd=log_fd)
+    if server.shortage is not None:
+        report(server.shortage)
+    return RunningServer(server)

@@ -15,7 +15,6 @@ Life cycle
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -26,11 +25,22 @@ from types import FrameType
 from ringserve import listing, passwords
 from ringserve.acceptor import Acceptor
 from ringserve.access_log import LOG_FORMATS, AccessLog
+from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config import Config
 from ringserve.files import FileLimits, FileTable, Root
+from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
-from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix, tune_listener
+from ringserve.ring.descriptors import (
+    LISTEN_BACKLOG,
+    Listener,
+    close_listener,
+    descriptors_open,
+    listen_tcp,
+    listen_unix,
+    raise_descriptor_limit,
+    tune_listener,
+)
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
@@ -40,8 +50,11 @@ from ringserve.service import Client, Service
 from ringserve.turns import Turns
 
 LONGEST_SLEEP_S = 60.0
-SPARE_DESCRIPTORS = 64
-"""Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
+LATER_DESCRIPTORS = 24
+"""What is opened beside connections, pipes and files: the ring, its wake pipe, inotify, a log that is reopened, two
+directories being listed; twice as many for closes that are still under way and for the interpreter's own."""
+LATER_BY_LISTENER = 2
+"""The acceptor's reserve, and a connection that is refused."""
 LOG_MODE = 0o640
 """Who may read the access log: its owner and its group. It holds the addresses of people."""
 LOOKS_AT_ONCE = 500
@@ -56,12 +69,24 @@ class StartError(Exception):
     """The server cannot start; the message is one line that names the fix."""
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, as servers do, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+def share_descriptors(config: Config, listeners: int) -> tuple[Shares, str | None]:
+    """The shares of the limit of open files, beside what is open already, and a line for the user if they are small.
+    Raises StartError.
+    """
+    limit = raise_descriptor_limit()
+    later = LATER_DESCRIPTORS + LATER_BY_LISTENER * listeners
+    shares = share(
+        limit - descriptors_open() - later,
+        connections_max=config.connections_max,
+        pipes_max=config.pipes_max,
+        open_files_max=config.open_files_max,
+        burst=LISTEN_BACKLOG * listeners,
+    )
+    if shares is None:
+        raise StartError(f"the limit of open files ({limit}) is too low to serve anything; raise it (ulimit -n)")
+    # The default is no wish, but as many as a loop can serve.
+    asked = config.connections_max
+    return shares, shortage(shares, limit, FEW if asked == Config.connections_max else asked)
 
 
 def open_root(directory: str) -> int:
@@ -116,6 +141,7 @@ class Server:
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
     log_turns: for a sink that other processes write to as well.
     ring_factory: opens the ring in the loop's thread.
+    shortage: a line for the user if the limit of open files leaves few connections; else None.
     Raises StartError and ListenError.
     """
 
@@ -132,7 +158,6 @@ class Server:
         self._log_fd = log_fd
         self._log_turns = log_turns
         self._ring_factory = ring_factory
-        self._connections_max = max(1, min(config.connections_max, raise_descriptor_limit() - SPARE_DESCRIPTORS))
         self._ring: Ring | None = None
         # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
         self._ring_lock = threading.RLock()
@@ -164,6 +189,7 @@ class Server:
             self.listeners = self._listen() if listeners is None else list(listeners)
             for listener in self.listeners:
                 tune_listener(listener)
+            self._shares, self.shortage = share_descriptors(config, len(self.listeners))
         except BaseException:
             self.close()
             raise
@@ -253,7 +279,11 @@ class Server:
     def _start(self, ring: Ring) -> None:
         config, tasks = self.config, self.tasks
         limits = FileLimits(
-            config.cached_files_max, config.cached_file_bytes_max, config.cache_bytes_max, config.open_files_max
+            config.cached_files_max,
+            config.cached_file_bytes_max,
+            config.cache_bytes_max,
+            self._shares.open_files,
+            self._shares.files,
         )
         files = FileTable(tasks, self.helpers, self.hashers, self._roots, limits)
         files.start_watching()
@@ -263,8 +293,9 @@ class Server:
             if form is None
             else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned, turns=self._log_turns)
         )
-        self.service = Service(config, self.sites, tasks, self.verifiers, files, log)
-        self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
+        pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
+        self.service = Service(config, self.sites, tasks, self.verifiers, files, pipes, log)
+        self._acceptors = [Acceptor(self.service, listener, self._shares) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)

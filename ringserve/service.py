@@ -78,7 +78,14 @@ class Service:
     """What all connections of a server share."""
 
     def __init__(
-        self, config: Config, sites: Sites, tasks: Tasks, verifiers: Helpers, files: FileTable, log: AccessLog | None
+        self,
+        config: Config,
+        sites: Sites,
+        tasks: Tasks,
+        verifiers: Helpers,
+        files: FileTable,
+        pipes: PipePool,
+        log: AccessLog | None,
     ) -> None:
         self.config = config
         self.tasks = tasks
@@ -87,7 +94,7 @@ class Service:
         self.log = log
         self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
         self.clock = Clock(tasks.ring, log)
-        self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
+        self.pipes = pipes
         self.server = config.server_name.encode()
         self.responder = Responder(verifiers, files, sites, enabled=config.hot_path, server=self.server)
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None

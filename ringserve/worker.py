@@ -130,6 +130,8 @@ def pin(slot: int) -> None:
 
 def _serve(config: Config, place: Place, mouth: int) -> None:
     server = Server(config, listeners=place.listeners, log_turns=place.turns)
+    if server.shortage is not None and place.slot == 0:  # once, since all have the same limit
+        report(server.shortage)
 
     def say(word: bytes) -> None:
         # EPIPE: the supervisor is gone, and SIGCONT on its way. EAGAIN: it has enough to read as it is.

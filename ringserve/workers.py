@@ -43,9 +43,8 @@ from typing import NamedTuple
 from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
-from ringserve.ring.descriptors import ListenError
+from ringserve.ring.descriptors import ListenError, raise_descriptor_limit
 from ringserve.ring.tasks import report
-from ringserve.server import raise_descriptor_limit
 from ringserve.sockets import Sockets
 from ringserve.turns import Turns
 from ringserve.vitals import READY_LOOKS, Finding, next_look

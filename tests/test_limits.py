@@ -239,6 +239,28 @@ class Reader:
         while self._connection.waiting_since < self._clock.monotonic() and self.received < SIZE and self.read():
             time.sleep(0.001)  # the server's turn: else much more would be taken before it notices
 
+    @property
+    def acknowledged(self) -> int:
+        connection = self._connection
+        return connection._taken_bytes - connection.ring.unacknowledged_bytes(connection.fd)
+
+    def has_filled_the_buffers(self) -> bool:
+        """Whether nothing moves any more: as much is acknowledged as a moment ago."""
+        before = self.acknowledged
+        time.sleep(0.05)
+        return before == self.acknowledged
+
+    def read_until_more_is_acknowledged(self) -> None:
+        before = self.acknowledged
+        while self.acknowledged <= before and self.read():
+            time.sleep(0.001)
+
+    def was_looked_at(self) -> bool:
+        """Whether the server has seen more acknowledged since the clock was put forward."""
+        self.wake_the_server()
+        pace = self._connection._pace
+        return pace is not None and pace.progressed == self._clock.monotonic()
+
     def read_on_in_paces(self, most: int) -> None:
         """Read a little just often enough not to be taken for stalled."""
         for _pace in range(most):
@@ -367,4 +389,21 @@ def test_a_client_that_sends_its_request_slowly_is_no_slow_reader(
             assert wire.ask(get("/page")).body == b"page"
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.at_end()
+    assert "too slow" not in reasons
+
+
+@EACH_KIND
+def test_a_steady_reader_stays_though_it_acknowledges_nothing_for_longer_than_the_write_timeout(
+    downloading: Downloading, clock: Clock, reasons: list[str], kind: str
+) -> None:
+    # As `curl --limit-rate 1k`, whose kernel makes no room before 95 KB are read.
+    with downloading(kind) as reader:
+        eventually("the buffers are full", reader.has_filled_the_buffers)
+        for _pace in range(8):
+            reader.read_until_more_is_acknowledged()
+            clock.put_forward(LIMIT_S * 1.6)
+            eventually("the server has looked", reader.was_looked_at)
+        reader.read_to(SIZE)
+        assert not reader.was_cut_off
+    assert "no progress" not in reasons
     assert "too slow" not in reasons

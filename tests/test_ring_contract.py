@@ -1502,6 +1502,30 @@ def test_peer_name_of_a_peer_that_is_gone_is_a_dash(bench: Bench) -> None:
     assert bench.world.is_open(fd)
 
 
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [pytest.param(socket.AF_INET, "127.0.0.1", id="TCP"), pytest.param(socket.AF_UNIX, "", id="unix")],
+)
+def test_unacknowledged_bytes_falls_to_nothing_as_the_peer_takes_what_was_sent(
+    bench: Bench, family: int, host: str
+) -> None:
+    world = bench.world
+    listener = world.listener(family, host)
+    peer = world.connect(listener)
+    fd = world.accept(listener)
+    assert bench.ring.unacknowledged_bytes(fd) == 0
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += os.write(fd, bytes(65536))
+    full = bench.ring.unacknowledged_bytes(fd)
+    assert full > 0
+    received = 0
+    while received < sent:
+        received += len(peer.receive() or b"")
+    bench.until(lambda: bench.ring.unacknowledged_bytes(fd) == 0, "all is acknowledged")
+
+
 @pytest.mark.parametrize("capacity_bytes", [4096, 65536, 262144])
 def test_a_pipe_has_the_capacity_that_it_says(bench: Bench, capacity_bytes: int) -> None:
     pipe = bench.ring.pipe(capacity_bytes)

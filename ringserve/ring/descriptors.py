@@ -11,9 +11,11 @@ import errno
 import fcntl
 import mmap
 import os
+import resource
 import socket
 import stat
 import struct
+import termios
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ F_GETPIPE_SZ = 1032
 
 INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
 
+INT = struct.Struct("i")
 WASTE = mmap.mmap(-1, DISCARD_BYTES_MAX)
 """Where thrown away bytes of a unix socket go, which knows no MSG_TRUNC. Nothing reads it, and TCP never touches it."""
 
@@ -99,6 +102,10 @@ class Descriptors(Ring):
         finally:
             borrowed.detach()
 
+    def unacknowledged_bytes(self, fd: int) -> int:
+        found: int = INT.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(INT.size)))[0]
+        return found
+
     def peer_name(self, fd: int) -> str:
         # Python asks the kernel for the socket's family: told a wrong one, it would read the address cut off.
         borrowed = socket.socket(fileno=fd)
@@ -128,6 +135,22 @@ class Descriptors(Ring):
 
     def close_now(self, fd: int) -> None:
         os.close(fd)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, as servers do, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def descriptors_open() -> int:
+    """How many descriptors this process has; without /proc, more than it has by itself."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 32
 
 
 class ListenError(Exception):

@@ -247,6 +247,12 @@ class Ring(ABC):
         """Let the close of a socket discard what is queued and send RST: SO_LINGER with no time (socket(7))."""
 
     @abstractmethod
+    def unacknowledged_bytes(self, fd: int) -> int:
+        """What a socket was given and its peer has not acknowledged: SIOCOUTQ (tcp(7)). Of a unix socket it is the
+        memory of what its peer has not read (unix(7)), which falls in the same way.
+        """
+
+    @abstractmethod
     def peer_name(self, fd: int) -> str:
         """The peer's address as text: an IP address, `unix`, or `-` when the peer is gone already."""
 
