@@ -298,12 +298,6 @@ class Config(SiteConfig):
         "client. May be given several times.",
         metavar="NETWORK",
     )
-    forwarded_field: str = _setting(
-        "x-forwarded-for",
-        "The field by which trusted proxies tell their client. Only one: a proxy passes the other on as it came, from "
-        "whoever wrote it.",
-        choices=("x-forwarded-for", "forwarded"),
-    )
     proxy_protocol: bool = _setting(
         False, "Connections of trusted proxies begin with the PROXY protocol, version 1 or 2."
     )

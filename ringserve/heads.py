@@ -139,11 +139,11 @@ class HeaderBlock:
     has_body: bytes follow that are no request. How they are framed (RFC 9112 6.3) does not matter: none is parsed.
     plain: nothing beside `selection` and `persistent` bears on the response, so that a prepared one may answer.
     joinable: it may have the two fields that are set apart beside its own.
-    forwarded, x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
+    x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
 
     __slots__ = (
-        "client_piece", "forwarded", "has_body", "host", "joinable", "log_piece", "persistent", "plain",
+        "client_piece", "has_body", "host", "joinable", "log_piece", "persistent", "plain",
         "preflight", "referer", "says_keep_alive", "selection", "user_agent", "x_forwarded_for",
     )  # fmt: skip
 
@@ -156,7 +156,6 @@ class HeaderBlock:
         self.host = fields.get(b"host")
         self.referer = fields.get(b"referer")
         self.user_agent = fields.get(b"user-agent")
-        self.forwarded = fields.get(b"forwarded")
         self.x_forwarded_for = fields.get(b"x-forwarded-for")
         method = fields.get(b"access-control-request-method")
         self.preflight = None if method is None else Preflight(method, fields.get(b"access-control-request-headers"))

@@ -1,15 +1,11 @@
-"""Who the client is behind proxies: what the PROXY protocol, Forwarded and X-Forwarded-For say, and whom to believe.
+"""Who the client is behind proxies: what the PROXY protocol and X-Forwarded-For say, and whom to believe.
 
 No sockets, no files, no clock. The PROXY protocol is HAProxy's "The PROXY protocol, versions 1 & 2" ("the spec" below);
-Forwarded is RFC 7239; X-Forwarded-For has no standard, and is read as everybody writes it.
+X-Forwarded-For has no standard, and is read as everybody writes it. Forwarded (RFC 7239) is not read: a proxy passes on
+the one of the two fields that it does not write, from whoever made it up, and hardly any proxy writes this one.
 
-Both fields are read from the right, one element at a time, and only as far as it is needed: their right end was
-written by the proxy that is trusted, and what stands left of it may be anything a client made up. A reader that began
-at the left would let a client hide from the log with a quotation mark that it never closes, since that would swallow
-what the proxies appended.
-
-Of two fields Forwarded counts, so a proxy that writes X-Forwarded-For has to remove a Forwarded that it was sent (and
-the other way round, RFC 7239 8.1); nobody behind it can tell which of the two it wrote.
+The field is read from the right, one element at a time, and only as far as it is needed: its right end was written by
+the proxy that is trusted, and what stands left of it may be anything a client made up.
 
 Nothing here hands out bytes of the peer: an address is parsed, and written anew in its canonical form.
 """
@@ -17,7 +13,7 @@ Nothing here hands out bytes of the peer: an address is parsed, and written anew
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
 from typing import NamedTuple
@@ -188,27 +184,12 @@ def _read_binary(data: bytes) -> Preface | None:
     return Preface(str(_plain(source)), length)
 
 
-# -- Forwarded and X-Forwarded-For ------------------------------------------------------------------------------
+# -- X-Forwarded-For ----------------------------------------------------------------------------------------------
 
 HOPS_MAX = 32
 """Elements of a field that are walked. A chain of proxies has a few; a longer one, all of trusted addresses, was made
 up by a client, and each element costs microseconds."""
 
-# Where two repetitions below can follow each other, they have no character in common. So a text that does not match in
-# the end can be divided in one way only, and is given up in time proportional to its length.
-_MARK = re.compile(rb'"(\\*)|,')
-"""In a value that is written backwards: a comma, or a quotation mark and the backslashes that stand before it."""
-_PAIR = re.compile(
-    rb"[ \t]*"
-    rb"(?:(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)="
-    rb"(?:(?P<token>[!#$%&'*+.^_`|~0-9A-Za-z-]+)"
-    rb'|"(?P<quoted>(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*)")'
-    rb"[ \t]*)?"
-    rb"(?P<end>;|\Z)"
-)
-"""A forwarded-pair, which may be absent, with what ends it (RFC 7239 4; quoted-string: RFC 9110 5.6.4). White space
-around the semicolon is not in the grammar, but in fields that are sent, and has one meaning only."""
-_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _NODE = re.compile(rb"(?:(?P<ipv4>[0-9.]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?:\d{1,5}|_[0-9A-Za-z._-]+))?")
 """A node that names an address, with its port, which may be obfuscated (RFC 7239 6)."""
 _BARE_IPV6 = re.compile(rb"[0-9A-Fa-f:.]+")
@@ -239,55 +220,6 @@ def _read_x_forwarded_for(element: bytes) -> IPv4Address | IPv6Address | None:
         return _read_node(element)  # an IPv4 address with a port has no other characters either
 
 
-def _read_forwarded(element: bytes) -> IPv4Address | IPv6Address | None:
-    """The address in the `for` of a forwarded-element (RFC 7239 4, 5.2).
-
-    None if that names no address, or is absent, and for an element that breaks the grammar anywhere: a name that is
-    given twice does (4).
-    """
-    values: dict[bytes, bytes] = {}
-    position = 0
-    while True:
-        pair = _PAIR.match(element, position)
-        if not pair:
-            return None
-        if pair["name"]:
-            name = pair["name"].lower()
-            if name in values:
-                return None
-            values[name] = pair["token"] or _QUOTED_PAIR.sub(rb"\1", pair["quoted"])
-        if not pair["end"]:
-            return _read_node(values.get(b"for", b""))
-        position = pair.end()
-
-
-def _split_forwarded(value: bytes) -> Iterator[bytes]:
-    """The elements of a Forwarded field, the last one first, split at commas that are in no quoted-string.
-
-    Backwards this is decided by what has been read alone. A quotation mark within a quoted-string has an odd number
-    of backslashes before it; the one that ends it has an even number, and the one that begins it none, but an equals
-    sign. So an element that is well-formed is found, whatever stands before it; and one that is not is found to be so
-    by `_read_forwarded`.
-    """
-    backwards = value[::-1]
-    quoted = False
-    end = len(value)
-    for mark in _MARK.finditer(backwards):
-        if mark[1] is not None:
-            escaped = len(mark[1]) % 2
-            quoted = quoted if escaped else not quoted
-        elif not quoted:
-            comma = len(value) - mark.end()
-            yield value[comma + 1 : end]
-            end = comma
-    yield value[:end]
-
-
-def _split_x_forwarded_for(value: bytes) -> Iterator[bytes]:
-    """The elements of an X-Forwarded-For field, the last one first; beyond HOPS_MAX what is left, in one piece."""
-    return reversed(value.rsplit(b",", HOPS_MAX))
-
-
 class TrustedProxies:
     """The peers whose word about the client is taken.
 
@@ -312,30 +244,23 @@ class TrustedProxies:
         except ValueError:
             return False
 
-    def client_of(self, peer: str, forwarded: bytes | None, x_forwarded_for: bytes | None) -> str:
-        """The client behind trusted proxies, by the values of the two fields; `peer` itself if it is not trusted.
+    def client_of(self, peer: str, x_forwarded_for: bytes | None) -> str:
+        """The client behind trusted proxies, by the value of X-Forwarded-For; `peer` itself if it is not trusted.
 
-        Forwarded goes before X-Forwarded-For, which then is not looked at. The elements are walked from the right,
-        that is from the nearest hop, as long as the hops are trusted. The first that is not is the client; if all are,
-        the leftmost is. The walk ends as well at what is malformed, `unknown` or obfuscated, and after HOPS_MAX: the
-        last hop that was understood is then as near to the client as can be told.
+        The elements are walked from the right, that is from the nearest hop, as long as the hops are trusted. The first
+        that is not is the client; if all are, the leftmost is. The walk ends as well at what is malformed, `unknown` or
+        obfuscated, and after HOPS_MAX: the last hop that was understood is then as near to the client as can be told.
 
         The answer is an address in its canonical form, or `peer` as it was given.
         """
-        if not self.trusts(peer):
-            return peer
-        if forwarded is not None:
-            elements, read = _split_forwarded(forwarded), _read_forwarded
-        elif x_forwarded_for is not None:
-            elements, read = _split_x_forwarded_for(x_forwarded_for), _read_x_forwarded_for
-        else:
+        if x_forwarded_for is None or not self.trusts(peer):
             return peer
         client = peer
-        for element in islice(elements, HOPS_MAX):
+        for element in islice(reversed(x_forwarded_for.rsplit(b",", HOPS_MAX)), HOPS_MAX):
             element = element.strip(b" \t")
             if not element:
                 continue  # an empty one is no hop (RFC 9110 5.6.1.2)
-            hop = read(element)
+            hop = _read_x_forwarded_for(element)
             if hop is None:
                 break
             client = str(hop)

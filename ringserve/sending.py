@@ -254,9 +254,7 @@ class Sender(Asker):
         proxies, client = self._service.proxies, self._client
         if proxies is None or client is None or block is None:
             return self.told_client or self.ring.peer_name(self.fd)
-        by_forwarded = self._service.config.forwarded_field == "forwarded"
-        forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
-        return proxies.client_of(client, forwarded, x_forwarded_for)
+        return proxies.client_of(client, block.x_forwarded_for)
 
     def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
         """The client of a request in the log."""

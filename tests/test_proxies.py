@@ -339,111 +339,6 @@ CLIENT = "192.0.2.43"
 @pytest.mark.parametrize(
     ("value", "client"),
     [
-        # The examples of RFC 7239 4, 6, 6.3 and 7.4
-        (b'for="_gazonk"', PEER),
-        (b'For="[2001:db8:cafe::17]:4711"', "2001:db8:cafe::17"),
-        (b"for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60"),
-        (b"for=192.0.2.43, for=198.51.100.17", "198.51.100.17"),
-        (b"for=_hidden, for=_SEVKISEK", PEER),
-        (b'for=192.0.2.43, for="[2001:db8:cafe::17]"', "2001:db8:cafe::17"),
-        (b'for=192.0.2.43,for="[2001:db8:cafe::17]",for=unknown', PEER),
-        # The walk
-        (b"for=192.0.2.43", CLIENT),
-        (b"for=192.0.2.43, for=10.0.0.2", CLIENT),
-        (b'for=192.0.2.43, for="[::1]", for=10.0.0.2', CLIENT),
-        (b"for=198.51.100.17, for=192.0.2.43, for=10.0.0.2", CLIENT),
-        (b"for=10.0.0.3, for=10.0.0.2", "10.0.0.3"),
-        (b"for=unknown, for=10.0.0.2", "10.0.0.2"),
-        (b"for=_hidden, for=10.0.0.2", "10.0.0.2"),
-        (b"for=192.0.2.43, proto=http, for=10.0.0.2", "10.0.0.2"),
-        (b"for=192.0.2.43, ;, for=10.0.0.2", "10.0.0.2"),
-        (b"for=192.0.2.43, for=, for=10.0.0.2", "10.0.0.2"),
-        (b"", PEER),
-        (b" \t", PEER),
-        (b",", PEER),
-        (b", ,for=192.0.2.43 , ,\t,", CLIENT),
-        # Pairs
-        (b"FOR=192.0.2.43", CLIENT),
-        (b"by=unknown;host=example.org;for=192.0.2.43;proto=https", CLIENT),
-        (b";for=192.0.2.43;", CLIENT),
-        (b";;for=192.0.2.43;;by=_x;;", CLIENT),
-        (b"for=192.0.2.43 ; proto=http", CLIENT),
-        (b"for=192.0.2.43;\tproto=http", CLIENT),
-        (b"for=192.0.2.43;secret=", PEER),
-        (b"for=192.0.2.43;secret", PEER),
-        (b"for=192.0.2.43;=x", PEER),
-        (b"for =192.0.2.43", PEER),
-        (b"for= 192.0.2.43", PEER),
-        (b"for=192.0.2.43 proto=http", PEER),
-        (b"for=192.0.2.43;for=192.0.2.44", PEER),
-        (b"for=192.0.2.43;For=192.0.2.43", PEER),
-        (b"for=192.0.2.43;by=_x;BY=_y", PEER),
-        (b"for==192.0.2.43", PEER),
-        (b"forwarded=192.0.2.43", PEER),
-        (b"192.0.2.43", PEER),
-        (b"for:192.0.2.43", PEER),
-        # Quoted strings
-        (b'for="192.0.2.43"', CLIENT),
-        (b'for="\\1\\9\\2.0.2.43"', CLIENT),
-        (b'for="192.0.2.43";by=_x', CLIENT),
-        (b'host="a,b;c";for=192.0.2.43', CLIENT),
-        (b'for=192.0.2.43;host="a, for=198.51.100.17, "', CLIENT),
-        (b'for=192.0.2.43;host="a\\", for=198.51.100.17, \\""', CLIENT),
-        (b'for=192.0.2.43;host="\\\\"', CLIENT),
-        (b'for=192.0.2.43;host="\\\\\\","', CLIENT),
-        (b'for=192.0.2.43;host=""', CLIENT),
-        (b'for=192.0.2.43;host="\xc3\xa4\t"', CLIENT),
-        (b'for=192.0.2.43;host="', PEER),
-        (b'for=192.0.2.43;host="\\"', PEER),
-        (b'for=192.0.2.43;host="a"b', PEER),
-        (b'for=192.0.2.43;host=a"b"', PEER),
-        (b'for=192.0.2.43;host="a""b"', PEER),
-        (b'for=192.0.2.43;host="\x00"', PEER),
-        (b'for=192.0.2.43;host="\x7f"', PEER),
-        (b'for=""', PEER),
-        (b'"for"=192.0.2.43', PEER),
-        # A client's quotation mark does not swallow what the proxies appended
-        (b'for="_x, for=192.0.2.43', CLIENT),
-        (b'for="_x\\", for="192.0.2.43"', CLIENT),
-        (b'", for="192.0.2.43:80";host="a,b", for=10.0.0.2', CLIENT),
-        (b'for=198.51.100.17;host=", for=10.0.0.2', "10.0.0.2"),
-        # Nodes
-        (b'for="192.0.2.43:8080"', CLIENT),
-        (b'for="192.0.2.43:_port-1.x_"', CLIENT),
-        (b'for="192.0.2.43:"', PEER),
-        (b'for="192.0.2.43:123456"', PEER),
-        (b'for="192.0.2.43:http"', PEER),
-        (b'for="192.0.2.43:_"', PEER),
-        (b'for="192.0.2.43:80:80"', PEER),
-        (b"for=192.0.2.43:80", PEER),  # a colon has to be quoted
-        (b"for=[2001:db8::1]", PEER),
-        (b'for="2001:db8::1"', PEER),  # an IPv6 address has to have brackets
-        (b'for="[2001:db8::1"', PEER),
-        (b'for="[2001:DB8:0::1]"', "2001:db8::1"),
-        (b'for="[2001:db8::1]:_x"', "2001:db8::1"),
-        (b'for="[::ffff:192.0.2.43]"', CLIENT),
-        (b'for=198.51.100.17, for="[::ffff:10.9.9.9]"', "198.51.100.17"),
-        (b'for="[fe80::1%eth0]"', PEER),
-        (b'for="[fe80::1%25eth0]"', PEER),
-        (b'for="[192.0.2.43]"', PEER),
-        (b'for="[2001:db8:::1]"', PEER),
-        (b"for=192.0.2.256", PEER),
-        (b"for=192.0.02.43", PEER),
-        (b"for=192.0.2", PEER),
-        (b'for=" 192.0.2.43"', PEER),
-        (b'for="192.0.2.43\t"', PEER),
-        (b'for="unknown:80"', PEER),
-        (b"for=unix", PEER),
-        (b"for=localhost", PEER),
-    ],
-)
-def test_forwarded_is_walked_from_the_right(value: bytes, client: str) -> None:
-    assert PROXIES.client_of(PEER, value, None) == client
-
-
-@pytest.mark.parametrize(
-    ("value", "client"),
-    [
         (b"192.0.2.43", CLIENT),
         (b" 192.0.2.43\t", CLIENT),
         (b"192.0.2.43:8080", CLIENT),
@@ -484,36 +379,27 @@ def test_forwarded_is_walked_from_the_right(value: bytes, client: str) -> None:
     ],
 )
 def test_x_forwarded_for_is_walked_from_the_right(value: bytes, client: str) -> None:
-    assert PROXIES.client_of(PEER, None, value) == client
+    assert PROXIES.client_of(PEER, value) == client
 
 
-def test_forwarded_goes_before_x_forwarded_for_even_if_it_is_malformed() -> None:
-    assert PROXIES.client_of(PEER, b"for=192.0.2.43", b"198.51.100.17") == CLIENT
-    for value in (b"nonsense", b"", b"for=unknown"):
-        assert PROXIES.client_of(PEER, value, b"198.51.100.17") == PEER
-
-
-def test_without_the_fields_a_proxy_is_its_own_client() -> None:
+def test_without_the_field_a_proxy_is_its_own_client() -> None:
     for peer in (PEER, "unix", "::1", "198.51.100.1", "-"):
-        assert PROXIES.client_of(peer, None, None) == peer
+        assert PROXIES.client_of(peer, None) == peer
 
 
 @pytest.mark.parametrize("peer", ["unix", "::1", "::ffff:10.0.0.1", "10.0.0.1"])
 def test_the_word_of_each_kind_of_proxy_is_taken(peer: str) -> None:
-    assert PROXIES.client_of(peer, b"for=192.0.2.43", None) == CLIENT
-    assert PROXIES.client_of(peer, None, b"192.0.2.43") == CLIENT
-    assert PROXIES.client_of(peer, b"for=unknown", None) == peer
+    assert PROXIES.client_of(peer, b"192.0.2.43") == CLIENT
+    assert PROXIES.client_of(peer, b"unknown") == peer
 
 
 def test_a_chain_is_walked_so_far_and_no_further() -> None:
     chain = [f"10.1.0.{number}" for number in range(HOPS_MAX)]
     for extra, client in ((chain[1:], CLIENT), (chain, chain[0])):
         hops = [CLIENT, *extra]
-        assert PROXIES.client_of(PEER, None, ", ".join(hops).encode()) == client
-        assert PROXIES.client_of(PEER, ", ".join(f"for={hop}" for hop in hops).encode(), None) == client
-    assert PROXIES.client_of(PEER, None, b"192.0.2.43" + b"," * (HOPS_MAX - 1)) == CLIENT
-    assert PROXIES.client_of(PEER, None, b"192.0.2.43" + b"," * HOPS_MAX) == PEER
-    assert PROXIES.client_of(PEER, b"for=192.0.2.43" + b"," * HOPS_MAX, None) == PEER
+        assert PROXIES.client_of(PEER, ", ".join(hops).encode()) == client
+    assert PROXIES.client_of(PEER, b"192.0.2.43" + b"," * (HOPS_MAX - 1)) == CLIENT
+    assert PROXIES.client_of(PEER, b"192.0.2.43" + b"," * HOPS_MAX) == PEER
 
 
 @pytest.mark.parametrize(
@@ -530,8 +416,7 @@ def test_long_values_are_read_in_linear_time(value: bytes, ends: tuple[bytes, by
     size = 256 * 1024
     value = ends[0] + value * (size // len(value)) + ends[1]
     start = time.process_time()
-    PROXIES.client_of(PEER, value, None)
-    PROXIES.client_of(PEER, None, value)
+    PROXIES.client_of(PEER, value)
     assert time.process_time() - start < 2
 
 
@@ -540,26 +425,6 @@ def test_long_values_are_read_in_linear_time(value: bytes, ends: tuple[bytes, by
 hops = st.ip_addresses(network="10.0.0.0/8").map(str) | addresses
 chains = st.lists(hops, min_size=1, max_size=HOPS_MAX)
 spaces = st.sampled_from(["", " ", "\t", "  "])
-texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
-
-
-def quote(text: str) -> str:
-    """A quoted-string (RFC 9110 5.6.4)."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-@st.composite
-def forwarded_elements(draw: st.DrawFn, hop: str) -> str:
-    """A forwarded-element that names `hop`, in one of the many ways to write it (RFC 7239 4)."""
-    node = f"[{hop}]" if ":" in hop else hop
-    node += draw(st.sampled_from(["", ":80", ":65535", ":_secret"]))
-    is_token = ":" not in node and draw(st.booleans())
-    pairs = [draw(st.sampled_from(["for", "For", "FOR"])) + "=" + (node if is_token else quote(node))]
-    if draw(st.booleans()):
-        pairs.append(f"host={quote(draw(texts))}")
-    if draw(st.booleans()):
-        pairs.append("proto=https")
-    return ";".join(draw(st.permutations(pairs)))
 
 
 def naive_client(chain: list[str]) -> str:
@@ -572,23 +437,13 @@ def naive_client(chain: list[str]) -> str:
 
 @reproducible
 @given(chains, st.data())
-def test_a_well_formed_forwarded_field_is_walked_like_the_list_that_it_stands_for(
-    chain: list[str], data: st.DataObject
-) -> None:
-    elements = [data.draw(forwarded_elements(hop)) for hop in chain]
-    value = (data.draw(spaces) + "," + data.draw(spaces)).join(elements)
-    assert PROXIES.client_of(PEER, value.encode(), b"198.51.100.17") == naive_client(chain)
-
-
-@reproducible
-@given(chains, st.data())
 def test_a_well_formed_x_forwarded_for_field_is_walked_like_the_list_that_it_stands_for(
     chain: list[str], data: st.DataObject
 ) -> None:
     forms = ["{}", "[{}]", "[{}]:80"]
     elements = [data.draw(st.sampled_from(forms if ":" in hop else ["{}", "{}:80"])).format(hop) for hop in chain]
     value = (data.draw(spaces) + "," + data.draw(spaces)).join(elements)
-    assert PROXIES.client_of(PEER, None, value.encode()) == naive_client(chain)
+    assert PROXIES.client_of(PEER, value.encode()) == naive_client(chain)
 
 
 hostile = st.lists(
@@ -599,46 +454,35 @@ hostile = st.lists(
     ),
     max_size=24,
 ).map(b"".join)  # fmt: skip
-believable = addresses.flatmap(forwarded_elements) | addresses
-values = st.none() | hostile | st.binary(max_size=64) | st.lists(believable, max_size=4).map(", ".join).map(str.encode)
+values = st.none() | hostile | st.binary(max_size=64) | st.lists(addresses, max_size=4).map(", ".join).map(str.encode)
 peers = st.sampled_from([PEER, "unix", "::1", "::ffff:10.0.0.1", "-", "198.51.100.1", "fe80::1%eth0"]) | addresses
 
 
 @reproducible
-@given(hostile | st.binary(max_size=64), addresses, st.data())
-def test_nothing_that_a_client_sends_hides_what_the_proxies_appended(
-    sent: bytes, client: str, data: st.DataObject
-) -> None:
-    chain = [client, "10.0.0.9"]
+@given(hostile | st.binary(max_size=64), addresses)
+def test_nothing_that_a_client_sends_hides_what_the_proxies_appended(sent: bytes, client: str) -> None:
     if not PROXIES.trusts(client):
-        appended = ", ".join(data.draw(forwarded_elements(hop)) for hop in chain).encode()
-        assert PROXIES.client_of(PEER, sent + b", " + appended, None) == canonical(client)
-        assert PROXIES.client_of(PEER, None, sent + b", " + ", ".join(chain).encode()) == canonical(client)
+        assert PROXIES.client_of(PEER, sent + f", {client}, 10.0.0.9".encode()) == canonical(client)
 
 
 @reproducible
-@given(peers, values, values)
-def test_the_client_is_always_an_address_or_the_peer(
-    peer: str, forwarded: bytes | None, x_forwarded_for: bytes | None
-) -> None:
-    client = PROXIES.client_of(peer, forwarded, x_forwarded_for)
+@given(peers, values)
+def test_the_client_is_always_an_address_or_the_peer(peer: str, x_forwarded_for: bytes | None) -> None:
+    client = PROXIES.client_of(peer, x_forwarded_for)
     assert client == peer or is_address(client)
 
 
 @pytest.mark.parametrize("peer", ["198.51.100.1", "::2", "::ffff:198.51.100.1", "fe80::1%eth0", "-", "anything"])
 def test_a_peer_that_is_not_trusted_is_its_own_client_as_it_was_given(peer: str) -> None:
-    assert PROXIES.client_of(peer, b"for=192.0.2.43", None) == peer
-    assert PROXIES.client_of(peer, None, b"192.0.2.43") == peer
+    assert PROXIES.client_of(peer, b"192.0.2.43") == peer
 
 
 @reproducible
-@given(peers, values, values)
-def test_the_fields_of_a_peer_that_is_not_trusted_never_matter(
-    peer: str, forwarded: bytes | None, x_forwarded_for: bytes | None
-) -> None:
-    assert TrustedProxies([]).client_of(peer, forwarded, x_forwarded_for) == peer
+@given(peers, values)
+def test_the_field_of_a_peer_that_is_not_trusted_never_matters(peer: str, x_forwarded_for: bytes | None) -> None:
+    assert TrustedProxies([]).client_of(peer, x_forwarded_for) == peer
     if not PROXIES.trusts(peer):
-        assert PROXIES.client_of(peer, forwarded, x_forwarded_for) == peer
+        assert PROXIES.client_of(peer, x_forwarded_for) == peer
 
 
 # -- whom a client is counted as --------------------------------------------------------------------------------
