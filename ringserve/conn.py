@@ -76,6 +76,10 @@ class State(Enum):
     ENDING = 6
 
 
+PREFACE, IDLE, READING, HOT, BUSY, LINGERING, ENDING = State
+"""As constants of the module: to look a member up in its class takes 58 ns on Python 3.11, four times a hot request."""
+
+
 class Connection(Sender):
     """See the module.
 
@@ -94,7 +98,7 @@ class Connection(Sender):
         self.refused = refused
         # With a preface to come, nothing is a request yet, and the hot path must not take it for one.
         has_preface = service.config.proxy_protocol and self._client is not None and not refused
-        self.state = State.PREFACE if has_preface else State.READING if refused else State.IDLE
+        self.state = PREFACE if has_preface else READING if refused else IDLE
         self.reader: RequestReader | None = None
         self.receiving = True
         self.input_ended = False
@@ -124,7 +128,7 @@ class Connection(Sender):
     def rearm_receive(self) -> None:
         """Buffers are back: receive again (`Service.starved`)."""
         self._starved = False
-        if not (self.receiving or self.input_ended or self._last or self.state is State.ENDING):
+        if not (self.receiving or self.input_ended or self._last or self.state is ENDING):
             self._arm_receive()
 
     def _received(self, res: int, flags: int) -> None:
@@ -133,10 +137,10 @@ class Connection(Sender):
         if res > 0:
             data = self.ring.received(res, flags)
             # Not one that is about to be ended: its coroutine is on its way to close what a send would be in flight on.
-            if self.state is State.IDLE and self._interruption is None and self._answer_hot(data):
+            if self.state is IDLE and self._interruption is None and self._answer_hot(data):
                 return
             self._take_input(data)
-        elif res == -errno.ENOBUFS and self.state is not State.ENDING:
+        elif res == -errno.ENOBUFS and self.state is not ENDING:
             # The socket is healthy. The server arms as many as it has buffers, in turn, so that all get theirs.
             self._starved = True
             self._service.starved.append(self)
@@ -145,19 +149,19 @@ class Connection(Sender):
             self.input_ended = True
             if res < 0:
                 self.interrupt(ConnectionOverError(errno_name(res)))
-        if self.state is State.ENDING:
+        if self.state is ENDING:
             if not self.receiving:
                 self._ended()
-        elif self.state is not State.HOT:
+        elif self.state is not HOT:
             self._go_on()
 
     def _take_input(self, data: bytes) -> None:
-        if self._last or self.state is State.ENDING:
+        if self._last or self.state is ENDING:
             return  # nothing behind the last request is one
         reader = self._reader()
         reader.feed(data)
-        if self.state is State.IDLE:
-            self.state = State.READING
+        if self.state is IDLE:
+            self.state = READING
             self.waiting_since = self.ring.now
         elif reader.pending_bytes > INPUT_PENDING_MAX and self.receiving:
             self.tasks.cancel(self._receive_user_data)
@@ -201,15 +205,15 @@ class Connection(Sender):
 
     def interrupt(self, reason: BaseException) -> None:
         """See `Task.interrupt`."""
-        if self.state is State.HOT:
+        if self.state is HOT:
             # The coroutine must not run while the prepared response is in flight; `_sent` resumes it.
             if self._interruption is None:
                 self._interruption = reason
                 self.tasks.cancel(self.user_data)
             return
-        if self.state is State.ENDING:
+        if self.state is ENDING:
             return
-        if self.state is State.LINGERING:
+        if self.state is LINGERING:
             self._close()
             return
         if self._body is None:
@@ -260,7 +264,7 @@ class Connection(Sender):
         else:
             self._last = True
             pinned = prepared.render_last(clock.second, clock.date, self.ring.pin)
-        self.state = State.HOT
+        self.state = HOT
         self.waiting_since = now = self.ring.now
         self._hot = (line, block, apart, prepared, now)
         self._sending = pinned
@@ -270,7 +274,7 @@ class Connection(Sender):
 
     def _completed(self, res: int, flags: int) -> None:
         """A prepared response, or a part of it, has gone; or an operation of the coroutine's has ended."""
-        if self.state is not State.HOT:
+        if self.state is not HOT:
             super()._completed(res, flags)
             return
         sending, hot = self._sending, self._hot
@@ -290,7 +294,7 @@ class Connection(Sender):
         service = self._service
         self._sending = None
         self._hot = None
-        self.state = State.IDLE
+        self.state = IDLE
         self.waiting_since = self.ring.now
         if not aborted:
             service.hot_answers += 1
@@ -305,7 +309,7 @@ class Connection(Sender):
             self._interruption = ConnectionOverError("the peer wanted no more")
         reader = self.reader  # not `pending_bytes`, which takes another call
         if reader is not None and reader.pending_bytes:
-            self.state = State.READING
+            self.state = READING
             self._go_on()
         elif self._interruption is not None or self.input_ended or service.closes_idle:
             self._go_on()
@@ -372,7 +376,7 @@ class Connection(Sender):
         self._reader().skip(preface.length)
         if not self.receiving and not self._starved and not self.input_ended:
             self._arm_receive()  # as `_go_on` does for who has no preface
-        self.state = State.READING
+        self.state = READING
         self.waiting_since = self.ring.now
         if preface.client is not None:
             self.told_client = preface.client
@@ -392,18 +396,18 @@ class Connection(Sender):
                 continue
             if self.input_ended or self._service.closes_idle:
                 return None
-            if self.state is State.BUSY:
+            if self.state is BUSY:
                 self.waiting_since = self.ring.now
-            self.state = State.READING if reader.pending_bytes else State.IDLE
+            self.state = READING if reader.pending_bytes else IDLE
             await self._more_input()
 
     def _begin_answer(self) -> None:
         """A request is here, or what is answered as if it were one. It began with its first byte, if that did not come
         with an earlier request.
         """
-        waited = self.state in (State.READING, State.PREFACE)
+        waited = self.state in (READING, PREFACE)
         self.began = self.waiting_since if waited else self.ring.now
-        self.state = State.BUSY
+        self.state = BUSY
         self.waiting_since = self.ring.now
 
     async def _answer(self, request: Request) -> None:
@@ -452,7 +456,7 @@ class Connection(Sender):
         """
         self.reader = None
         self.ring.shutdown_sending(self.fd)
-        self.state = State.LINGERING
+        self.state = LINGERING
         self.tasks.handlers[self._receive_user_data] = self._linger_on
         self.began = self.waiting_since = self.ring.now
         if self.receiving:
@@ -471,7 +475,7 @@ class Connection(Sender):
         if flags & F_MORE:
             return
         self.receiving = False
-        if self.state is State.ENDING:
+        if self.state is ENDING:
             self._ended()
         elif flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
             self._await_waste()
@@ -482,7 +486,7 @@ class Connection(Sender):
 
     def throw_away(self, bytes_max: int) -> int:
         """Throw away what has come since the connection lingers. Returns how many bytes that were."""
-        if self.state is not State.LINGERING:
+        if self.state is not LINGERING:
             return 0
         res = self.ring.discard(self.fd, bytes_max)
         if res <= 0 and res != -errno.EAGAIN:
@@ -494,9 +498,9 @@ class Connection(Sender):
 
     def _close(self) -> None:
         """Close the descriptor; the connection has ended when the receive has, if there is one."""
-        if self._body is None and self.state is not State.LINGERING:
+        if self._body is None and self.state is not LINGERING:
             self.tasks.forget(self.user_data)  # no coroutine has done it
-        self.state = State.ENDING
+        self.state = ENDING
         if self.receiving:
             self.tasks.cancel(self._receive_user_data)  # in one batch with the close, and before it
         self.tasks.close(self.fd)
@@ -515,18 +519,18 @@ class Connection(Sender):
         state = self.state
         if self._interruption is not None:
             return None  # it ends already
-        if state is State.LINGERING:
+        if state is LINGERING:
             return 0
-        if state is State.IDLE and self._requests_left < self._service.config.requests_max:
+        if state is IDLE and self._requests_left < self._service.config.requests_max:
             return 1
-        unasked = state in (State.IDLE, State.READING, State.PREFACE)
+        unasked = state in (IDLE, READING, PREFACE)
         return 2 if unasked and self.ring.now >= self.waiting_since + REQUEST_ARRIVES_S else None
 
     def finish_soon(self) -> None:
         """The server drains, or room is needed. A connection that waits for a request, or for the rest of one, ends
         now, and so does one that lingers. Another ends after its response.
         """
-        if self.state in (State.IDLE, State.READING, State.PREFACE, State.LINGERING):
+        if self.state in (IDLE, READING, PREFACE, LINGERING):
             if self._body is None:
                 self._close()
             else:
@@ -539,22 +543,22 @@ class Connection(Sender):
         request costs one assignment, and no timer.
         """
         config, state = self._service.config, self.state
-        if state is State.IDLE:
+        if state is IDLE:
             limit_s = config.keep_alive_timeout_s
-        elif state in (State.READING, State.PREFACE):
+        elif state in (READING, PREFACE):
             limit_s = config.header_timeout_s
-        elif state is State.LINGERING:
+        elif state is LINGERING:
             # In a drain there is time for a client to read its answer, and not for one that goes on sending.
             longest_s = config.linger_timeout_s if self._service.closes_idle else LINGER_S
             limit_s = min(config.linger_timeout_s, self.began + longest_s - self.waiting_since)
-        elif state is State.ENDING:
+        elif state is ENDING:
             return
         else:
             self.check_pace(self.began if self._hot is None else self._hot[4])
             return
         if self.ring.now < self.waiting_since + limit_s:
             return
-        if state in (State.READING, State.PREFACE):
+        if state in (READING, PREFACE):
             self.interrupt(RequestError(408, "the request did not arrive in time"))
         else:
             self.interrupt(ConnectionOverError("no progress"))
