@@ -108,6 +108,7 @@ def fill(site: Path, more: Mapping[str, bytes] = MappingProxyType({})) -> None:
     os.utime(site / "copied.css", ns=(MODIFIED * 10**9 + 500, MODIFIED * 10**9 + 500))
     (site.parent / "other").mkdir()
     (site.parent / "other" / "index.html").write_bytes(b"the other site")
+    os.utime(site.parent / "other" / "index.html", (MODIFIED, MODIFIED))
 
 
 class Row(NamedTuple):
