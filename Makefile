@@ -80,7 +80,7 @@ systemd-test: wheel
 
 cluster-test: $(VENV)/.installed
 	@scripts/install-debian --not-started haproxy iproute2 wrk
-	$(BIN)/python examples/cluster/cluster.py
+	$(BIN)/python tests/cluster/cluster.py
 
 # The base and the layers are kept in build/image-test, so that only the first run is long.
 image-test: $(VENV)/.made
