@@ -57,7 +57,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python tests/behaviour_page.py
 
 bench: $(VENV)/.installed-bench
-	@PYTHON="$(PYTHON)" benchmarks/install-peers
+	@benchmarks/install-peers
 	$(BIN)/python benchmarks/compare.py --cycles $(CYCLES) --workloads "$(WORKLOADS)"
 
 # The linker is told without Python's own flags, which may name directories of this machine. auditwheel gives the wheel
@@ -80,7 +80,7 @@ systemd-test: wheel
 
 cluster-test: $(VENV)/.installed
 	@scripts/install-debian --not-started haproxy iproute2 wrk
-	$(BIN)/python examples/cluster/cluster.py
+	$(BIN)/python tests/cluster/cluster.py
 
 # The base and the layers are kept in build/image-test, so that only the first run is long.
 image-test: $(VENV)/.made
@@ -115,6 +115,6 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) benchmarks/.peers-venv build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -f ringserve/ring/_uring.c ringserve/ring/_uring*.so ringserve/ring/_uring*.o
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

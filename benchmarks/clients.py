@@ -64,11 +64,8 @@ def read_answer(stream: BinaryIO) -> Answer:
     overhead_bytes += 2
     if status in (204, 304):
         return Answer(status, fields, b"", overhead_bytes)
-    if fields.get("transfer-encoding", "").lower() == "chunked":
-        body, framing_bytes = _chunked(stream)
-        return Answer(status, fields, body, overhead_bytes + framing_bytes)
     if "content-length" not in fields:
-        raise BenchmarkError("an answer without Content-Length that is not chunked either")
+        raise BenchmarkError("an answer without Content-Length")
     return Answer(status, fields, _exactly(stream, int(fields["content-length"])), overhead_bytes)
 
 
@@ -84,23 +81,6 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
     if len(data) < count:
         raise BenchmarkError("the connection was closed in the middle of an answer")
     return data
-
-
-def _chunked(stream: BinaryIO) -> tuple[bytes, int]:
-    """The body, and how many bytes its framing had (RFC 9112, 7.1). Trailers count as framing."""
-    chunks = []
-    framing_bytes = 0
-    while True:
-        line = _line(stream)
-        framing_bytes += len(line)
-        size = int(line.partition(b";")[0], 16)
-        if size == 0:
-            break
-        chunks.append(_exactly(stream, size))
-        framing_bytes += len(_line(stream))
-    while (line := _line(stream)) != b"\r\n":
-        framing_bytes += len(line)
-    return b"".join(chunks), framing_bytes + 2
 
 
 @contextmanager

@@ -9,6 +9,7 @@ end to keep-alive, thousands of connections, no log (or one to a file). Placehol
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -20,13 +21,10 @@ from typing import NamedTuple
 
 import corpus
 from processes import HOST, tool
-from workloads import Kind, Workload
+from workloads import Workload
 
 HERE = Path(__file__).resolve().parent
 CONFIGURATIONS = HERE / "peers"
-VENV = HERE / ".peers-venv"
-"""Made by install-peers, so that the project's own venv stays as it is."""
-SERVERS_PYTHON = VENV / "bin" / "python"
 KEEP_ALIVE_S = 3600
 """Longer than any run lasts: connections of `many` rest while the other servers have their rounds."""
 CONNECTIONS_MAX = 16_384
@@ -46,12 +44,11 @@ class Place(NamedTuple):
 class Peer:
     """A server and what there is to know about it.
 
-    cannot: workloads that it has no answer to, and why. cannot_log: why it takes part in none with a log.
+    cannot: workloads that it has no answer to, and why.
     only: the workloads that it is there for, if not for all.
     needs: what it is installed with. version: its version, or None if it is not there.
     configuration: its file in peers/, if it has one; written to `Place.own` under the same name. more: see @MORE@.
     log_to_stdout: its access log is its standard output. A server that has no choice writes there.
-    seldom: takes part in every third cycle; for servers so much slower that their ratio needs no precision.
     frozen: stopped while it is not its turn, since it never sleeps.
     """
 
@@ -64,18 +61,12 @@ class Peer:
     log_lines: tuple[str, str] = ("", "")
     environment: Callable[[Place], Mapping[str, str]] = field(default=lambda _: {})
     cannot: Mapping[str, str] = field(default_factory=dict)
-    cannot_log: str = ""
     only: frozenset[str] = frozenset()
     log_to_stdout: bool = False
-    seldom: bool = False
     frozen: bool = False
 
     def left_out_of(self, workload: Workload) -> str:
         """Why it does not take part; empty if it does. Not worth a line where it is there for something else."""
-        if self.seldom and workload.kind is not Kind.FULL:
-            return "only in workloads that keep the server full"
-        if workload.logged and self.cannot_log:
-            return self.cannot_log
         return self.cannot.get(workload.base_name, "")
 
     def takes_part_in(self, workload: Workload) -> bool:
@@ -114,17 +105,6 @@ def _said(program: str, option: str, pattern: str) -> Callable[[], str | None]:
     def version_of() -> str | None:
         found = re.search(pattern, output_of([tool(program), option]))
         return found[1] if found else None
-
-    return version_of
-
-
-def _installed(*packages: str) -> Callable[[], str | None]:
-    """The versions of packages in the peers' venv."""
-    code = "import importlib.metadata as m, sys; print(' + '.join(f'{p} {m.version(p)}' for p in sys.argv[1:]))"
-
-    def version_of() -> str | None:
-        said = output_of([str(SERVERS_PYTHON), "-c", code, *packages]).strip()
-        return said.split(" ", 1)[1] if re.fullmatch(r"[\w.-]+ [\w.]+( \+ [\w.-]+ [\w.]+)*", said) else None
 
     return version_of
 
@@ -191,52 +171,19 @@ _NATIVE = (
 # -- Python ------------------------------------------------------------------------------------------------------------
 
 
-def _script(name: str) -> Callable[[Place], list[str]]:
-    """A server in a file of peers/: address, port, site, and whether to log."""
-    return lambda place: [
-        str(SERVERS_PYTHON), str(CONFIGURATIONS / name), HOST, str(place.port), str(place.site),
+def _http_server(place: Place) -> list[str]:
+    return [
+        sys.executable, str(CONFIGURATIONS / "http_server_site.py"), HOST, str(place.port), str(place.site),
         "log" if place.log else "quiet",
     ]  # fmt: skip
 
 
-def _uvicorn(place: Place) -> list[str]:
-    return [
-        str(SERVERS_PYTHON), "-m", "uvicorn", "--app-dir", str(CONFIGURATIONS), "starlette_site:app", "--host", HOST,
-        "--port", str(place.port), "--timeout-keep-alive", str(KEEP_ALIVE_S), "--backlog", "4096",
-        "--access-log" if place.log else "--no-access-log",
-    ]  # fmt: skip
-
-
-def _granian(place: Place) -> list[str]:
-    return [
-        str(SERVERS_PYTHON), "-m", "granian", "--interface", "asginl", "--working-dir", str(CONFIGURATIONS),
-        "--host", HOST, "--port", str(place.port), "--workers", "1", "--backlog", "4096",
-        "--static-path-route", corpus.PREFIX, "--static-path-mount", str(place.site / corpus.PREFIX.lstrip("/")),
-        "--access-log" if place.log else "--no-access-log", "granian_site:app",
-    ]  # fmt: skip
-
-
-_FROM_PYPI = "PyPI, into benchmarks/.peers-venv"
-_PYTHON = (
-    Peer(
-        "granian", _FROM_PYPI, _installed("granian"), _granian, log_to_stdout=True, seldom=True,
-        cannot={"revalidate": "sends no validators", "range": "knows no ranges"},
-        # https://github.com/emmett-framework/granian/issues/587
-        cannot_log="does not log requests for static files",
-    ),
-    Peer(
-        "uvicorn", _FROM_PYPI, _installed("uvicorn", "starlette"), _uvicorn, log_to_stdout=True, seldom=True,
-        environment=lambda place: {"SITE": str(place.site)},
-    ),
-    Peer("aiohttp", _FROM_PYPI, _installed("aiohttp"), _script("aiohttp_site.py"), log_to_stdout=True, seldom=True),
-    Peer(
-        "http.server", "Python", _said(str(SERVERS_PYTHON), "--version", r"Python (\S+)"),
-        _script("http_server_site.py"), log_to_stdout=True, seldom=True,
-        cannot={
-            "revalidate": "knows no If-None-Match", "range": "knows no ranges",
-            "churn": "closes without saying so, which wrk counts as an error",
-        },
-    ),
+_PYTHON = Peer(
+    "http.server", "Python", platform.python_version, _http_server, log_to_stdout=True,
+    cannot={
+        "revalidate": "knows no If-None-Match", "range": "knows no ranges", "many": "has a thread for each connection",
+        "churn": "closes without saying so, which wrk counts as an error",
+    },
 )  # fmt: skip
 
 
@@ -276,7 +223,7 @@ PEERS = {
             ringserve_command(sys.executable, "--interrupt", "busy-poll"),
             only=frozenset({"latency"}), frozen=True, log_to_stdout=True,
         ),
-        *_PYTHON,
+        _PYTHON,
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The plots: a row for each workload, a mark for each server. As SVG, which GitHub shows.
+"""The plots: a row for each workload, a mark for each server. As SVG, which browsers show.
 
 matplotlib, because it is there to stay and draws what is wanted: a logarithmic axis on which twice as fast is as far
 from 1 as half as fast, and quartiles as bars. Its SVG is the same for the same figures.
@@ -24,8 +24,7 @@ from workloads import WORKLOADS, Kind, Measure
 
 _COLORS = {
     OURS: "#c2185b", "ringserve-busy-poll": "#f06292", BASE: "#2e7d32", "nginx-cache": "#81c784", "lighttpd": "#1565c0",
-    "h2o": "#00acc1", "caddy": "#6a1b9a", "floor": "#000000", "granian": "#ef6c00", "uvicorn": "#8d6e63",
-    "aiohttp": "#9e9d24", "http.server": "#78909c",
+    "h2o": "#00acc1", "caddy": "#6a1b9a", "floor": "#000000", "http.server": "#78909c",
 }  # fmt: skip
 _MARKERS = {OURS: "D", BASE: "|", "floor": "x"}
 _INCHES_PER_ROW = 0.34
@@ -40,7 +39,7 @@ class Row(NamedTuple):
 
 
 def draw(document: Document) -> dict[str, str]:
-    """The SVG of each plot, by the names that report.plot_names knows."""
+    """The SVG of each plot, by its name."""
     with mpl.rc_context():
         # Ids in the SVG are hashes; with a salt of our own they are the same each time.
         mpl.rcParams["svg.hashsalt"] = "ringserve"

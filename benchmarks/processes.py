@@ -13,8 +13,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +99,7 @@ def launch(
     errors = output or own / "stderr"
     output = output or own / "stdout"
     # Settings of the user's own would make the figures say something about those.
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RINGSERVE_", "GRANIAN_"))}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RINGSERVE_")}
     # Appending, as a log of a service is opened, so that the file can be emptied between rounds.
     with output.open("ab") as output_file, errors.open("ab") as errors_file:
         process = subprocess.Popen(
@@ -147,21 +147,6 @@ def end(servers: Iterable[Server]) -> None:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.process.wait()
-
-
-@contextmanager
-def started(
-    name: str, command: Sequence[str], port: int, own: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[Server]:
-    """Run one server while the block runs. Raises BenchmarkError if it does not accept or does not live so long."""
-    server = launch(name, command, port, own, environment=environment)
-    try:
-        wait_until_it_accepts(server)
-        yield server
-        if (status := server.process.poll()) is not None:
-            raise BenchmarkError(f"{name} ended with status {status}: {last_words(server)}")
-    finally:
-        end([server])
 
 
 def freeze(server: Server) -> None:
@@ -225,10 +210,6 @@ def resident_kib(root: int) -> int:
             found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
             total_kib += int(found[1]) if found else 0  # A zombie has no memory.
     return total_kib
-
-
-def descriptors(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def stray_threads(root: int) -> list[str]:

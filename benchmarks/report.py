@@ -1,13 +1,12 @@
 """Results as Markdown and plots.
 
-    .venv/bin/python benchmarks/report.py benchmarks/results/latest.json [--readme README.md]
+    .venv/bin/python benchmarks/report.py benchmarks/results/latest.json
 
-makes the tables and plots of a result again, and puts what the README shows of them between its two markers.
+makes the tables and plots of a result again.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,12 +14,9 @@ import click
 from figures import Outcome, Spread, Table, bound_by_generator, measures, plain, spread
 from measure import DISTURBED
 from peers import BASE, OURS, PEERS
-from processes import BenchmarkError
 from results import Document, from_json
 from workloads import WORKLOADS, Goal, Kind, Measure
 
-BEGIN = "<!-- made by benchmarks/report.py: begin -->"
-END = "<!-- made by benchmarks/report.py: end -->"
 GENERATOR_MARK = "†"
 GENERATOR_NOTE = f"{GENERATOR_MARK} wrk's CPU was full and the server's was not: the server can do more than this says."
 
@@ -29,15 +25,9 @@ def kind(table: Table) -> Kind:
     return WORKLOADS[table.name].kind
 
 
-def plot_names(document: Document) -> list[str]:
-    """The plots that plots.py draws of a result."""
-    full = any(kind(table) is Kind.FULL for table in document.tables)
-    return ["throughput", "cpu", "p99"] if full else ["p99"]
-
-
 def write_beside(path: Path, document: Document) -> None:
     """The tables and plots of a result, beside its JSON and with its name."""
-    path.with_suffix(".md").write_text(markdown(document, path.stem))
+    path.with_suffix(".md").write_text(markdown(document))
     try:
         import plots  # The only module that needs matplotlib
     except ModuleNotFoundError as error:
@@ -89,7 +79,7 @@ def _alone(outcome: Outcome | None) -> str:
     return f"{spread([one.p99_us for one in valid]).median / 1000:,.2f}" if valid else ""
 
 
-# -- What the README shows ---------------------------------------------------------------------------------------------
+# -- The summary -------------------------------------------------------------------------------------------------------
 
 
 def summary(document: Document) -> str:
@@ -170,29 +160,10 @@ def _gaps(document: Document) -> list[str]:
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
-def readme_block(document: Document, stem: str) -> str:
-    """The tables, the plots, and how to get them."""
-    pictures = [f"![{name}](benchmarks/results/{stem}-{name}.svg)" for name in plot_names(document)]
-    details = (
-        f"[All servers in all workloads](benchmarks/results/{stem}.md), [every round](benchmarks/results/{stem}.json)."
-    )
-    return "\n\n".join([_machine(document), summary(document), *pictures, details])
-
-
-def put_into_readme(readme: Path, block: str) -> None:
-    """Replace what is between the markers. Raises BenchmarkError if they are not there."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchmarkError(f"{readme} has no lines {BEGIN} and {END}")
-    readme.write_text(f"{before}{BEGIN}\n\n{block}\n\n{END}{after}")
-
-
 # -- Everything --------------------------------------------------------------------------------------------------------
 
 
-def markdown(document: Document, stem: str) -> str:
+def markdown(document: Document) -> str:
     """All servers in all workloads."""
     parts = [
         "# Results",
@@ -200,8 +171,7 @@ def markdown(document: Document, stem: str) -> str:
         _machine(document),
         _versions(document),
     ]
-    parts += [summary(document), *(f"![{name}]({stem}-{name}.svg)" for name in plot_names(document))]
-    parts += [_workload(table) for table in document.tables]
+    parts += [summary(document), *(_workload(table) for table in document.tables)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -255,17 +225,9 @@ def _workload(table: Table) -> str:
 
 @click.command()
 @click.argument("result", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with the markers.")
-def main(result: Path, readme: Path | None) -> None:
+def main(result: Path) -> None:
     """Make the tables and plots of a result again."""
-    document = from_json(result.read_text())
-    write_beside(result, document)
-    if readme:
-        try:
-            put_into_readme(readme, readme_block(document, result.stem))
-        except BenchmarkError as error:
-            click.echo(f"report.py: {error}", err=True)
-            sys.exit(2)
+    write_beside(result, from_json(result.read_text()))
 
 
 if __name__ == "__main__":

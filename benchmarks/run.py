@@ -17,9 +17,6 @@ from peers import Peer, Place
 from processes import BenchmarkError, Server, end, free_port, freeze, launch, published, wait_until_it_accepts
 from workloads import Kind, Workload
 
-SELDOM_EVERY = 3
-"""Cycles, for the peers that are so much slower that their ratio needs no precision."""
-
 
 class Progress(Protocol):
     """Who is told how far it is."""
@@ -153,12 +150,7 @@ def _cycles(
     workload: Workload, runs: Sequence[Runs], site: Site, cycles: int, seconds: int, progress: Progress
 ) -> None:
     """Every second cycle goes through the servers backwards, so that none is always first."""
-    order = [
-        (cycle, one)
-        for cycle in range(cycles)
-        for one in (runs if cycle % 2 == 0 else runs[::-1])
-        if not one.peer.seldom or cycle % SELDOM_EVERY == 0
-    ]
+    order = [(cycle, one) for cycle in range(cycles) for one in (runs if cycle % 2 == 0 else runs[::-1])]
     progress.begin(workload.name, len(order))
     for cycle, one in order:
         measured = _measure(workload, one, site, cycle, seconds)

@@ -274,9 +274,7 @@ def test_nothing_is_noted_of_the_example_site(serving: Serving, site: Path) -> N
             asked_at = time.time()
             answer = wire.ask(request)
             assert (answer.status, answer.body) == (200, file.read_bytes())
-            # Its sniffer, sniffpy 1.0.0, looks for what is said to be a video among the images, and finds it nowhere.
-            mistaken = {"CONTENT_TYPE_MISMATCH"} if file.suffix == ".webm" else set()
-            assert names(lint(request, answer.raw, asked_at)) == PLAIN_NOTES | mistaken, file
+            assert names(lint(request, answer.raw, asked_at)) == PLAIN_NOTES, file
 
 
 def test_nothing_is_noted_of_a_connection_too_many(serving: Serving, site: Path) -> None:

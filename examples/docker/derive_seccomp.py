@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Derives ringserve's seccomp profile from a default profile: three more system calls, and nothing else.
 
-    derive_seccomp.py                    writes seccomp.json from seccomp-default.json, and shows the difference
+    derive_seccomp.py                    writes seccomp.json from moby's default, and shows the difference
     derive_seccomp.py --check            writes nothing; status 1 if seccomp.json is not what would be written
     derive_seccomp.py --base B --output O   from another default, such as podman's /usr/share/containers/seccomp.json
 
@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-BASE = HERE / "seccomp-default.json"
+BASE = HERE.parents[1] / "tests/image/seccomp-default.json"
+"""moby's, byte for byte. It is among the tests, since containers run under it there."""
 PROFILE = HERE / "seccomp.json"
 
 CALLS = ("io_uring_enter", "io_uring_register", "io_uring_setup")
@@ -104,7 +105,7 @@ def difference(base: str, profile: str, base_name: object, name: object) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=BASE, help="the default profile [seccomp-default.json]")
+    parser.add_argument("--base", type=Path, default=BASE, help="the default profile [moby's, of tests/image]")
     parser.add_argument("--output", type=Path, default=PROFILE, help="the derived profile [seccomp.json]")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the output is another")
     given = parser.parse_args(arguments)

@@ -35,6 +35,7 @@ from oci_seccomp import to_oci
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "examples/docker"
+DOCKERS_DEFAULT = REPOSITORY / "tests/image/seccomp-default.json"
 PODMANS_DEFAULT = Path("/usr/share/containers/seccomp.json")
 """Of Debian's package golang-github-containers-common: the default of podman, buildah and CRI-O."""
 USER = 10001
@@ -206,7 +207,7 @@ def check_profile(checks: Checks) -> None:
         "seccomp.json is the default plus three calls", derived.returncode == 0, derived.stdout + derived.stderr
     )
     print("\n".join(f"        {line}" for line in derived.stdout.splitlines()))
-    ours, default = profile(DOCKER / "seccomp.json"), profile(DOCKER / "seccomp-default.json")
+    ours, default = profile(DOCKER / "seccomp.json"), profile(DOCKERS_DEFAULT)
     added = [call for call in ours["syscalls"] if call not in default["syscalls"]]
     expected = [{"names": ["io_uring_enter", "io_uring_register", "io_uring_setup"], "action": "SCMP_ACT_ALLOW"}]
     checks.equal("so it is in the runtime's format", added, expected)
@@ -484,7 +485,7 @@ def check_all(checks: Checks, builder: Builder, place: Place) -> None:
     with checks.part("variables"):
         check_variables(checks, place, ours)
     with checks.part("with the default profiles"):
-        check_refusal(checks, place, "docker's default profile", profile(DOCKER / "seccomp-default.json"), "EPERM")
+        check_refusal(checks, place, "docker's default profile", profile(DOCKERS_DEFAULT), "EPERM")
         check_refusal(checks, place, "podman's default profile", profile(PODMANS_DEFAULT), "ENOSYS")
     with checks.part("unconfined, and with podman's default plus the three calls"):
         check_plain(checks, place, "unconfined", None)

@@ -1,5 +1,9 @@
 """A seccomp profile in docker's format as one in that of the OCI's runtimes: what docker and podman do before they run
-a container, so that runc can be given the very file that users give to docker.
+a container, so that runc can be given the very file that users give to docker, and a kubelet's containerd too:
+
+    python tests/image/oci_seccomp.py x86_64 < examples/docker/seccomp.json    # or aarch64: the nodes' machine
+
+That prints the profile for a container without capabilities, on the oldest kernel that ringserve runs on.
 
 Docker's format has groups that apply on some architectures, from some kernel on, or to containers with some capability;
 the runtime's has none of that (runtime-spec, config-linux.md, Seccomp). The rules are those of moby's `setupSeccomp`.
@@ -7,6 +11,8 @@ the runtime's has none of that (runtime-spec, config-linux.md, Seccomp). The rul
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -72,3 +78,7 @@ def _call(group: Mapping[str, Any]) -> dict[str, Any]:
     if group.get("args"):
         call["args"] = [dict(each) for each in group["args"]]
     return call
+
+
+if __name__ == "__main__":
+    json.dump(to_oci(json.load(sys.stdin), sys.argv[1], (6, 1)), sys.stdout, indent="\t")

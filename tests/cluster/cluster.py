@@ -1,6 +1,6 @@
 """Three hosts behind HAProxy under load, while hosts are drained, reloaded, killed, and lose their network.
 
-    sudo .venv/bin/python examples/cluster/cluster.py
+    sudo .venv/bin/python tests/cluster/cluster.py
 
 Makes the network (network.py), starts three ringserve and HAProxy with haproxy.cfg in it (machines.py), and loads them
 by wrk (load.lua) and by clients that compare every byte (checker.py). Each scenario is run under that load and judged
