@@ -420,9 +420,9 @@ def shown(path: bytes) -> str:
 
 def status_of_open(path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`."""
-    name = shown(path)
     if -res in NOT_FOUND:
         return 404
+    name = shown(path)
     if -res == errno.EXDEV:
         report(
             f"{name} leads out of the root through a symbolic link; it is answered with 404 "
