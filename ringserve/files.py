@@ -488,9 +488,9 @@ def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
 
 def status_of_open(path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`."""
-    name = shown(path)
     if -res in NOT_FOUND:
         return 404
+    name = shown(path)
     if -res in (errno.EACCES, errno.EPERM):
         return 403
     if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):

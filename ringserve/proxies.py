@@ -189,7 +189,6 @@ def _read_binary(data: bytes) -> Preface | None:
 HOPS_MAX = 32
 """Elements of a field that are walked. A chain of proxies has a few; a longer one, all of trusted addresses, was made
 up by a client, and each element costs microseconds."""
-
 _NODE = re.compile(rb"(?:(?P<ipv4>[0-9.]+)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?:\d{1,5}|_[0-9A-Za-z._-]+))?")
 """A node that names an address, with its port, which may be obfuscated (RFC 7239 6)."""
 _BARE_IPV6 = re.compile(rb"[0-9A-Fa-f:.]+")
