@@ -29,7 +29,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ringserve.entries import Directory, Entry, Failure, File
@@ -38,7 +38,7 @@ from ringserve.media_types import is_compressible
 from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import NANOSECONDS, errno_name
-from ringserve.ring.tasks import Signal, Task, Tasks, report
+from ringserve.ring.tasks import Signal, Task, Tasks
 from ringserve.semantics import CODINGS
 from ringserve.watches import Watches
 
@@ -108,7 +108,7 @@ class FileTable:
         self._loading: dict[bytes, _Load] = {}
         self._memory_bytes = 0
         self._descriptors = 0
-        self._watches = Watches(self, tasks.ring)
+        self._watches = Watches(self, tasks)
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class FileTable:
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
             fd = await self._open_path(task, path, OPEN_FLAGS)
         if fd < 0:
-            return Failure(path, status_of_open(path, fd))
+            return Failure(path, status_of_open(self._tasks.report, path, fd))
         try:
             # Before the status, so that a file that changes meanwhile counts as younger than it is.
             now_ns = int(self._tasks.ring.wall_time() * NANOSECONDS)
@@ -266,7 +266,7 @@ class FileTable:
             fd = -1
             return File(path, status, None, shared, now_ns, coding)
         except OSError as error:
-            report(f"cannot read {shown(path)}: {error.strerror}")
+            self._tasks.report("cannot read {}: {}", shown(path), error.strerror)
             return Failure(path, 500)
         except HelpersBusyError:
             return Failure(path, 503)
@@ -285,7 +285,7 @@ class FileTable:
             )
         except OSError as error:
             # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
-            return Failure(path, status_of_open(path, -(error.errno or errno.EIO)))
+            return Failure(path, status_of_open(self._tasks.report, path, -(error.errno or errno.EIO)))
         items = []
         for item in found:
             if item.is_link:
@@ -374,7 +374,7 @@ class FileTable:
 
     def start_watching(self) -> None:
         """Begin to read the kernel's events. Without inotify the look after a second is the only guard."""
-        self._watches.start(self._tasks)
+        self._watches.start()
 
     def shut(self) -> None:
         """Drop every entry and stop watching."""
@@ -418,21 +418,22 @@ def shown(path: bytes) -> str:
     return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
-def status_of_open(path: bytes, res: int) -> int:
-    """The HTTP status for an open that failed with `res`."""
+def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
+    """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
     name = shown(path)
     if -res in NOT_FOUND:
         return 404
     if -res == errno.EXDEV:
         report(
-            f"{name} leads out of the root through a symbolic link; it is answered with 404 "
-            "(--follow-symlinks would follow it)"
+            "{} leads out of the root through a symbolic link; it is answered with 404 "
+            "(--follow-symlinks would follow it)",
+            name,
         )
         return 404
     if -res in (errno.EACCES, errno.EPERM):
         return 403
     if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
-        report(f"cannot open {name}: {errno_name(res)}; if it goes on, raise the limit of open files (ulimit -n)")
+        report("cannot open {}: {}; if it goes on, raise the limit of open files (ulimit -n)", name, errno_name(res))
         return 503
-    report(f"cannot open {name}: {errno_name(res)}")
+    report("cannot open {}: {}", name, errno_name(res))
     return 500

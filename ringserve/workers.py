@@ -33,9 +33,7 @@ import math
 import os
 import select
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -43,7 +41,7 @@ from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
 from ringserve.ring.descriptors import ListenError
-from ringserve.ring.tasks import report
+from ringserve.ring.stderr import ThreadWriter, append_to_stderr
 from ringserve.server import raise_descriptor_limit
 from ringserve.sockets import Sockets
 from ringserve.turns import Turns
@@ -76,6 +74,8 @@ GRACE_S = 0.25
 """When the server stops and nobody accepts any more, for which idle connections may ask once more: a request that
 crosses the closing of its connection would fail. Longer than a round trip, and shorter than who pressed Ctrl-C notices.
 """
+NOTIFY_AGAIN_S = 0.1
+"""To a service manager that had no room for a message."""
 KILLED_S = 5.0
 """Beyond all of a worker's own deadlines; then it is killed."""
 
@@ -87,19 +87,25 @@ class Due(NamedTuple):
     slot: int
 
 
+class NotLoadedError(Exception):
+    """The new configuration is bad; the message is one line that says why."""
+
+
 class Supervisor:
     """See the module.
 
-    load: the configuration in force from now on; None if it is bad, which it has said then.
+    load: the configuration in force from now on; raises NotLoadedError.
     """
 
-    def __init__(self, config: Config, load: Callable[[], Config | None]) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         """Listens. Raises ListenError."""
+        append_to_stderr()
+        self.stderr = ThreadWriter()
         raise_descriptor_limit()
         self.config = config
         self._load = load
         self._slots = config.worker_count(available_cpus())
-        self._notifier = Notifier(dict(os.environ))
+        self._notifier = Notifier(dict(os.environ), self.stderr.report)
         self._sockets = Sockets(os.environ)
         self._sockets.prepare(config, self._slots)
         self._turns = Turns()
@@ -157,6 +163,7 @@ class Supervisor:
             os.close(write_fd)
             self._sockets.close()
             self._turns.close()
+            self.stderr.close()
         return self._status
 
     def _sleep(self, wake_fd: int) -> None:
@@ -166,6 +173,8 @@ class Supervisor:
         times += [when for when in (self._deadline, self._retire_at, self._drain_at, self._kill_at) if when]
         if self._notifier.interval_s is not None:
             times.append(self._beat)
+        if not self._notifier.flush():
+            times.append(now + NOTIFY_AGAIN_S)
         # Not select(2), which knows no descriptor above 1023: there may be hundreds of workers.
         poll = select.poll()
         poll.register(wake_fd, select.POLLIN)
@@ -249,7 +258,7 @@ class Supervisor:
         if self._kill_at and now >= self._kill_at:
             self._kill_at = 0.0
             for worker in self._workers.values():
-                report(f"{worker} does not end; it is killed")
+                self.stderr.report("{} does not end; it is killed", worker)
                 worker.signal(signal.SIGKILL)
 
     # -- generations --------------------------------------------------------------------------------------------
@@ -262,7 +271,8 @@ class Supervisor:
             for slot in range(slots):
                 self._start_worker(config, slot, slots)
         except OSError as error:
-            report(f"cannot start a worker: {error.strerror}")  # `_look_at_generation` sees that one is missing
+            # `_look_at_generation` sees that one is missing.
+            self.stderr.report("cannot start a worker: {}", error.strerror)
 
     def _reload(self) -> None:
         if self._stopping:
@@ -272,20 +282,17 @@ class Supervisor:
             return
         # Told in any case: `systemctl reload` waits for it, and then for READY=1 (Type=notify-reload).
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        config = self._load()
-        if config is None:
-            self._not_reloaded("the new configuration is not used; the one before stays in force")
-            return
-        slots = config.worker_count(available_cpus())
         try:
+            config = self._load()
+            slots = config.worker_count(available_cpus())
             self._sockets.prepare(config, slots)
-        except (ListenError, OSError) as error:
+        except (NotLoadedError, ListenError, OSError) as error:
             self._not_reloaded(f"{error}; the configuration before stays in force")
             return
         self._start_generation(config, slots)
 
     def _not_reloaded(self, why: str) -> None:
-        report(f"SIGHUP: {why}")
+        self.stderr.report("SIGHUP: {}", why)
         self._notifier.tell("READY=1", f"STATUS=Not reloaded: {why}")
 
     def _look_at_generation(self, started: Callable[[], None]) -> None:
@@ -302,7 +309,7 @@ class Supervisor:
             count = "1 worker serves" if self._slots == 1 else f"{self._slots} workers serve"
             self._notifier.tell("READY=1", f"STATUS={count} {' '.join(self.urls)}")
             if self._announced:
-                report(f"reloaded: {count} by the new configuration")
+                self.stderr.report("reloaded: {} by the new configuration", count)
             else:
                 self._announced = True
                 started()
@@ -319,7 +326,7 @@ class Supervisor:
         for worker in new:
             worker.retiring = True
             if not worker.serves and len(new) == self._next_slots:
-                report(f"{worker} does not serve after {READY_S:g} s; it is killed")
+                self.stderr.report("{} does not serve after {:g} s; it is killed", worker, READY_S)
             # One that serves may have clients already; the others may hang in a start that heeds no signal.
             worker.signal(RETIRED if worker.serves else signal.SIGKILL)
         if self._announced:
@@ -341,8 +348,6 @@ class Supervisor:
         beat_s = None if interval_s is None else interval_s / 2
         place = Place(slot, self._sockets.of(slot, slots), self._turns, beat_s, os.getpid())
         voice, mouth = os.pipe2(os.O_CLOEXEC)
-        sys.stdout.flush()
-        sys.stderr.flush()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
         try:
             pid = os.fork()
@@ -358,19 +363,19 @@ class Supervisor:
             return
         status = BROKEN
         try:
-            signal.set_wakeup_fd(-1)
-            os.close(voice)
-            for worker in self._workers.values():
-                if worker.voice >= 0:
-                    os.close(worker.voice)
-            self._sockets.leave(place.listeners)
-            status = live(config, place, mouth)
-        except BaseException:
-            traceback.print_exc()
+            status = live(config, place, mouth, lambda: self._leave(voice, place))
         finally:
             # Not sys.exit: the frames above are the supervisor's.
-            sys.stderr.flush()
             os._exit(status)
+
+    def _leave(self, voice: int, place: Place) -> None:
+        """In a worker: give up what is the supervisor's."""
+        signal.set_wakeup_fd(-1)
+        os.close(voice)
+        for worker in self._workers.values():
+            if worker.voice >= 0:
+                os.close(worker.voice)
+        self._sockets.leave(place.listeners)
 
     def _bury(self) -> None:
         """Wait for those that have ended."""
@@ -393,7 +398,7 @@ class Supervisor:
         if self._stopping or worker.retiring or comes_up:
             # One that never served and ended with a status has said why.
             if (code and worker.serves) or (code < 0 and not worker.retiring):
-                report(f"{worker} {how(code)}")
+                self.stderr.report("{} {}", worker, how(code))
             if code and (self._stopping or not self._announced):
                 self._status = self._status or (code if code > 0 else BROKEN)
             return  # for one that was coming up, `_look_at_generation` sees that it is missing
@@ -407,7 +412,7 @@ class Supervisor:
             delay_s = min(BACK_OFF_LAST_S, BACK_OFF_FIRST_S * 2.0 ** min(before - 1, 32))
         self._deaths[worker.slot] = before + 1
         again = "at once" if not delay_s else f"in {delay_s:g} s"
-        report(f"{worker} {how(code)}; another is started {again}")
+        self.stderr.report("{} {}; another is started {}", worker, how(code), again)
         self._due.append(Due(time.monotonic() + delay_s, worker.slot))
 
     def _restart_due(self) -> None:
@@ -419,7 +424,7 @@ class Supervisor:
             try:
                 self._start_worker(self.config, due.slot, self._slots)
             except OSError as error:
-                report(f"cannot start a worker: {error.strerror}; tried again in {BACK_OFF_LAST_S:g} s")
+                self.stderr.report("cannot start a worker: {}; tried again in {:g} s", error.strerror, BACK_OFF_LAST_S)
                 self._due.append(Due(now + BACK_OFF_LAST_S, due.slot))
 
     def _watchdog(self) -> None:
@@ -430,7 +435,9 @@ class Supervisor:
         self._beat = now + interval_s
         silent = {pid for pid, worker in self._workers.items() if worker.serves and now - worker.heard > 2 * interval_s}
         for pid in silent - self._silent:
-            report(f"{self._workers[pid]} has not turned its loop for {2 * interval_s:g} s; the watchdog is not told")
+            self.stderr.report(
+                "{} has not turned its loop for {:g} s; the watchdog is not told", self._workers[pid], 2 * interval_s
+            )
         self._silent = silent
         if not silent:
             self._notifier.tell("WATCHDOG=1")

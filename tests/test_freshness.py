@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Serving
-from wire import Wire, get
+from wire import Wire, eventually, get
 
 import ringserve.ring.uring
+import ringserve.watches
 from ringserve.entries import File
 from ringserve.files import FileTable, status_of_open
 from ringserve.ring.tasks import Task
@@ -144,8 +145,58 @@ def test_permissions_that_change_are_noticed_at_once(serving: Serving, site: Pat
         assert wire.ask(get("/page")).fields["etag"] != tag
 
 
+SUBDIRECTORIES = 20
+
+
+def ask_below(serving: Serving, site: Path) -> None:
+    """One file in each of some directories."""
+    for number in range(SUBDIRECTORIES):
+        (site / str(number)).mkdir()
+        (site / str(number) / "page").write_bytes(b"page")
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(SUBDIRECTORIES):
+            assert wire.ask(get(f"/{number}/page")).body == b"page"
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errno.ENOSPC, "no more directories can be watched; raise fs.inotify.max_user_watches"),
+        (errno.ENOMEM, "a directory cannot be watched (Cannot allocate memory)"),
+        (errno.ENOENT, "a directory cannot be watched (No such file or directory)"),  # where /proc is not mounted
+        (errno.EACCES, None),
+    ],
+)
+def test_directories_that_cannot_be_watched_are_one_line_that_says_what_it_means(
+    serving: Serving,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: int,
+    words: str | None,
+) -> None:
+    def refused(_self: object, _watch_fd: int, _directory_fd: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_add", refused)
+    ask_below(serving, site)
+    meaning = "changes of files in the others are noticed within a second, not at once"
+    assert capfd.readouterr().err == ("" if words is None else f"ringserve: {words}: {meaning}\n")
+
+
+def test_more_directories_than_are_watched_are_one_line(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ringserve.watches, "WATCHES_MAX", 3)
+    ask_below(serving, site)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("ringserve: 3 directories are watched, and no more will be: changes of files in the others")
+
+
 def test_without_inotify_a_change_is_served_within_a_second(
-    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refused(_self: object) -> int:
         raise OSError(24, "Too many open files")
@@ -153,7 +204,9 @@ def test_without_inotify_a_change_is_served_within_a_second(
     monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_open", refused)
     path = site / "page"
     path.write_bytes(b"old")
-    with Wire(serving().url) as wire:
+    running = serving()
+    eventually("it is said", lambda: "raise fs.inotify.max_user_instances" in capfd.readouterr().err)
+    with Wire(running.url) as wire:
         assert wire.ask(get("/page")).body == b"old"
         path.write_bytes(b"new")
         changed = time.monotonic()
@@ -209,11 +262,10 @@ def test_a_socket_file_is_not_found(serving: Serving, site: Path) -> None:
         (errno.ENOMEM, 500, True),
     ],
 )
-def test_each_error_of_an_open_has_its_status(
-    error: int, status: int, is_reported: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status_of_open(b"page", -error) == status
-    assert bool(capsys.readouterr().err) is is_reported
+def test_each_error_of_an_open_has_its_status(error: int, status: int, is_reported: bool) -> None:
+    said: list[tuple[object, ...]] = []
+    assert status_of_open(lambda *line: said.append(line), b"page", -error) == status
+    assert bool(said) is is_reported
 
 
 def test_fields_that_make_no_difference_make_no_copies(serving: Serving, site: Path) -> None:
@@ -268,7 +320,7 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
 @pytest.fixture
 def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inotify, and every entry is old at once: a change is seen by the look alone."""
-    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches, _tasks: None)
+    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches: None)
     monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.FRESH_S", 1e-9)
 
