@@ -305,8 +305,8 @@ def test_a_supervisor_with_a_full_stderr_serves_reloads_and_stops(site: Path) ->
 
 
 @pytest.mark.usefixtures("io_uring")
-@pytest.mark.parametrize("redirections", ["2>/dev/full"])
-def test_it_serves_and_stops_with_a_stderr_that_is_full(site: Path, redirections: str) -> None:
+@pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&- >&-", "2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_it_serves_and_stops_with_descriptors_that_are_closed_or_full(site: Path, redirections: str) -> None:
     with command(site, redirections=redirections) as running:
         ask_for_links(running.url)
         for pid in (running.process.pid, int(running.workers)):
