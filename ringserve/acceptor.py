@@ -1,7 +1,8 @@
 """Accepting: from a listener's queue to connections, until the limit of them, a want of descriptors, or the end.
 
-One multishot accept is armed for each listener. Its completions are descriptors; that it has ended is told by the
-absence of F_MORE alone, and then it is armed again, unless there is a reason to rest.
+One multishot accept is armed for each listener; with few descriptors, a single one at a time (`budget.py`). Its
+completions are descriptors; that it has ended is told by the absence of F_MORE alone, and then it is armed again,
+unless there is a reason to rest.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from ringserve.budget import Shares
 from ringserve.conn import Connection
 from ringserve.ring.descriptors import Listener
 from ringserve.ring.interface import F_MORE, errno_name
@@ -26,11 +28,12 @@ class Acceptor:
     that one waiting client can be told with a 503 instead of being left hanging, and accepting rests for a moment.
     """
 
-    def __init__(self, service: Service, listener: Listener, connections_max: int) -> None:
+    def __init__(self, service: Service, listener: Listener, shares: Shares) -> None:
         self._service = service
         self._tasks = service.tasks
         self._listener = listener
-        self._connections_max = connections_max
+        self._connections_max = shares.connections
+        self._in_bursts = shares.in_bursts
         self._user_data = self._tasks.register(Kind.ACCEPT, self._accepted)
         self._single_user_data = self._tasks.register(Kind.ACCEPT, self._accepted_one)
         self._sweep_user_data = self._tasks.register(Kind.ACCEPT, self._swept)
@@ -44,7 +47,9 @@ class Acceptor:
 
     def _arm(self) -> None:
         self._armed = True
-        self._tasks.ring.accept_multishot(self._user_data, self._listener.fd)
+        ring = self._tasks.ring
+        accept = ring.accept_multishot if self._in_bursts else ring.accept
+        accept(self._user_data, self._listener.fd)
 
     @property
     def is_full(self) -> bool:
@@ -57,8 +62,8 @@ class Acceptor:
         return not self._armed and not self._resting and not self._stopped
 
     def resume(self) -> None:
-        """Accept again, if it is not done already and there is room."""
-        if self.waits_for_room and not self.is_full:
+        """Accept again, if it is not done already and there is room, or could be made."""
+        if self.waits_for_room and (not self.is_full or self._service.has_spare):
             self._arm()
 
     def _accepted(self, res: int, flags: int) -> None:
@@ -81,9 +86,11 @@ class Acceptor:
         if self._service.closes_idle:
             self._tasks.close(fd)
             return
-        full = self.is_full
+        full = self.is_full and not self._service.make_room()
         Connection(self._service, fd, refused=full)
-        if full and self._armed:
+        if not (full or self._armed or self._resting or self._stopped):
+            self._arm()  # one by one, and one that is refused, as a multishot accept does it
+        elif full and self._armed:
             # What waits in the kernel's queue is better off there than refused; it is accepted when there is room.
             self._tasks.cancel(self._user_data)
 

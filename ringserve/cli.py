@@ -12,15 +12,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import partial
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
 
 from ringserve import passwords
-from ringserve.compress import compress_command
+from ringserve.compress import compress_command, left_out
 from ringserve.config import Config, ConfigError, Setting, SiteConfig, key_of, setting_of, settings
-from ringserve.config_file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render
+from ringserve.config_file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render, shown
 from ringserve.ring.descriptors import ListenError
 from ringserve.server import StartError, open_root
 from ringserve.version import __version__
@@ -31,6 +32,8 @@ UNHEALTHY = 1
 """What HEALTHCHECK takes for unhealthy; it reserves 2."""
 INTERRUPTED = 130
 """What shells say of a process that SIGINT ended."""
+LEFT_OUT_NAMED_MAX = 5
+"""Precompressed files that `--check` names; the others are counted."""
 
 EPILOG = f"""Every option can be given as an environment variable: --log-format is RINGSERVE_LOG_FORMAT, --listing is
 RINGSERVE_LISTING=1, and several values of one are separated by blanks. Or in a file, {DEFAULT_NAME}: `log-format =
@@ -223,7 +226,20 @@ def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> No
         if site.auth and missing:
             fail(f"{loaded.source.place(*table, 'auth')}: {missing}")
     # As bytes: TOML is UTF-8, whatever the terminal is.
-    click.echo(render(config, loaded, lambda name: origin_of(context, name)).encode(), nl=False)
+    text = render(config, loaded, lambda name: origin_of(context, name)) + _describe_left_out(config, loaded)
+    click.echo(text.encode(), nl=False)
+
+
+def _describe_left_out(config: Config, loaded: Loaded) -> str:
+    """How many precompressed files would not be served, and the first of them, as a comment; nothing without any."""
+    roots = {(site.directory, site.follow_symlinks): None for site, _table, _given in _sites(config, loaded)}
+    found = chain.from_iterable(left_out(directory, follow_symlinks=follows) for directory, follows in roots)
+    named = [shown(each) for each in islice(found, LEFT_OUT_NAMED_MAX)]
+    more = sum(1 for _other in found)
+    if not named:
+        return ""
+    listed = "; ".join(named) + (f"; and {more} more" if more else "")
+    return f"# precompressed files that are not served: {len(named) + more} ({listed})\n"
 
 
 def _configuration() -> list[click.Parameter]:

@@ -26,6 +26,7 @@ from typing import NamedTuple, NoReturn
 import click
 
 from ringserve import media_types
+from ringserve.semantics import fault_of_sibling
 
 USER_ERROR = 2
 """As in cli.py."""
@@ -55,6 +56,8 @@ SOURCE_BYTES_MAX = 256 * 1024 * 1024
 SMALLER_BY_PERCENT = 5
 """What a sibling must save. Less does not pay for decoding it."""
 JOBS_MAX = 1024
+NAMES_MAX = 200_000
+"""Names that `ringserve --check` looks at for siblings: up to two seconds, where the kernel has them in memory."""
 
 
 class Outcome(Enum):
@@ -108,11 +111,6 @@ def is_compressible(name: str) -> bool:
 def is_visible(name: str, *, at_root: bool) -> bool:
     """Whether a walk looks at a name: the server's rule for dotfiles, with .well-known at the root only (RFC 8615)."""
     return not name.startswith(".") or (at_root and name == ".well-known")
-
-
-def is_fresh(source_mtime_ns: int, sibling_mtime_ns: int | None) -> bool:
-    """Whether a sibling, if there is one, may stand for its source. The server's rule is the same."""
-    return sibling_mtime_ns is not None and sibling_mtime_ns >= source_mtime_ns
 
 
 def is_worth_it(bytes_before: int, bytes_after: int) -> bool:
@@ -179,15 +177,57 @@ def walk(directory: str, errors: list[str]) -> Iterator[Source]:
                 yield Source(path, seen.st_size, seen.st_mtime_ns)
 
 
-def _sibling_mtime_ns(path: str) -> int | None:
-    """The modification time of a sibling, None without one. What is there but no file is not ours to replace."""
+def is_fresh(source: Source, path: str) -> bool:
+    """Whether there is a sibling that may stand for its source, by the server's own rule. What is there but no file is
+    not ours to replace: OSError.
+    """
     try:
         seen = os.lstat(path)
     except FileNotFoundError:
-        return None
+        return False
     if not stat.S_ISREG(seen.st_mode):
         raise OSError(0, "is not a regular file, and is left alone", path)
-    return seen.st_mtime_ns
+    return fault_of_sibling(seen.st_mtime_ns, seen.st_size, source.mtime_ns, source.size) is None
+
+
+def left_out(directory: str, *, follow_symlinks: bool) -> Iterator[str]:
+    """The precompressed siblings below a directory that the server does not serve, each with the reason.
+
+    Symbolic links to directories are not followed. After NAMES_MAX names it looks no further.
+    """
+    names_left = NAMES_MAX
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if is_visible(name, at_root=parent == directory))
+        present = frozenset(names)
+        for name in sorted(names):
+            for suffix in SUFFIXES.values():
+                if name + suffix in present and is_visible(name, at_root=False) and is_compressible(name):
+                    path = os.path.join(parent, name)
+                    fault = _fault_of(path, path + suffix, None if follow_symlinks else directory)
+                    if fault is not None:
+                        yield f"{os.path.normpath(path + suffix)} {fault}"
+        names_left -= len(names)
+        if names_left <= 0:
+            return
+
+
+def _fault_of(path: str, sibling: str, root: str | None) -> str | None:
+    """Why the server does not serve a sibling of a file; root: what links must not lead out of."""
+    try:
+        source, seen = os.stat(path), os.stat(sibling)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})" if error.filename == sibling else None
+    if not stat.S_ISREG(source.st_mode) or not stat.S_ISREG(seen.st_mode):
+        return None
+    if not os.access(sibling, os.R_OK):
+        return "may not be read"
+    if root is not None and os.path.islink(sibling):
+        inside = os.path.realpath(root)
+        # To openat2(2) with RESOLVE_BENEATH an absolute link leads out, wherever it leads to.
+        is_absolute = os.readlink(sibling).startswith("/")
+        if is_absolute or os.path.commonpath((inside, os.path.realpath(sibling))) != inside:
+            return "leads out of the root through a symbolic link"
+    return fault_of_sibling(seen.st_mtime_ns, seen.st_size, source.st_mtime_ns, source.st_size)
 
 
 def plan(directory: str, codings: list[str], *, minimum: int, force: bool) -> Plan:
@@ -201,11 +241,11 @@ def plan(directory: str, codings: list[str], *, minimum: int, force: bool) -> Pl
             continue
         for coding in codings:
             try:
-                sibling_mtime_ns = _sibling_mtime_ns(source.path + SUFFIXES[coding])
+                fresh = is_fresh(source, source.path + SUFFIXES[coding])
             except OSError as error:
                 errors.append(_explain(error))
                 continue
-            if not force and is_fresh(source.mtime_ns, sibling_mtime_ns):
+            if fresh and not force:
                 counts["fresh"] += 1
             else:
                 tasks.append(Task(source, coding))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ringserve.globs import GlobError, check_references, compile_glob
 from ringserve.ring.interrupt import STRATEGIES
+from ringserve.vitals import LATE_LOOKS
 
 
 class ConfigError(ValueError):
@@ -275,6 +276,12 @@ class Config(SiteConfig):
         "Processes, each with a ring of its own on one core; `auto` is one for each processor that this one may use.",
         metavar="COUNT",
     )
+    worker_timeout_s: int = _setting(
+        10,
+        "A worker whose loop does not turn for this time is killed, and another is started: 0 is no limit, and 3 the "
+        "least.",
+        minimum=0, maximum=3600, metavar="SECONDS",
+    )  # fmt: skip
     pin_workers: bool = _setting(False, "Keep each worker on a processor of its own.")
     unix: str | None = _setting(None, "Listen on this unix socket, and on no port.", metavar="PATH")
     log_format: str = _setting(
@@ -322,17 +329,21 @@ class Config(SiteConfig):
         metavar="SECONDS",
     )  # fmt: skip
     write_timeout_s: float = _setting(
-        60.0, "A connection whose client takes nothing for this time is closed.", minimum=0.01, maximum=86400,
-        metavar="SECONDS",
+        60.0,
+        "A connection whose client acknowledges nothing of an answer for this time is closed; one that took a part of "
+        "it and then stops, after up to three times as long.",
+        minimum=0.01, maximum=86400, metavar="SECONDS",
     )  # fmt: skip
     linger_timeout_s: float = _setting(
-        2.0, "After an error, what the client still sends is read for this time, so that it can read the answer.",
+        2.0,
+        "After the last answer, what the client still sends is thrown away until it is silent for this time, or for 30 "
+        "seconds, so that it can read the answer.",
         minimum=0.01, maximum=60, metavar="SECONDS",
     )  # fmt: skip
     rate_bytes_min: int = _setting(
         100,
-        "A client that takes fewer bytes a second than this, over the time of --write-timeout, is closed; 0 is no "
-        "limit.",
+        "A client that acknowledges fewer bytes a second than this is closed, when the time that they bought is over; "
+        "0 is no limit.",
         minimum=0, maximum=1024 * MIB, metavar="BYTES",
     )  # fmt: skip
     requests_max: int = _setting(
@@ -351,9 +362,6 @@ class Config(SiteConfig):
     )
     fields_max: int = _setting(
         100, "Most header fields in a request (431).", minimum=8, maximum=10_000, metavar="COUNT"
-    )
-    body_bytes_max: int = _setting(
-        1 * MIB, "Largest request body that is read and dropped (413).", minimum=0, maximum=1024 * MIB, metavar="BYTES"
     )
     cached_file_bytes_max: int = _setting(
         256 * KIB, "Files up to this size are kept in memory; larger ones are spliced.", minimum=0, maximum=16 * MIB,
@@ -400,6 +408,12 @@ class Config(SiteConfig):
         if self.workers != "auto" and not 1 <= int(self.workers) <= WORKERS_MAX:
             raise ConfigError(
                 f"workers is {self.workers}; it has to be at least 1 and at most {WORKERS_MAX}", "workers"
+            )
+        if 0 < self.worker_timeout_s < LATE_LOOKS:
+            raise ConfigError(
+                f"worker-timeout is {self.worker_timeout_s}; it has to be at least {LATE_LOOKS}, since a loaded "
+                "machine keeps a worker from running for a moment, or 0 for no limit",
+                "worker-timeout",
             )
         if self.buffers & (self.buffers - 1):
             raise ConfigError(f"buffers is {self.buffers}; it has to be a power of two, such as 256", "buffers")

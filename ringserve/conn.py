@@ -12,13 +12,19 @@ for one file perhaps, has neither.
 The first receive takes one piece; it becomes a multishot one when there is an answer after which more may come. So a
 connection for a single request never has a receive that must be cancelled.
 
+A static server needs no request body. A request that has one is answered from its head, and is the last of its
+connection: no byte behind such a head is ever parsed, so that no framing of a body can smuggle a request. The client
+may be in the middle of sending, and a close with bytes unread would reset the connection before the client has read
+the answer (RFC 9112 9.6). So the connection lingers: what still comes is thrown away, without a copy and without
+memory, until the client is silent for a while. Lingering connections are the first to be closed when room is needed.
+
 States
     PREFACE    waits for what a trusted proxy says of its client before anything else        header limit
     IDLE       waits for the first byte of a request, nothing in flight but the receive      keep-alive limit
     READING    part of a request has arrived                                                 header limit
     HOT        a prepared response is being sent; the coroutine still waits for input        write limit
     BUSY       the coroutine finds or transmits a response                                   write limit
-    LINGERING  the last response is out; what the peer still sends is read and dropped       linger limit
+    LINGERING  the last response is out; what the peer still sends is thrown away            linger limits
     ENDING     nothing more is done for the peer; the receive is being ended
 
 Invariants
@@ -36,21 +42,21 @@ from enum import Enum
 from types import coroutine
 
 from ringserve.access_log import AccessLog
-from ringserve.heads import Apart, Framing, HeaderBlock, Request, RequestLine
+from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.proxies import ProxyError, read_preface
 from ringserve.request import RequestError, RequestReader
-from ringserve.response import CONTINUE, Prepared, Response
-from ringserve.ring.interface import F_MORE, Pinned, errno_name
+from ringserve.response import Prepared
+from ringserve.ring.interface import F_BUFFER, F_MORE, POLL_IN, Pinned, errno_name
 from ringserve.ring.tasks import Kind
 from ringserve.sending import ConnectionOverError, Record, Sender
 from ringserve.service import Service
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""
-LINGER_BYTES_MAX = 1024 * 1024
-"""Bytes that are dropped after an error before the connection is cut."""
-EXPECTING = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-"""Methods whose request body is read over, so that its sender may go on."""
+LINGER_S = 30.0
+"""How long a connection lingers in all: time for a client that sends 100 MiB at 4 MB/s before it reads anything."""
+REQUEST_ARRIVES_S = 0.1
+"""The request of a client that was just accepted is on its way. For so long its connection makes no room for others."""
 
 
 Hot = tuple[RequestLine, HeaderBlock, Apart | None, Prepared, float]
@@ -78,7 +84,7 @@ class Connection(Sender):
     """
 
     __slots__ = (
-        "_awaiting_input", "_dropped_bytes", "_hot", "_last", "_lingers", "_receive_user_data", "_requests_left",
+        "_awaiting_input", "_hot", "_last", "_lingers", "_receive_user_data", "_requests_left",
         "_revalidates", "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
     )  # fmt: skip
 
@@ -96,7 +102,6 @@ class Connection(Sender):
         self._last = refused
         self._lingers = refused
         self._starved = False
-        self._dropped_bytes = 0
         self._requests_left = service.config.requests_max
         self._revalidates = False
         self._hot: Hot | None = None
@@ -119,7 +124,7 @@ class Connection(Sender):
     def rearm_receive(self) -> None:
         """Buffers are back: receive again (`Service.starved`)."""
         self._starved = False
-        if not self.receiving and not self.input_ended and self.state is not State.ENDING:
+        if not (self.receiving or self.input_ended or self._last or self.state is State.ENDING):
             self._arm_receive()
 
     def _received(self, res: int, flags: int) -> None:
@@ -147,11 +152,8 @@ class Connection(Sender):
             self._go_on()
 
     def _take_input(self, data: bytes) -> None:
-        if self.state in (State.LINGERING, State.ENDING):
-            self._dropped_bytes += len(data)
-            if self._dropped_bytes > LINGER_BYTES_MAX:
-                self.input_ended = True  # of what is listened to
-            return
+        if self._last or self.state is State.ENDING:
+            return  # nothing behind the last request is one
         reader = self._reader()
         reader.feed(data)
         if self.state is State.IDLE:
@@ -206,6 +208,9 @@ class Connection(Sender):
                 self.tasks.cancel(self.user_data)
             return
         if self.state is State.ENDING:
+            return
+        if self.state is State.LINGERING:
+            self._close()
             return
         if self._body is None:
             self.begin(self._serve(False))
@@ -276,7 +281,7 @@ class Connection(Sender):
             self._sent_bytes += res
             if self._sent_bytes < sending.length:
                 if self._sent_bytes == res:  # the first part: only what needs several is measured
-                    self._taken_since, self._taken_bytes = hot[4], 0
+                    self._begin_taking(hot[4])
                 self._took(res)
                 if self._interruption is None:
                     self.ring.send(self.user_data, self.fd, sending, self._sent_bytes)
@@ -325,6 +330,7 @@ class Connection(Sender):
     # -- the general path ---------------------------------------------------------------------------------------
 
     async def _serve(self, has_preface: bool) -> None:
+        lingers = False
         try:
             refused_status = 503 if self.refused else None
             try:
@@ -340,14 +346,16 @@ class Connection(Sender):
                 refused_status = error.status
             if refused_status is not None:
                 await self._answer_error(refused_status)
-            if self._lingers and not self.input_ended:
-                await self._linger()
+            lingers = self._lingers and not self.input_ended
         except ConnectionOverError as over:
             if over.resets:
                 self.ring.reset_on_close(self.fd)
             self._log_broken()
         finally:
-            self._close()
+            if lingers:
+                self._linger()
+            else:
+                self._close()
 
     async def _take_preface(self) -> None:
         """What a trusted proxy says of its client before the first request. Raises RequestError."""
@@ -367,6 +375,7 @@ class Connection(Sender):
         self.state = State.READING
         self.waiting_since = self.ring.now
         if preface.client is not None:
+            self.told_client = preface.client
             self._name_client(preface.client)
 
     async def _next_request(self) -> Request | None:
@@ -381,12 +390,11 @@ class Connection(Sender):
                 # Nothing more to gather responses for; and what arrives meanwhile is looked at afterwards.
                 await self._flush()
                 continue
-            idle = not reader.pending_bytes
-            if self.input_ended or (self._service.closes_idle and idle):
+            if self.input_ended or self._service.closes_idle:
                 return None
             if self.state is State.BUSY:
                 self.waiting_since = self.ring.now
-            self.state = State.IDLE if idle else State.READING
+            self.state = State.READING if reader.pending_bytes else State.IDLE
             await self._more_input()
 
     def _begin_answer(self) -> None:
@@ -402,78 +410,93 @@ class Connection(Sender):
         """Find the response to one request and transmit it, or put it with those that wait to be sent."""
         block = request.block
         self._requests_left -= 1
-        refusal = self._refusal(request)
-        if refusal is not None:
-            self._lingers = True  # its body may be on the way
-        elif block.framing is not Framing.NONE:
-            await self._read_over_body(request)
-        response = refusal or await self._service.responder.respond(self, request)
-        ends = self._service.draining or self._requests_left <= 0
+        if block.has_body:
+            self._hear_no_more()
+        response = await self._service.responder.respond(self, request)
+        ends = self._last or self._service.draining or self._requests_left <= 0
         if isinstance(response, Prepared):
             if block.plain and block.persistent and not ends:
                 await self._put_prepared(request, response)
                 return
             response = response.response
-        closes = response.closes or not block.persistent or ends
-        if closes:
+        connection: bytes | None = b"close"
+        if not block.persistent:
             self._last = True
-            # A peer that did not ask for the end may have sent more requests already.
-            self._lingers = self._lingers or block.persistent
-            connection: bytes | None = b"close"
+        elif ends:
+            self._hear_no_more()  # a peer that did not ask for the end may have sent more requests already
         else:
             connection = b"keep-alive" if block.says_keep_alive else None
         await self._put_response(request, response, connection)
 
-    def _refusal(self, request: Request) -> Response | None:
-        """The answer to a request whose body is not going to be read (RFC 9110 10.1.1)."""
-        block, responder = request.block, self._service.responder
-        if block.content_length > self._service.limits.body_bytes_max:
-            return responder.error(413, head=request.is_head, closes=True)
-        if block.expect is not None and not request.line.http_10:
-            if block.expect.lower() != b"100-continue":
-                return responder.error(417, head=request.is_head, closes=True)
-            if block.framing is not Framing.NONE and request.line.method not in EXPECTING:
-                return responder.at_once(request)._replace(closes=True)
-        return None
-
-    async def _read_over_body(self, request: Request) -> None:
-        self.state = State.READING
-        reader = self._reader()
-        if request.block.expect is not None and not request.line.http_10 and not reader.pending_bytes:
-            await self._flush()
-            await self._send_all(CONTINUE)
-        while not reader.skip_body():
-            if self.input_ended:
-                raise ConnectionOverError("the peer ended its side before its request's body")
-            await self._more_input()
-        self.state = State.BUSY
-        self.waiting_since = self.ring.now
+    def _hear_no_more(self) -> None:
+        """What still comes is no request: no byte of it is parsed, and none is kept. It waits in the kernel, which
+        takes only so much of it, until the answer is out.
+        """
+        self._last = self._lingers = True
+        self.reader = None
+        if self.receiving:
+            self.tasks.cancel(self._receive_user_data)
 
     async def _answer_error(self, status: int) -> None:
         """The last words to a peer whose bytes are not read on."""
-        self._last = True
-        self._lingers = True
+        self._hear_no_more()
         self._begin_answer()
         await self._put_response(None, self._service.responder.error(status), b"close")
         await self._flush()
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    async def _linger(self) -> None:
-        """Read and drop what the peer still sends, so that it can read our last words: closing with bytes unread
+    def _linger(self) -> None:
+        """Throw away what the peer still sends, so that it can read our last words: closing with bytes unread
         resets the connection, and the reset overtakes the response (RFC 9112 9.6).
         """
+        self.reader = None
         self.ring.shutdown_sending(self.fd)
         self.state = State.LINGERING
+        self.tasks.handlers[self._receive_user_data] = self._linger_on
+        self.began = self.waiting_since = self.ring.now
+        if self.receiving:
+            self.tasks.cancel(self._receive_user_data)
+        else:
+            self._await_waste()
+
+    def _await_waste(self) -> None:
+        self.receiving = True
+        self.ring.poll(self._receive_user_data, self.fd, POLL_IN)
+
+    def _linger_on(self, res: int, flags: int) -> None:
+        """The receive from before has ended, or there is something to throw away. A handler of its own, so that the hot
+        path need not ask.
+        """
+        if flags & F_MORE:
+            return
+        self.receiving = False
+        if self.state is State.ENDING:
+            self._ended()
+        elif flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
+            self._await_waste()
+        elif res > 0:
+            self._service.talking.append(self)  # a turn throws away only so much of all
+        else:
+            self._close()
+
+    def throw_away(self, bytes_max: int) -> int:
+        """Throw away what has come since the connection lingers. Returns how many bytes that were."""
+        if self.state is not State.LINGERING:
+            return 0
+        res = self.ring.discard(self.fd, bytes_max)
+        if res <= 0 and res != -errno.EAGAIN:
+            self._close()
+            return 0
         self.waiting_since = self.ring.now
-        while not self.input_ended:
-            await self._more_input()
+        self._await_waste()
+        return max(0, res)
 
     def _close(self) -> None:
         """Close the descriptor; the connection has ended when the receive has, if there is one."""
+        if self._body is None and self.state is not State.LINGERING:
+            self.tasks.forget(self.user_data)  # no coroutine has done it
         self.state = State.ENDING
-        if self._body is None:
-            self.tasks.forget(self.user_data)
         if self.receiving:
             self.tasks.cancel(self._receive_user_data)  # in one batch with the close, and before it
         self.tasks.close(self.fd)
@@ -484,13 +507,30 @@ class Connection(Sender):
         self.tasks.forget(self._receive_user_data)
         self._service.ended(self)
 
+    @property
+    def spare_rank(self) -> int | None:
+        """How little is lost if this connection ends: 0 for one that lingers, 1 for one that waits for its next
+        request, 2 for one that has not sent a whole head in the time that it had. None: something is lost.
+        """
+        state = self.state
+        if self._interruption is not None:
+            return None  # it ends already
+        if state is State.LINGERING:
+            return 0
+        if state is State.IDLE and self._requests_left < self._service.config.requests_max:
+            return 1
+        unasked = state in (State.IDLE, State.READING, State.PREFACE)
+        return 2 if unasked and self.ring.now >= self.waiting_since + REQUEST_ARRIVES_S else None
+
     def finish_soon(self) -> None:
-        """The server drains: an idle connection ends now, another after its response."""
-        if self.state in (State.IDLE, State.PREFACE) and not self.pending_bytes:
+        """The server drains, or room is needed. A connection that waits for a request, or for the rest of one, ends
+        now, and so does one that lingers. Another ends after its response.
+        """
+        if self.state in (State.IDLE, State.READING, State.PREFACE, State.LINGERING):
             if self._body is None:
                 self._close()
             else:
-                self.interrupt(ConnectionOverError("the server stops"))
+                self.interrupt(ConnectionOverError("the server stops, or needs room"))
 
     # -- deadlines ----------------------------------------------------------------------------------------------
 
@@ -504,15 +544,17 @@ class Connection(Sender):
         elif state in (State.READING, State.PREFACE):
             limit_s = config.header_timeout_s
         elif state is State.LINGERING:
-            limit_s = config.linger_timeout_s
+            # In a drain there is time for a client to read its answer, and not for one that goes on sending.
+            longest_s = config.linger_timeout_s if self._service.closes_idle else LINGER_S
+            limit_s = min(config.linger_timeout_s, self.began + longest_s - self.waiting_since)
         elif state is State.ENDING:
             return
         else:
-            limit_s = config.write_timeout_s
+            self.check_pace(self.began if self._hot is None else self._hot[4])
+            return
         if self.ring.now < self.waiting_since + limit_s:
             return
         if state in (State.READING, State.PREFACE):
             self.interrupt(RequestError(408, "the request did not arrive in time"))
         else:
-            stalled = state in (State.BUSY, State.HOT)
-            self.interrupt(ConnectionOverError("no progress", resets=stalled))
+            self.interrupt(ConnectionOverError("no progress"))

@@ -80,8 +80,9 @@ class File(Entry):
         descriptor: SharedDescriptor | None,
         now_ns: int,
         coding: bytes = b"",
+        digest: bytes | None = None,
     ) -> None:
-        """now_ns: nanoseconds since the epoch when the file was read."""
+        """now_ns: nanoseconds since the epoch when the file was read. digest: see `validators_of`."""
         super().__init__(path)
         self.status = status
         self.size = status.size
@@ -91,7 +92,7 @@ class File(Entry):
         self.content_type = content_type(path)
         self.coding = coding
         self.siblings: dict[bytes, File] = {}
-        self.validators = validators_of(status.modified_ns, status.size, status.inode, now_ns, coding)
+        self.validators = validators_of(status.modified_ns, status.changed_ns, status.size, now_ns, coding, digest)
 
     def retire(self) -> None:
         """Close the descriptors, its own and its siblings', when the last transfer is done with them."""

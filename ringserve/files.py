@@ -15,16 +15,20 @@ A look costs one open by path (O_PATH) and a status. The same device, inode, siz
 unless it was modified so shortly before it was read that a second change could bear the same time (as with git's
 index): such an entry is read again.
 
+A file of at most CONTENT_TAG_BYTES_MAX is read when it is loaded, whether or not its bytes are kept: its tag is of its
+content, and must not depend on what fits into memory.
+
 Invariants
  1. An entry whose path changed while it was being loaded answers the requests that were waiting for it, and nobody
     after them: it is stored stale.
  2. A path is loaded by one task at a time; others wait for it. If that task is interrupted, one of them takes over.
  3. Memory, descriptors and the number of entries are bounded; the entry unused for longest goes first. A descriptor
-    outlives its entry for as long as a transfer reads it.
+    outlives its entry for as long as a transfer reads it, and counts for as long. A load has one more open at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -37,9 +41,9 @@ from ringserve.listing import read_directory
 from ringserve.media_types import is_compressible
 from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
-from ringserve.ring.interface import NANOSECONDS, errno_name
+from ringserve.ring.interface import NANOSECONDS, FileStatus, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks
-from ringserve.semantics import CODINGS
+from ringserve.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.watches import Watches
 
 FRESH_S = 1.0
@@ -52,12 +56,19 @@ OPEN_ATTEMPTS = 8
 """RESOLVE_BENEATH answers EAGAIN when a rename anywhere raced with it (openat2(2)); it is tried this often."""
 READ_ATTEMPTS = 3
 """A small file that keeps changing while it is read is spliced from its descriptor instead."""
+HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
+"""Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
 LISTED_MAX = 10_000
 """Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
+SAID_MAX = 1024
+"""Paths of which it is remembered that they were complained about."""
 
 NOT_FOUND = frozenset(
-    (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL)
-)
+    (
+        errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL,
+        errno.EXDEV,
+    )
+)  # fmt: skip
 
 
 class FileLimits(NamedTuple):
@@ -65,13 +76,14 @@ class FileLimits(NamedTuple):
 
     entries_max: paths remembered, missing ones included.
     body_bytes_max: up to this size a file is kept in memory. memory_bytes_max: all of them together.
-    descriptors_max: larger files that are kept open.
+    descriptors_max: larger files that are kept open. files_max: all that are open, in use by transfers or being opened.
     """
 
     entries_max: int
     body_bytes_max: int
     memory_bytes_max: int
     descriptors_max: int
+    files_max: int
 
 
 class _Load:
@@ -96,18 +108,24 @@ class FileTable:
 
     roots: the directories by what their paths begin with: nothing for one of them, and a NUL, a number and a slash for
     each of the others, which thus share the table, its limits and its watches.
-    helpers: read directories, for which the ring has no operation.
+    helpers: read directories, for which the ring has no operation. hashers: hash files; they are others, since a
+    directory that hangs must not keep a file from being served.
     """
 
-    def __init__(self, tasks: Tasks, helpers: Helpers, roots: Mapping[bytes, Root], limits: FileLimits) -> None:
+    def __init__(
+        self, tasks: Tasks, helpers: Helpers, hashers: Helpers, roots: Mapping[bytes, Root], limits: FileLimits
+    ) -> None:
         self._tasks = tasks
         self._helpers = helpers
+        self._hashers = hashers
         self._roots = roots
         self._limits = limits
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._loading: dict[bytes, _Load] = {}
+        self._load_ended = Signal()
         self._memory_bytes = 0
         self._descriptors = 0
+        self._said: set[bytes] = set()
         self._watches = Watches(self, tasks)
 
     # -- looking up ---------------------------------------------------------------------------------------------
@@ -120,15 +138,23 @@ class FileTable:
             if entry is not None and (entry.freshness.until > asked_at or self.look_again(path)):
                 return entry
             load = self._loading.get(path)
-            if load is None:
+            if load is None and self._has_place():
                 break
-            await task.wait(load.signal)
+            await task.wait(self._load_ended if load is None else load.signal)
         load = self._loading[path] = _Load()
         try:
             return await self._load(task, path, entry, load)
         finally:
             del self._loading[path]
             load.signal.raise_()
+            self._load_ended.raise_()
+
+    def _has_place(self) -> bool:
+        """Whether one more path may be loaded: one that is open in the meantime, and one that may be kept. A lone load
+        is let try, since there is nothing to wait for.
+        """
+        loads = len(self._loading)
+        return not loads or self._descriptors + 2 * (loads + 1) <= self._limits.files_max
 
     def look_again(self, path: bytes) -> bool:
         """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is
@@ -184,6 +210,9 @@ class FileTable:
         return isinstance(entry, Failure) and entry.status >= 500
 
     async def _open_path(self, task: Task, path: bytes, flags: int) -> int:
+        """A descriptor, or a negative errno: -EMFILE as well when the files' share is used up."""
+        if self._descriptors + len(self._loading) > self._limits.files_max:
+            return -errno.EMFILE
         mount, below = split_mount(path)
         root = self._roots[mount]
         for _attempt in range(OPEN_ATTEMPTS):
@@ -193,17 +222,29 @@ class FileTable:
         return fd
 
     async def _open_siblings(self, task: Task, source: File) -> None:
-        """Find the precompressed siblings. One that is older than its source was made of another version of it."""
+        """Find the precompressed siblings. One that cannot stand for its source is said once, until it can."""
         if not is_compressible(source.content_type):
             return
         for coding, ending in CODINGS.items():
             sibling = await self._open(task, source.path + ending, coding)
+            if isinstance(sibling, Failure) and sibling.status == 403:
+                self._say_once(sibling.path, "may not be read and is not served; give it the permissions of its file")
             if not isinstance(sibling, File):
                 continue
-            if sibling.status.modified_ns >= source.status.modified_ns:
+            fault = _fault_of(sibling.status, source.status)
+            if fault is None:
                 source.siblings[coding] = sibling
+                self._said.discard(sibling.path)
             else:
                 sibling.retire()
+                self._say_once(sibling.path, f"{fault} and is not served; `ringserve compress` makes it anew")
+
+    def _say_once(self, path: bytes, what: str) -> None:
+        if path not in self._said:
+            if len(self._said) >= SAID_MAX:
+                self._said.clear()
+            self._said.add(path)
+            self._tasks.report("{} " + what, shown(path))
 
     async def _is_family_unchanged(self, task: Task, known: File) -> bool:
         """Whether a file and its siblings are what they were, and no other sibling has come."""
@@ -221,7 +262,7 @@ class FileTable:
             if fd >= 0:
                 status = self._tasks.ring.status(fd)
                 self._tasks.close(fd)
-                if stat.S_ISREG(status.mode) and status.modified_ns >= known.status.modified_ns:
+                if stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
                     return False
         return True
 
@@ -238,6 +279,11 @@ class FileTable:
         fd = await self._open_path(task, path, OPEN_FLAGS)
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
             fd = await self._open_path(task, path, OPEN_FLAGS)
+        if fd == -errno.EXDEV:
+            self._say_once(
+                path,
+                "leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
+            )
         if fd < 0:
             return Failure(path, status_of_open(self._tasks.report, path, fd))
         try:
@@ -251,20 +297,15 @@ class FileTable:
                 return await self._read_directory(task, path, directory_fd)
             if not stat.S_ISREG(status.mode):
                 return Failure(path, 404)
-            if status.size <= self._limits.body_bytes_max:
-                for _attempt in range(READ_ATTEMPTS):
-                    body = await self._read_whole(task, fd, status.size)
-                    after = self._tasks.ring.status(fd)
-                    if after == status and len(body) == status.size:
-                        return File(path, status, body, None, now_ns, coding)
-                    if after.size > self._limits.body_bytes_max:
-                        break
-                    status = after
+            status, body = await self._read(task, fd, status)
+            digest = None if body is None else await self._hash(task, body)
+            if body is not None and status.size <= self._limits.body_bytes_max:
+                return File(path, status, body, None, now_ns, coding, digest)
             # OSError from the reads above means a bad disk; a descriptor that will be spliced says so later.
             shared = SharedDescriptor(fd, self._descriptor_done)
             self._descriptors += 1
             fd = -1
-            return File(path, status, None, shared, now_ns, coding)
+            return File(path, status, None, shared, now_ns, coding, digest)
         except OSError as error:
             self._tasks.report("cannot read {}: {}", shown(path), error.strerror)
             return Failure(path, 500)
@@ -296,6 +337,29 @@ class FileTable:
                 self._tasks.close(target_fd)
             items.append(item)
         return Directory(path, tuple(items), truncated)
+
+    async def _read(self, task: Task, fd: int, status: FileStatus) -> tuple[FileStatus, bytes | None]:
+        """The status of a file, and its bytes as of that; none of one that is too large for both the memory and a hash,
+        or keeps changing. Raises OSError.
+        """
+        for _attempt in range(READ_ATTEMPTS):
+            if status.size > max(self._limits.body_bytes_max, CONTENT_TAG_BYTES_MAX):
+                break
+            body = await self._read_whole(task, fd, status.size)
+            before, status = status, self._tasks.ring.status(fd)
+            if status == before and len(body) == status.size:
+                return status, body
+        return status, None
+
+    async def _hash(self, task: Task, body: bytes) -> bytes | None:
+        """The `content_hash`; None for what is too large to get its tag from it."""
+        if len(body) > CONTENT_TAG_BYTES_MAX:
+            return None
+        if len(body) > HASHED_AT_ONCE_BYTES_MAX:
+            # Where no helper can take it, it costs the loop 0.2 ms; the tag is the same.
+            with contextlib.suppress(HelpersBusyError):
+                return await self._hashers.run(task, lambda: content_hash(body))
+        return content_hash(body)
 
     async def _read_whole(self, task: Task, fd: int, size: int) -> bytes:
         """Up to `size` bytes from the start of a file. Raises OSError."""
@@ -418,17 +482,14 @@ def shown(path: bytes) -> str:
     return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
+def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
+    return fault_of_sibling(sibling.modified_ns, sibling.size, source.modified_ns, source.size)
+
+
 def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
     name = shown(path)
     if -res in NOT_FOUND:
-        return 404
-    if -res == errno.EXDEV:
-        report(
-            "{} leads out of the root through a symbolic link; it is answered with 404 "
-            "(--follow-symlinks would follow it)",
-            name,
-        )
         return 404
     if -res in (errno.EACCES, errno.EPERM):
         return 403

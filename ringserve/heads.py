@@ -11,7 +11,8 @@ Why that is sound
     HTTP/1.1 needs a Host, so header blocks are remembered separately for each version.
  3. What is stricter than h11 (`request.py`) looks at one half at a time as well, so its verdict is part of what is
     remembered.
- 4. A head with a body is never remembered: it takes h11's own path to the end of the message.
+ 4. What follows a head with a body is never parsed (`conn.py`), so that nothing of such a head decides where the next
+    one begins.
  5. What a browser asks about its copy, and which range it wants, makes its header block like no other. The lines of
     If-None-Match, If-Modified-Since, Range and If-Range are therefore *set apart* if their values are plain: printable
     ASCII without spaces at the ends or two in a row, which h11 takes as it is. h11 reads each field by itself and has
@@ -24,7 +25,6 @@ Why that is sound
 from __future__ import annotations
 
 import re
-from enum import Enum
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar, Union
 
@@ -124,14 +124,6 @@ Key = Union["Selection", tuple["Selection", "Apart"]]
 """What a prepared response is found by: a selection, with what was set apart from it, if anything."""
 
 
-class Framing(Enum):
-    """How a request's body is delimited (RFC 9112 6.3)."""
-
-    NONE = 0
-    CONTENT_LENGTH = 1
-    CHUNKED = 2
-
-
 class Preflight(NamedTuple):
     """What a browser asks before a script of another origin may send a request."""
 
@@ -144,14 +136,14 @@ class HeaderBlock:
 
     persistent: whether the peer wants the connection to go on after this request (RFC 9112 9.3).
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
+    has_body: bytes follow that are no request. How they are framed (RFC 9112 6.3) does not matter: none is parsed.
     plain: nothing beside `selection` and `persistent` bears on the response, so that a prepared one may answer.
     joinable: it may have the two fields that are set apart beside its own.
     forwarded, x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
 
     __slots__ = (
-        "client_piece", "content_length", "expect", "forwarded", "framing", "host", "joinable", "log_piece",
-        "persistent", "plain",
+        "client_piece", "forwarded", "has_body", "host", "joinable", "log_piece", "persistent", "plain",
         "preflight", "referer", "says_keep_alive", "selection", "user_agent", "x_forwarded_for",
     )  # fmt: skip
 
@@ -159,13 +151,8 @@ class HeaderBlock:
         tokens = [token.strip(b" \t").lower() for token in fields.get(b"connection", b"").split(b",")]
         self.says_keep_alive = http_10 and b"keep-alive" in tokens
         self.persistent = b"close" not in tokens and (not http_10 or self.says_keep_alive)
-        self.content_length = int(fields.get(b"content-length", b"0"))
-        if b"transfer-encoding" in fields:
-            self.framing = Framing.CHUNKED
-        else:
-            self.framing = Framing.CONTENT_LENGTH if self.content_length else Framing.NONE
-        self.expect = fields.get(b"expect")
-        self.plain = not self.says_keep_alive and self.expect is None and self.framing is Framing.NONE
+        self.has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
+        self.plain = not self.says_keep_alive and not self.has_body
         self.host = fields.get(b"host")
         self.referer = fields.get(b"referer")
         self.user_agent = fields.get(b"user-agent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections import deque
@@ -15,7 +16,7 @@ class Notifier:
     """Tells systemd; does nothing where it does not listen.
 
     report: told, with a template and values, if that fails.
-    interval_s: how often it wants to hear that all is well, halved, or None if it does not.
+    interval_s: how often it wants to hear that all is well, halved; infinite if it does not.
     """
 
     def __init__(self, environment: dict[str, str], report: Callable[..., None]) -> None:
@@ -24,7 +25,7 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
         usec = environment.get("WATCHDOG_USEC", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.interval_s = int(usec) / 2e6 if usec.isdigit() and int(usec) and mine else None
+        self.interval_s = int(usec) / 2e6 if usec.isdigit() and int(usec) and mine else math.inf
 
     def tell(self, *lines: str) -> None:
         """One message. A manager that is gone is not our concern."""

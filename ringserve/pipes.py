@@ -31,6 +31,10 @@ loopback, where sending includes the peer's receiving. With 2 MiB, as nginx has 
 1 MiB were no faster (docs/performance.md)."""
 
 
+RETRY_S = 0.1
+"""Between attempts to make the first pipe while the system has no descriptors."""
+
+
 class Lease:
     """One connection's use of a pipe. `pipe` is None after it was taken away."""
 
@@ -60,6 +64,7 @@ class PipePool:
         self._count = 0
         self._parked: OrderedDict[int, Lease] = OrderedDict()
         self._returned = Signal()
+        self._retry_at = 0.0
 
     @property
     def count(self) -> int:
@@ -67,7 +72,9 @@ class PipePool:
         return self._count
 
     async def acquire(self, task: Task) -> Lease:
-        """An empty pipe, as soon as there is one. Raises OSError when the system grants none."""
+        """An empty pipe, as soon as there is one. Raises OSError when the system grants none for another reason than a
+        want of descriptors.
+        """
         while True:
             if self._free:
                 return Lease(self._free.pop())
@@ -75,14 +82,23 @@ class PipePool:
                 try:
                     pipe = self._tasks.ring.pipe(self._pipe_bytes)
                 except OSError as error:
-                    # Out of descriptors. Those that exist will do; only with none at all is there nothing to wait for.
-                    if error.errno not in (errno.EMFILE, errno.ENFILE) or self._count == 0:
+                    # Out of descriptors, though this process has kept some for pipes: others have taken those of the
+                    # system. The pipes that exist will do; without one it is tried again.
+                    if error.errno not in (errno.EMFILE, errno.ENFILE):
                         raise
+                    if self._count == 0:
+                        self._retry_soon()
                 else:
                     self._count += 1
                     return Lease(pipe)
             if not self._take_parked():
                 await task.wait(self._returned)
+
+    def _retry_soon(self) -> None:
+        now = self._tasks.ring.now
+        if self._retry_at <= now:
+            self._retry_at = now + RETRY_S
+            self._tasks.call_at(self._retry_at, self._returned.raise_)
 
     def _take_parked(self) -> bool:
         if not self._parked:

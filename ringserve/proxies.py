@@ -51,6 +51,24 @@ def _plain_network(text: str) -> IPv4Network | IPv6Network:
     return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
+IPV6_NETWORK_BITS = 64
+"""What one customer has at least, and whoever has it has all of its addresses (RFC 6177 2, RFC 7421)."""
+
+
+def network_of(client: str) -> str:
+    """What a client is counted as where something is shared fairly: its address, or for IPv6 the network of it; any
+    other name, such as `unix`, is itself.
+    """
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, IPv4Address):
+        return client
+    host_bits = address.max_prefixlen - IPV6_NETWORK_BITS
+    return str(IPv6Address(int(address) >> host_bits << host_bits))
+
+
 # -- the PROXY protocol -----------------------------------------------------------------------------------------
 
 TEXT_BYTES_MAX = 107

@@ -18,7 +18,6 @@ from ringserve.heads import (
     APART_NAMES,
     HEAD_END,
     Apart,
-    Framing,
     HeaderBlock,
     Memory,
     Request,
@@ -39,16 +38,12 @@ class RequestError(Exception):
 
 
 class Limits(NamedTuple):
-    """What a head and a body may measure. Each has a flag of its own; the reasons stand with the flags."""
+    """What a head may measure. Each has a flag of its own; the reasons stand with the flags."""
 
     head_bytes_max: int
     target_bytes_max: int
     fields_max: int
-    body_bytes_max: int
 
-
-_LAST_CHUNK = re.compile(rb"(?:\A|\r\n)0+(?:;[^\r\n]*)?\r\n(?:[!-9;-~]+:[^\r\n]*\r\n)*\r\n\Z")
-"""The last chunk and the trailer section (RFC 9112 7.1), every line of it ended by CRLF, none folded."""
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::\d*)?")
 
@@ -56,18 +51,7 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::\d*
 class RequestReader:
     """One connection's bytes, cut into requests. No I/O: `feed` takes what arrived, `next_request` says what it is."""
 
-    __slots__ = (
-        "_body",
-        "_body_bytes",
-        "_body_tail",
-        "_buffer",
-        "_chunked",
-        "_content_bytes",
-        "_limits",
-        "_memory",
-        "_searched",
-        "_start",
-    )
+    __slots__ = ("_buffer", "_limits", "_memory", "_searched", "_start")
 
     def __init__(self, memory: Memory, limits: Limits) -> None:
         self._memory = memory
@@ -75,10 +59,6 @@ class RequestReader:
         self._buffer = bytearray()
         self._start = 0
         self._searched = 0
-        self._body: h11.Connection | None = None
-        self._body_bytes = self._content_bytes = 0
-        self._body_tail = b""
-        self._chunked = False
 
     def feed(self, data: bytes) -> None:
         """More bytes from the peer."""
@@ -102,8 +82,9 @@ class RequestReader:
         self._searched = self._start
 
     def next_request(self) -> Request | None:
-        """The next request, or None while its head is incomplete. Raises RequestError."""
-        assert self._body is None, "the previous request's body is to be skipped first"
+        """The next request, or None while its head is incomplete. After one that has a body there is none. Raises
+        RequestError.
+        """
         buffer = self._buffer
         while buffer.startswith(CRLF, self._start):
             self._start += 2  # an empty line before a request line is skipped (RFC 9112 2.2)
@@ -183,11 +164,7 @@ class RequestReader:
         conditions = selection.conditions
         has_none = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
         block.joinable = has_none and field_count + len(APART_NAMES) <= limits.fields_max
-        if block.framing is not Framing.NONE:
-            self._body = parser
-            self._body_bytes = self._content_bytes = 0
-            self._chunked = block.framing is Framing.CHUNKED
-        elif self._memory.enabled and selection.is_shared:
+        if self._memory.enabled and selection.is_shared:
             self._memory.lines.put(head[:line_end], line)
             line.blocks.put(block_bytes, block)
         return Request(line, block, apart)
@@ -224,49 +201,6 @@ class RequestReader:
             return remembered
         http_10 = event.http_version == b"1.0"
         return RequestLine(event.method, event.target, event.http_version, self._memory.blocks(http_10))
-
-    def skip_body(self) -> bool:
-        """Read over the current request's body as far as it has arrived; True when its end has been reached.
-
-        Raises RequestError: 413 when it is larger than the limit, 400 when its framing is broken.
-        """
-        parser, limits = self._body, self._limits
-        if parser is None:
-            return True
-        if self.pending_bytes:
-            data = bytes(self._buffer[self._start :])
-            self._body_tail = (self._body_tail + data)[-limits.head_bytes_max - len(data) :]
-            self._body_bytes += len(data)
-            parser.receive_data(data)
-            self._buffer.clear()
-            self._start = self._searched = 0
-        while True:
-            try:
-                event = parser.next_event()
-            except h11.RemoteProtocolError as error:
-                raise RequestError(error.error_status_hint, str(error)) from error
-            if isinstance(event, h11.Data):
-                self._content_bytes += len(event.data)
-                if self._content_bytes > limits.body_bytes_max:
-                    raise RequestError(413, "the body is larger than is read")
-            elif isinstance(event, h11.EndOfMessage):
-                rest = parser.trailing_data[0]
-                self._check_end_of_body(len(rest))
-                self._body = None
-                self._body_tail = b""
-                self._buffer += rest
-                return True
-            else:
-                # What chunks are wrapped in is bounded as well, or a small body could be an endless message.
-                if self._body_bytes > limits.body_bytes_max + limits.head_bytes_max:
-                    raise RequestError(413, "the body's chunks are too small for its size")
-                return False
-
-    def _check_end_of_body(self, rest_bytes: int) -> None:
-        """The trailer section has to be as strict as a head. Raises RequestError."""
-        end = len(self._body_tail) - rest_bytes
-        if self._chunked and not _LAST_CHUNK.search(self._body_tail[:end]):
-            raise RequestError(400, "the end of the chunked body is malformed")
 
 
 SET_APART = (b"if-none-match", b"range", b"if-range")

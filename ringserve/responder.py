@@ -1,9 +1,9 @@
 """Finding the response to a request: drives the responder's decisions, and prepares what can be answered again.
 
 `static.respond` decides and asks; here what it asks for is found out: paths in the file table, passwords on a helper
-thread. A response that is in memory and follows from the request line and the selection alone is prepared, kept with
-the entries that it was made from, and remembered with the request line for the hot path. It is fresh for as long as
-every entry that was looked at on the way is.
+thread, in turn between the clients' networks. A response that is in memory and follows from the request line and the
+selection alone is prepared, kept with the entries that it was made from, and remembered with the request line for the
+hot path. It is fresh for as long as every entry that was looked at on the way is.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import secrets
 from ringserve import passwords, static
 from ringserve.entries import Entry
 from ringserve.files import FileTable
-from ringserve.heads import Request
+from ringserve.heads import HeaderBlock, Request
 from ringserve.policy import Guard, Site, Sites
+from ringserve.proxies import network_of
 from ringserve.response import FileSlice, Prepared, Response, error_response
-from ringserve.ring.helpers import Helpers, HelpersBusyError
+from ringserve.ring.helpers import Helpers, HelpersBusyError, Job
 from ringserve.ring.tasks import Task
 from ringserve.semantics import Location
 from ringserve.static import Claim, Lookup, Verified
@@ -40,6 +41,16 @@ def _can_be_prepared(response: Response, entries: list[Entry], request: Request)
     return in_memory and not is_part and is_known and response.status < 500
 
 
+class Asker(Task):
+    """A task that has requests answered."""
+
+    __slots__ = ()
+
+    def client_of(self, block: HeaderBlock | None) -> str:
+        """Whom a request comes from, as text: the peer, or whom a trusted proxy asks for."""
+        raise NotImplementedError
+
+
 class Responder:
     """See the module.
 
@@ -54,6 +65,7 @@ class Responder:
         self._enabled = enabled
         self._server = server
         self._verified: set[tuple[Guard, bytes]] = set()
+        self._verifying: dict[tuple[Guard, bytes], Job[bool]] = {}
         self._secret = secrets.token_bytes(32)
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
@@ -67,7 +79,7 @@ class Responder:
             and prepared.freshness.until > now
         )
 
-    async def respond(self, task: Task, request: Request) -> Response | Prepared:
+    async def respond(self, task: Asker, request: Request) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
         line, key = request.line, request.key
         prepared = line.prepared.get(key)
@@ -86,7 +98,7 @@ class Responder:
                     entries.append(entry)
                     wanted = steps.send(entry)
                 else:
-                    wanted = steps.send(await self._verify(task, wanted))
+                    wanted = steps.send(await self._verify(task, request, wanted))
         except StopIteration as done:
             response: Response = done.value
         if not self._enabled or not _can_be_prepared(response, entries, request):
@@ -110,25 +122,16 @@ class Responder:
                 entry.depend(prepared)
         return prepared
 
-    def at_once(self, request: Request) -> Response:
-        """The response to a request whose method is not served; nothing has to be looked up for it."""
-        try:
-            next(static.respond(request, self._site(request), 0.0))
-        except StopIteration as done:
-            response: Response = done.value
-            return response
-        raise AssertionError("a method that is not served is answered without a look")
-
-    def error(self, status: int, *, head: bool = False, closes: bool = False) -> Response:
+    def error(self, status: int) -> Response:
         """The response to what is not read on, or not read at all."""
-        return self._sites.default.dress(error_response(status, head=head, closes=closes), (), None)
+        return self._sites.default.dress(error_response(status), (), None)
 
     def _site(self, request: Request) -> Site:
         location = request.line.location
         authority = location.authority if isinstance(location, Location) else b""
         return self._sites.choose(authority or request.block.selection.host)
 
-    async def _verify(self, task: Task, claim: Claim) -> Verified:
+    async def _verify(self, task: Asker, request: Request, claim: Claim) -> Verified:
         # Keyed by a secret of the process, so that what is remembered is of no use to whoever reads the memory.
         said = b"%d:%s:%s" % (len(claim.user), claim.user, claim.password)
         key = claim.guard, hashlib.blake2b(said, key=self._secret, digest_size=32).digest()
@@ -141,8 +144,14 @@ class Responder:
             # An unknown user costs as much time as a known one, so that the time does not tell which names exist.
             return passwords.verify(known_hash or passwords.stand_in_hash(), password)
 
+        # A browser asks for a page's files at once: all of them wait for one verification.
+        job = self._verifying.get(key)
         try:
-            right = await self._helpers.run(task, verify) and known_hash is not None
+            if job is None:
+                origin = network_of(task.client_of(request.block))
+                job = self._helpers.begin(verify, lambda: self._forget(key), origin)
+                self._verifying[key] = job
+            right = await job.result(task) and known_hash is not None
         except HelpersBusyError:
             return Verified(False, busy=True)
         if right:
@@ -150,3 +159,6 @@ class Responder:
                 self._verified.clear()
             self._verified.add(key)
         return Verified(right)
+
+    def _forget(self, key: tuple[Guard, bytes]) -> None:
+        self._verifying.pop(key, None)  # it is not there yet if it is refused at once

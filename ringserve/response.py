@@ -24,7 +24,6 @@ BODILESS = frozenset((204, 304))
 
 CRLF = b"\r\n"
 CLOSES = b"Connection: close\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class SharedDescriptor:
@@ -79,14 +78,12 @@ class Response(NamedTuple):
     fields: beyond Date, Server, Content-Length and Connection, which the rendering adds.
     body: in order; empty for HEAD and for statuses without one.
     content_length: what Content-Length says: for HEAD that of the body which GET would have had. None: no such field.
-    closes: the connection ends after this response.
     """
 
     status: int
     fields: Fields
     body: tuple[Segment, ...] = ()
     content_length: int | None = 0
-    closes: bool = False
 
     @property
     def body_bytes(self) -> int:
@@ -99,7 +96,7 @@ class Response(NamedTuple):
         return dict(self.fields).get(b"Content-Encoding")
 
 
-_RENAMED = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable"}
+_RENAMED = {414: "URI Too Long", 416: "Range Not Satisfiable"}
 """What RFC 9110 15.5 calls them; Python's table has older names before 3.13."""
 
 
@@ -233,10 +230,8 @@ _MEANINGS = {
     406: b"What is there has no form that the request accepts.",
     408: b"The request took too long to arrive.",
     412: b"The file is not in the state that the request asked for.",
-    413: b"The request carries more than this server takes.",
     414: b"The address is too long.",
     416: b"The file has no such range of bytes.",
-    417: b"The server cannot do what the request expects.",
     431: b"The request's header is too large.",
     500: b"The file could not be read.",
     501: b"The server does not know this method.",
@@ -253,9 +248,7 @@ NO_CACHE = (b"Cache-Control", b"no-cache")
 """A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
 
 
-def error_response(
-    status: int, *, head: bool = False, closes: bool = False, fields: Fields = (), media_type: bytes = HTML
-) -> Response:
+def error_response(status: int, *, head: bool = False, fields: Fields = (), media_type: bytes = HTML) -> Response:
     """A small body for a status. It names no path: what was asked for is not repeated, what exists is not told.
 
     media_type: one of `ERROR_TYPES`.
@@ -273,7 +266,6 @@ def error_response(
         (*status_fields(status), *fields, (b"Content-Type", media_type), NOSNIFF, NO_CACHE),
         () if head else (body,),
         len(body),
-        closes,
     )
 
 

@@ -6,6 +6,7 @@ name are of RFC 9110.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -394,27 +395,75 @@ FINE_TICK_NS = 10_000_000
 COARSE_TICK_NS = 2_000_000_000
 """The resolution of a file system's clock: a tick of the kernel (4 to 10 ms) where it keeps fractions of a second, and
 two seconds where it does not (FAT), which shows by there being none."""
+CONTENT_TAG_BYTES_MAX = 256 * 1024
+"""A file up to this size gets its tag from its content: as much takes 0.2 ms to hash. A constant, since a tag must not
+depend on what is kept in memory."""
+CONTENT_HASH_DIGITS = 24
+"""Of SHA-256: 12 bytes, so that two versions of a file never meet by chance."""
+
+
+def content_hash(data: bytes) -> bytes:
+    """What a tag says of a small file: `sha256sum FILE | cut -c -24` says the same."""
+    return hashlib.sha256(data).hexdigest()[:CONTENT_HASH_DIGITS].encode()
 
 
 def is_young(modified_ns: int, now_ns: int) -> bool:
-    """Whether a file may change again and still bear the same modification time."""
+    """Whether a file may change again and still bear the same time."""
     tick_ns = FINE_TICK_NS if modified_ns % NANOSECONDS else COARSE_TICK_NS
     return now_ns - modified_ns < tick_ns
 
 
-def validators_of(modified_ns: int, size: int, inode: int, now_ns: int, coding: bytes = b"") -> Validators:
+def validators_of(
+    modified_ns: int, changed_ns: int, size: int, now_ns: int, coding: bytes = b"", digest: bytes | None = None
+) -> Validators:
     """The validators of a file (8.8); each content coding of it has a tag of its own (8.8.3.3).
 
-    The tag is strong, made of the modification time and the size, but weak while the file is young. Images that are
-    built reproducibly set all times to 0 or 1; such a time says nothing of the version, so there is no date, and the
-    inode stands in for it: another file has another one.
+    digest: the `content_hash` of a file of at most CONTENT_TAG_BYTES_MAX; None for one that kept changing while it was
+    read. Its tag is of the content, strong, and the same on every replica. That of a larger file is of the modification
+    time and the size. Archives and reproducible builds give all files one time, in whole seconds: there the time of the
+    last change is added, which nobody can set. Never the inode, which file systems use again at once. Such a tag is
+    weak while the later time that it is made of is young.
+
+    Images that are built reproducibly set all times to 0 or 1, which is no date.
     """
-    seconds = modified_ns // NANOSECONDS
-    suffix = b"-" + coding if coding else b""
-    if seconds in (0, 1):
-        return Validators(b'"i%x-%x%s"' % (inode, size, suffix), None)
-    weak = b"W/" if is_young(modified_ns, now_ns) else b""
-    return Validators(weak + b'"%x-%x%s"' % (modified_ns, size, suffix), seconds)
+    seconds, fraction = divmod(modified_ns, NANOSECONDS)
+    opaque, weak = digest, b""
+    if opaque is None:
+        opaque = b"%x-%x" % (modified_ns, size) + (b"" if fraction else b"-%x" % changed_ns)
+        if size <= CONTENT_TAG_BYTES_MAX or is_young(modified_ns if fraction else changed_ns, now_ns):
+            weak = b"W/"
+    tag = weak + b'"%s%s"' % (opaque, b"-" + coding if coding else b"")
+    return Validators(tag, None if seconds in (0, 1) else seconds)
+
+
+# -- precompressed siblings -------------------------------------------------------------------------------------
+
+MILLISECOND_NS = 1_000_000
+ROUNDING_NS = 1000
+"""What a time loses in microseconds, or as a floating-point number of seconds (0.24 us in this century)."""
+
+
+def is_as_new(sibling_ns: int, source_ns: int) -> bool:
+    """Whether a sibling's modification time is its source's or a later one, as far as the coarser of the two tells.
+
+    Tools copy times in whole seconds, in milliseconds, in microseconds, or through a floating-point number. A tolerance
+    beyond that would take the old sibling of a file that was saved again a second later.
+    """
+    if sibling_ns + ROUNDING_NS >= source_ns:
+        return True
+    for precision_ns in (NANOSECONDS, MILLISECOND_NS):
+        if not (sibling_ns % precision_ns and source_ns % precision_ns):
+            return sibling_ns // precision_ns >= source_ns // precision_ns
+    return False
+
+
+def fault_of_sibling(sibling_ns: int, sibling_size: int, source_ns: int, source_size: int) -> str | None:
+    """Why a precompressed sibling does not stand for its source, by the modification times and sizes of the two; None
+    if it does.
+    """
+    if source_size and not sibling_size:
+        return "is empty"
+    return None if is_as_new(sibling_ns, source_ns) else "is older than its file"
 
 
 # -- media types ------------------------------------------------------------------------------------------------

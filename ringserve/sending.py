@@ -15,10 +15,11 @@ import errno
 from typing import NamedTuple
 
 from ringserve.heads import HeaderBlock, Request
+from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
+from ringserve.responder import Asker
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
-from ringserve.ring.tasks import Task
 from ringserve.service import Service
 
 OUTPUT_BYTES_MAX = 256 * 1024
@@ -52,15 +53,17 @@ class Record(NamedTuple):
     end: int
 
 
-class Sender(Task):
+class Sender(Asker):
     """The sending half of a connection; see the module.
 
     waiting_since: when the client last took something. began: when the request that is being answered did.
+    told_client: whom a proxy named before the first request, in a preface.
+    _taken_since, _taken_bytes: when its answer began to be sent, and what the socket took of it.
     """
 
     __slots__ = (
-        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_records", "_sent_bytes", "_service",
-        "_taken_bytes", "_taken_since", "began", "fd", "waiting_since",
+        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_pace", "_records", "_sent_bytes",
+        "_service", "_taken_bytes", "_taken_since", "began", "fd", "told_client", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int) -> None:
@@ -69,6 +72,7 @@ class Sender(Task):
         self.fd = fd
         self.began = self.waiting_since = self._taken_since = self.ring.now
         self._taken_bytes = 0
+        self._pace: Pace | None = None
         self._body_sent = 0
         self._sent_bytes = 0
         self._output: list[bytes] = []
@@ -76,6 +80,7 @@ class Sender(Task):
         self._records: list[Record] = []
         # Now, while the peer is there: a broken connection has no peer name any more, and is logged all the same.
         self._client: str | None = None
+        self.told_client: str | None = None
         self._client_piece = b""
         if service.log is not None or service.proxies is not None:
             self._name_client(self.ring.peer_name(fd))
@@ -175,8 +180,7 @@ class Sender(Task):
         """Send what has gathered, in one send, and log it. How fast the client takes it, and the body that may follow,
         is measured from here: not from when it asked.
         """
-        self._taken_since = self.ring.now
-        self._taken_bytes = 0
+        self._begin_taking(self.ring.now)
         if not self._output:
             return
         output, self._output = self._output, []
@@ -206,19 +210,35 @@ class Sender(Task):
         self._body_sent += count
         self._took(count)
 
+    def _begin_taking(self, since: float) -> None:
+        self._taken_since = since
+        self._taken_bytes = 0
+        self._pace = None
+
     def _took(self, count: int) -> None:
-        """The client took something. One that takes a little whenever its time is nearly up holds a connection and
-        a file for days; so it is measured over each such time as well.
+        """The socket took something of an answer."""
+        self.waiting_since = self.ring.now
+        self._taken_bytes += count
+
+    def check_pace(self, began: float) -> None:
+        """Look at what the client has acknowledged of an answer, and end with one that is too slow (`pace.py`). The
+        socket alone would not tell: it has room again only once its peer has taken some 64 KiB.
+
+        began: when the request did. What was seen before says nothing of its answer.
         """
         now, config = self.ring.now, self._service.config
-        self.waiting_since = now
-        self._taken_bytes += count
-        elapsed_s = now - self._taken_since
-        if elapsed_s >= config.write_timeout_s:
-            if self._taken_bytes < config.rate_bytes_min * elapsed_s:
-                self.interrupt(ConnectionOverError("too slow", resets=True))
-            self._taken_since = now
-            self._taken_bytes = 0
+        seen = self._pace if self._pace is not None and self._pace.began >= max(began, self._taken_since) else None
+        unacknowledged = self.ring.unacknowledged_bytes(self.fd)
+        acknowledged = self._taken_bytes - unacknowledged
+        pace = self._pace = look(seen, now, acknowledged, config.write_timeout_s, config.rate_bytes_min)
+        if now < pace.until:
+            return
+        if pace.seems_stalled(now, config.write_timeout_s):
+            self.interrupt(ConnectionOverError("no progress", resets=True))
+        else:
+            # A client that reads gets by FIN what it takes soon; more would be the kernel's memory for hours.
+            drains = pace.drains(now, unacknowledged, config.write_timeout_s)
+            self.interrupt(ConnectionOverError("too slow", resets=not drains))
 
     def _broken(self, res: int, operation: str) -> None:
         """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""
@@ -228,17 +248,23 @@ class Sender(Task):
 
     # -- logging ------------------------------------------------------------------------------------------------
 
+    def client_of(self, block: HeaderBlock | None) -> str:
+        """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
+        proxies, client = self._service.proxies, self._client
+        if proxies is None or client is None or block is None:
+            return self.told_client or self.ring.peer_name(self.fd)
+        by_forwarded = self._service.config.forwarded_field == "forwarded"
+        forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
+        return proxies.client_of(client, forwarded, x_forwarded_for)
+
     def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
-        """The client of a request: the peer, or whom a trusted one asks for."""
-        log, proxies, client = self._service.log, self._service.proxies, self._client
-        if log is None or proxies is None or client is None or block is None:
+        """The client of a request in the log."""
+        log, client = self._service.log, self._client
+        if log is None or client is None or block is None:
             return self._client_piece
         known = block.client_piece
         if known is None or known[0] != client:
-            by_forwarded = self._service.config.forwarded_field == "forwarded"
-            forwarded, x_forwarded_for = (block.forwarded, None) if by_forwarded else (None, block.x_forwarded_for)
-            piece = log.form.client(proxies.client_of(client, forwarded, x_forwarded_for))
-            known = block.client_piece = client, piece
+            known = block.client_piece = client, log.form.client(self.client_of(block))
         return known[1]
 
     def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:

@@ -18,7 +18,6 @@ import errno
 import gc
 import math
 import os
-import resource
 import signal
 import stat
 import threading
@@ -30,14 +29,25 @@ from types import FrameType
 from ringserve import listing, passwords
 from ringserve.acceptor import Acceptor
 from ringserve.access_log import LOG_FORMATS, AccessLog
+from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config import Config
 from ringserve.files import FileLimits, FileTable, Root
+from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
-from ringserve.ring.descriptors import Listener, close_listener, listen_tcp, listen_unix, tune_listener
+from ringserve.ring.descriptors import (
+    LISTEN_BACKLOG,
+    Listener,
+    close_listener,
+    descriptors_open,
+    listen_tcp,
+    listen_unix,
+    raise_descriptor_limit,
+    tune_listener,
+)
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.helpers import Helpers, HelpersBusyError
-from ringserve.ring.interface import Ring, RingOptions
+from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Kind, Task, Tasks
@@ -46,13 +56,18 @@ from ringserve.service import Client, Service
 from ringserve.turns import Turns
 
 LONGEST_SLEEP_S = 60.0
-SPARE_DESCRIPTORS = 64
-"""Kept free of connections: the ring, listeners, log, directories being opened, the interpreter's own."""
+LATER_DESCRIPTORS = 24
+"""What is opened beside connections, pipes and files: the ring, its wake pipe, inotify, a log that is reopened, two
+directories being listed; twice as many for closes that are still under way and for the interpreter's own."""
+LATER_BY_LISTENER = 2
+"""The acceptor's reserve, and a connection that is refused."""
 LOG_MODE = 0o640
 """Who may read the access log: its owner and its group. It holds the addresses of people."""
 CROWD_CHECK_S = 2.0
 LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
+PIECE_BYTES_MIN = 4096
+"""What is thrown away counts as so much at least, since a call for one byte takes time as well."""
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
 
@@ -61,12 +76,24 @@ class StartError(Exception):
     """The server cannot start; the message is one line that names the fix."""
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one, as servers do, and return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+def share_descriptors(config: Config, listeners: int) -> tuple[Shares, str | None]:
+    """The shares of the limit of open files, beside what is open already, and a line for the user if they are small.
+    Raises StartError.
+    """
+    limit = raise_descriptor_limit()
+    later = LATER_DESCRIPTORS + LATER_BY_LISTENER * listeners
+    shares = share(
+        limit - descriptors_open() - later,
+        connections_max=config.connections_max,
+        pipes_max=config.pipes_max,
+        open_files_max=config.open_files_max,
+        burst=LISTEN_BACKLOG * listeners,
+    )
+    if shares is None:
+        raise StartError(f"the limit of open files ({limit}) is too low to serve anything; raise it (ulimit -n)")
+    # The default is no wish, but as many as a loop can serve.
+    asked = config.connections_max
+    return shares, shortage(shares, limit, FEW if asked == Config.connections_max else asked)
 
 
 def open_root(directory: str) -> int:
@@ -132,6 +159,7 @@ class Server:
     log_turns: for a sink that other processes write to as well.
     diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
     ring_factory: opens the ring in the loop's thread.
+    shortage: a line for the user if the limit of open files leaves few connections, else None; it is reported.
     Raises StartError and ListenError.
     """
 
@@ -150,7 +178,6 @@ class Server:
         self._log_turns = log_turns
         self._diagnostics = diagnostics
         self._ring_factory = ring_factory
-        self._connections_max = max(1, min(config.connections_max, raise_descriptor_limit() - SPARE_DESCRIPTORS))
         self._ring: Ring | None = None
         # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
         self._ring_lock = threading.RLock()
@@ -182,6 +209,7 @@ class Server:
             self.listeners = self._listen() if listeners is None else list(listeners)
             for listener in self.listeners:
                 tune_listener(listener)
+            self._shares, self.shortage = share_descriptors(config, len(self.listeners))
         except BaseException:
             self.close()
             raise
@@ -238,6 +266,8 @@ class Server:
         self.helpers = Helpers(tasks)
         # Of their own, or whoever guesses passwords would keep directories from being read.
         self.verifiers = Helpers(tasks)
+        # And whoever lists directories that hang would keep files from being hashed.
+        self.hashers = Helpers(tasks)
         try:
             self._start(ring)
             started()
@@ -250,6 +280,7 @@ class Server:
                 signal.set_wakeup_fd(-1)  # it is the ring's
             self.helpers.shut()
             self.verifiers.shut()
+            self.hashers.shut()
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -268,9 +299,13 @@ class Server:
     def _start(self, ring: Ring) -> None:
         config, tasks = self.config, self.tasks
         limits = FileLimits(
-            config.cached_files_max, config.cached_file_bytes_max, config.cache_bytes_max, config.open_files_max
+            config.cached_files_max,
+            config.cached_file_bytes_max,
+            config.cache_bytes_max,
+            self._shares.open_files,
+            self._shares.files,
         )
-        files = FileTable(tasks, self.helpers, self._roots, limits)
+        files = FileTable(tasks, self.helpers, self.hashers, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
         log = (
@@ -278,18 +313,22 @@ class Server:
             if form is None
             else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned, turns=self._log_turns)
         )
-        self.service = Service(config, self.sites, tasks, self.verifiers, files, log)
-        self._acceptors = [Acceptor(self.service, listener, self._connections_max) for listener in self.listeners]
+        pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
+        self.service = Service(config, self.sites, tasks, self.verifiers, files, pipes, log)
+        self._acceptors = [Acceptor(self.service, listener, self._shares) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + CROWD_CHECK_S, self._give_memory_back)
         tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)
         self._stderr = RingWriter(tasks)
+        if self.shortage is not None:
+            tasks.report("{}", self.shortage)
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
         tasks, service = self.tasks, self.service
         clock, log, starved, acceptors = service.clock, service.log, service.starved, self._acceptors
+        talking = service.talking
         sleep_s = LONGEST_SLEEP_S
         while True:
             tasks.turn(sleep_s)
@@ -297,14 +336,16 @@ class Server:
                 clock.update()
             if starved:
                 self._feed_starved()
+            if talking:
+                self._throw_away()
             for acceptor in acceptors:
                 if acceptor.waits_for_room:
                     acceptor.resume()
-            sleep_s = LONGEST_SLEEP_S
+            sleep_s = 0.0 if talking else LONGEST_SLEEP_S
             if log is not None:
                 due = log.flush_if_due()
                 if due is not None:
-                    sleep_s = max(0.0, due - ring.now)
+                    sleep_s = min(sleep_s, max(0.0, due - ring.now))
             if self._renew_requested:
                 self._renew_requested = False
                 for acceptor in acceptors:
@@ -354,6 +395,12 @@ class Server:
         for _turn in range(min(len(starved), self.tasks.ring.buffer_count)):
             starved.popleft().rearm_receive()
 
+    def _throw_away(self) -> None:
+        """A turn's share of what lingering connections are sent, in the order in which it came."""
+        talking, left = self.service.talking, DISCARD_BYTES_MAX
+        while talking and left > 0:
+            left -= max(PIECE_BYTES_MIN, talking.popleft().throw_away(left))
+
     # -- stopping -----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -386,6 +433,7 @@ class Server:
         self._ring.await_wake(self._wake_user_data)
         self.helpers.deliver()
         self.verifiers.deliver()
+        self.hashers.deliver()
 
     def _stop_requested(self) -> None:
         self._stops_seen = self._stop_requests
@@ -425,7 +473,8 @@ class Server:
         service, log = self.service, self.service.log
         service.files.shut()
         service.pipes.shut()
-        self._turn_until(lambda: not self.helpers.running and not self.verifiers.running and (log is None or log.idle))
+        helpers = self.helpers, self.verifiers, self.hashers
+        self._turn_until(lambda: not any(each.running for each in helpers) and (log is None or log.idle))
         if log is not None:
             log.shut()
         self.tasks.diagnostics.settle(math.inf)

@@ -23,11 +23,21 @@ from ringserve.ring.tasks import Tasks
 class Client(Protocol):
     """A connection, as far as the server deals with it."""
 
+    user_data: int
+    waiting_since: float
+
+    @property
+    def spare_rank(self) -> int | None:
+        """How little is lost if it ends now: 0 is the least. None: something is."""
+
     def rearm_receive(self) -> None:
         """Buffers are back."""
 
+    def throw_away(self, bytes_max: int) -> int:
+        """Throw away what the peer sent since the connection lingers; how many bytes that were."""
+
     def finish_soon(self) -> None:
-        """The server drains."""
+        """The server drains, or needs room: end now if nothing is lost by it, else after the response."""
 
     def interrupt(self, reason: BaseException) -> None:
         """End now."""
@@ -58,6 +68,8 @@ class Clock:
         self.next_update = self._ring.now + 1.0 - wall % 1.0
 
 
+ROOM_LOOK_S = 0.1
+"""How often it is looked which connections could make room, where there is none."""
 CROWD = 1000
 """Connections whose leaving is worth the work of giving their memory back."""
 LOOK_EVERY_S = 0.5
@@ -92,7 +104,14 @@ class Service:
     """What all connections of a server share."""
 
     def __init__(
-        self, config: Config, sites: Sites, tasks: Tasks, verifiers: Helpers, files: FileTable, log: AccessLog | None
+        self,
+        config: Config,
+        sites: Sites,
+        tasks: Tasks,
+        verifiers: Helpers,
+        files: FileTable,
+        pipes: PipePool,
+        log: AccessLog | None,
     ) -> None:
         self.config = config
         self.tasks = tasks
@@ -101,14 +120,18 @@ class Service:
         self.log = log
         self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
         self.clock = Clock(tasks.ring, log)
-        self.pipes = PipePool(tasks, config.pipes_max, config.pipe_bytes)
+        self.pipes = pipes
         self.server = config.server_name.encode()
         self.responder = Responder(verifiers, files, sites, enabled=config.hot_path, server=self.server)
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
-        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max, config.body_bytes_max)
+        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
         self.connections: set[Client] = set()
         self.crowd = Crowd()
         self.starved: deque[Client] = deque()
+        self.talking: deque[Client] = deque()
+        """Lingering connections for which something has come."""
+        self._spare: list[tuple[int, float, int, Client]] | None = None
+        self._said_full = False
         self.draining = False
         """Every response says that its connection ends."""
         self.closes_idle = False
@@ -126,6 +149,43 @@ class Service:
         connections.add(connection)
         if len(connections) > crowd.most:
             crowd.most = len(connections)
+
+    def make_room(self) -> bool:
+        """Close the connection by whose end least is lost, so that a new client has its place. False: there is none."""
+        if not self.has_spare:
+            return False
+        assert self._spare, "there is a spare one"
+        self._spare.pop()[-1].finish_soon()
+        if not self._said_full:
+            self._said_full = True
+            self.tasks.report(
+                "all connections that there may be are in use; the longest idle ones are closed to make room for new "
+                "clients; --connections-max allows more"
+            )
+        return True
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether `make_room` would find a connection. All are looked at, which takes 2 ms for ten thousand. So what
+        was found is used for ROOM_LOOK_S, and a timer then forgets it.
+        """
+        if self._spare is None:
+            ranked = ((connection.spare_rank, connection) for connection in self.connections)
+            self._spare = sorted(
+                (
+                    (rank, connection.waiting_since, connection.user_data, connection)
+                    for rank, connection in ranked
+                    if rank is not None
+                ),
+                reverse=True,
+            )
+            self.tasks.call_at(self.ring.now + ROOM_LOOK_S, self._forget_spare)
+        while self._spare and self._spare[-1][-1].spare_rank != self._spare[-1][0]:
+            self._spare.pop()
+        return bool(self._spare)
+
+    def _forget_spare(self) -> None:
+        self._spare = None
 
     def ended(self, connection: Client) -> None:
         """Called by a connection when nothing is in flight on its descriptor any more but its close."""

@@ -1,7 +1,8 @@
 """A worker: one process with one thread and one ring, as its supervisor sees it and from the inside.
 
 What goes between the two: signals to the worker (`RETIRED`, `RENEW`, SIGTERM, SIGUSR1), and bytes from it, through a
-pipe of its own. It gets SIGTERM when the supervisor dies, so that none is left behind.
+pipe of its own. When the supervisor dies, it gets SIGCONT, which wakes it if it was stopped; then it drains, so that
+none is left behind.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ringserve.ring.interface import RingBrokenError, RingRefusedError
 from ringserve.ring.stderr import ThreadWriter
 from ringserve.server import Server, StartError
 from ringserve.turns import Turns
+from ringserve.vitals import BEAT_S, Vitals
 
 USER_ERROR = 2
 BROKEN = 70
@@ -35,41 +37,50 @@ a service, beside what the supervisor does."""
 SERVES = b"+"
 ACCEPTS_NO_MORE = b"-"
 TURNS = b"."
-"""What a worker says: the last one at intervals, if that is asked for, since its loop turns."""
+"""What a worker says: the last one at intervals, since its loop turns."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
-EARLY = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, RETIRED, RENEW, ABORTED}
+EARLY = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT, RETIRED, RENEW, ABORTED}
 """Blocked between the fork and the time at which the worker heeds them. What comes earlier would go to handlers that
 are the supervisor's, and be lost; so it waits."""
 
 
 class Place(NamedTuple):
-    """What a worker is given. beat_s: how often it says that its loop turns, or None. parent: the supervisor's pid."""
+    """What a worker is given. parent: the supervisor's pid."""
 
     slot: int
     listeners: list[Listener]
     turns: Turns
-    beat_s: float | None
     parent: int
 
 
-class Worker:
+class Worker(Vitals):
     """One process. voice: the pipe that it speaks through, or -1 when it has said all."""
 
-    def __init__(self, pid: int, slot: int, generation: int, voice: int, started: float) -> None:
+    def __init__(self, pid: int, slot: int, generation: int, voice: int, started: float, config: Config) -> None:
+        super().__init__(config.worker_timeout_s, config.drain_timeout_s)
         self.pid = pid
         self.slot = slot
         self.generation = generation
         self.voice = voice
         self.started = started
-        self.heard = started
-        self.serves = False
         self.accepts_no_more = False
-        self.retiring = False
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; a process that has ended meanwhile is waited for soon."""
-        os.kill(self.pid, number)
+        """Send a signal; a process that has ended meanwhile is waited for soon. Nothing reaches one that was killed."""
+        if not self.killed:
+            os.kill(self.pid, number)
+
+    def close_voice(self) -> None:
+        """It has said all."""
+        if self.voice >= 0:
+            os.close(self.voice)
+        self.voice = -1
+
+    def kill(self) -> None:
+        """End it, and do not rely on it: a process that waits in the kernel ends when it has what it waits for."""
+        self.signal(signal.SIGKILL)
+        self.was_killed()
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.pid})"
@@ -111,7 +122,7 @@ def live(config: Config, place: Place, mouth: int, leave: Callable[[], None]) ->
 
 def _live(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     if os.getppid() != place.parent:
         return  # it died before that was asked for
     # Nobody who is slow to listen may hold up the loop.
@@ -131,20 +142,25 @@ def pin(slot: int) -> None:
 
 def _serve(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
     server = Server(config, listeners=place.listeners, log_turns=place.turns, diagnostics=diagnostics)
+    if place.slot:
+        server.shortage = None  # said once, since all have the same limit
 
     def say(word: bytes) -> None:
-        # EPIPE: the supervisor is gone, and SIGTERM on its way. EAGAIN: it has enough to read as it is.
+        # EPIPE: the supervisor is gone, and SIGCONT on its way. EAGAIN: it has enough to read as it is.
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(mouth, word)
 
-    def beat() -> float | None:
-        assert place.beat_s is not None
+    def beat() -> float:
         say(TURNS)
-        return server.tasks.ring.now + place.beat_s
+        return (server.tasks.ring.now // BEAT_S + 1) * BEAT_S
 
     def drain(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second `stop` would cut off what is in flight
         server.stop()
+
+    def go_on(_number: int, _frame: FrameType | None) -> None:
+        if os.getppid() != place.parent:
+            signal.raise_signal(signal.SIGTERM)  # which only drains, however often it comes
 
     def abort(_number: int, _frame: FrameType | None) -> None:
         server.stop()
@@ -154,13 +170,13 @@ def _serve(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -
         server.heed_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor tells us
         signal.signal(signal.SIGTERM, drain)
+        signal.signal(signal.SIGCONT, go_on)
         signal.signal(ABORTED, abort)
         # Before the accepts that are queued already reach the kernel, which refuses them of a socket that does not.
         for listener in place.listeners:
             begin_listening(listener)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)
-        if place.beat_s is not None:
-            server.tasks.call_at(server.tasks.ring.now, beat)
+        server.tasks.call_at(server.tasks.ring.now, beat)
         say(SERVES)
 
     server.accepted_last = lambda: say(ACCEPTS_NO_MORE)

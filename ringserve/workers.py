@@ -17,7 +17,8 @@ nobody can join any more, and closes the last descriptor of it. After another mo
 sockets of an address that a reload gives up.
 
 The supervisor has no ring and no part in the data's way. It sleeps until a signal, a word of a worker, or a time that
-is due. How it talks to a worker is in `worker.py`.
+is due. How it talks to a worker is in `worker.py`; when it kills one is in `vitals.py`. It never waits for one that it
+killed: the successor is started when the signal is sent, since it accepts from the same sockets.
 
 Invariants
  1. A socket stays open as long as the configuration in force names its address, and no worker closes the last
@@ -40,11 +41,11 @@ from typing import NamedTuple
 from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
-from ringserve.ring.descriptors import ListenError
+from ringserve.ring.descriptors import ListenError, raise_descriptor_limit
 from ringserve.ring.stderr import ThreadWriter, append_to_stderr
-from ringserve.server import raise_descriptor_limit
 from ringserve.sockets import Sockets
 from ringserve.turns import Turns
+from ringserve.vitals import READY_LOOKS, Finding, next_look
 from ringserve.worker import (
     ABORTED,
     ACCEPTS_NO_MORE,
@@ -60,8 +61,6 @@ from ringserve.worker import (
     live,
 )
 
-READY_S = 30.0
-"""A worker that does not serve after this time does not come up."""
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_LAST_S = 10.0
 """Between the deaths of a worker and its successor, from the second in a row on: doubled each time, so that one that
@@ -76,8 +75,6 @@ crosses the closing of its connection would fail. Longer than a round trip, and 
 """
 NOTIFY_AGAIN_S = 0.1
 """To a service manager that had no room for a message."""
-KILLED_S = 5.0
-"""Beyond all of a worker's own deadlines; then it is killed."""
 
 
 class Due(NamedTuple):
@@ -115,15 +112,14 @@ class Supervisor:
         self._generation = 0
         self._next: Config | None = None
         self._next_slots = 0
-        self._deadline = 0.0
         self._signals: list[int] = []
         self._reload_again = False
         self._stopping = False
-        self._retire_at = self._drain_at = self._kill_at = 0.0
+        self._retire_at = self._drain_at = 0.0
+        self._look_at = next_look(time.monotonic())
+        self._watchdog_at = time.monotonic() + self._notifier.interval_s
         self._announced = False
         self._status = 0
-        self._beat = 0.0
-        self._silent: set[int] = set()
 
     @property
     def urls(self) -> list[str]:
@@ -152,9 +148,9 @@ class Supervisor:
                 self._bury()  # before a signal to stop is heeded: who died before it did not die of it
                 self._heed_signals()
                 self._restart_due()
+                self._look()
                 self._look_at_generation(started)
                 self._end_what_stays()
-                self._watchdog()
         finally:
             signal.set_wakeup_fd(-1)
             for number, handler in before.items():
@@ -170,9 +166,7 @@ class Supervisor:
         """Until a signal, a word of a worker, or a time that is due."""
         now = time.monotonic()
         times = [due.when for due in self._due] if self._next is None else []
-        times += [when for when in (self._deadline, self._retire_at, self._drain_at, self._kill_at) if when]
-        if self._notifier.interval_s is not None:
-            times.append(self._beat)
+        times += [when for when in (self._retire_at, self._drain_at, self._look_at, self._watchdog_at) if when]
         if not self._notifier.flush():
             times.append(now + NOTIFY_AGAIN_S)
         # Not select(2), which knows no descriptor above 1023: there may be hundreds of workers.
@@ -181,7 +175,7 @@ class Supervisor:
         voices = {worker.voice: worker for worker in self._workers.values() if worker.voice >= 0}
         for voice in voices:
             poll.register(voice, select.POLLIN)
-        for fd, _events in poll.poll(max(0.0, min(times) - now) * 1000 if times and min(times) < math.inf else None):
+        for fd, _events in poll.poll(max(0.0, min(times) - now) * 1000):
             if fd == wake_fd:
                 os.read(wake_fd, 4096)
             else:
@@ -198,11 +192,9 @@ class Supervisor:
     def _listen_to(self, worker: Worker) -> None:
         """Take what a worker says."""
         said = os.read(worker.voice, 4096)
-        worker.heard = time.monotonic()
-        worker.serves = worker.serves or SERVES in said
+        worker.hear(SERVES in said)
         if not said:
-            os.close(worker.voice)
-            worker.voice = -1
+            worker.close_voice()
         if ACCEPTS_NO_MORE in said:
             worker.accepts_no_more = True
             self._renew_accepts()
@@ -222,23 +214,21 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Retire, and drain after a moment; a second time: end at once."""
-        now = time.monotonic()
         if self._stopping:
-            self._retire_at, self._drain_at, self._kill_at = 0.0, 0.0, now + KILLED_S
+            self._retire_at = self._drain_at = 0.0
             for worker in self._workers.values():
+                worker.hurry()
                 worker.signal(ABORTED)
             return
         self._notifier.tell("STOPPING=1")
         self._stopping = True
-        self._next, self._deadline = None, 0.0
+        self._next = None
         self._due.clear()
         # The workers have the last descriptors now; what a dead one's successor would have accepted is lost.
         self._sockets.close()
         for worker in self._workers.values():
-            worker.retiring = True
-        self._retire_at = now + HANDSHAKES_S
-        # A worker drains when it has retired for so long, by itself too.
-        self._kill_at = self._retire_at + 2 * self.config.drain_timeout_s + KILLED_S
+            worker.retire()
+        self._retire_at = time.monotonic() + HANDSHAKES_S
 
     def _end_what_stays(self) -> None:
         """Go on with retiring and stopping when it is time to."""
@@ -249,24 +239,18 @@ class Supervisor:
                 if worker.retiring:
                     worker.signal(RETIRED)  # a second time says nothing new
             self._drain_at = math.inf if self._stopping else 0.0
-        if self._drain_at == math.inf and all(worker.accepts_no_more for worker in self._workers.values()):
+        if self._drain_at == math.inf and all(each.accepts_no_more or each.killed for each in self._workers.values()):
             self._drain_at = now + GRACE_S
         if self._drain_at and now >= self._drain_at:
             self._drain_at = 0.0
             for worker in self._workers.values():
                 worker.signal(signal.SIGTERM)
-        if self._kill_at and now >= self._kill_at:
-            self._kill_at = 0.0
-            for worker in self._workers.values():
-                self.stderr.report("{} does not end; it is killed", worker)
-                worker.signal(signal.SIGKILL)
 
     # -- generations --------------------------------------------------------------------------------------------
 
     def _start_generation(self, config: Config, slots: int) -> None:
         self._generation += 1
         self._next, self._next_slots = config, slots
-        self._deadline = time.monotonic() + READY_S
         try:
             for slot in range(slots):
                 self._start_worker(config, slot, slots)
@@ -299,11 +283,12 @@ class Supervisor:
         """Whether those who are coming up have."""
         if self._next is None:
             return
-        new = [worker for worker in self._workers.values() if worker.generation == self._generation]
+        new = [each for each in self._workers.values() if each.generation == self._generation and not each.killed]
         if len(new) == self._next_slots and all(worker.serves for worker in new):
-            self.config, self._slots, self._next, self._deadline = self._next, self._next_slots, None, 0.0
+            self.config, self._slots, self._next = self._next, self._next_slots, None
             for worker in self._workers.values():
-                worker.retiring = worker.generation != self._generation
+                if worker.generation != self._generation:
+                    worker.retire()
             self._retire_at = time.monotonic() + (HANDSHAKES_S if self._sockets.close_unwanted() else 0.0)
             self._due.clear()
             count = "1 worker serves" if self._slots == 1 else f"{self._slots} workers serve"
@@ -314,21 +299,22 @@ class Supervisor:
                 self._announced = True
                 started()
             self._reload_if_asked()
-        elif len(new) < self._next_slots or time.monotonic() >= self._deadline:
+        elif len(new) < self._next_slots:
             self._give_generation_up(new)
 
     def _give_generation_up(self, new: list[Worker]) -> None:
         """A new worker did not come up: those that did go again."""
-        self._next, self._deadline = None, 0.0
+        self._next = None
         if self._announced:
             # First, so that those who serve have the last descriptors of what was made for them: see `_stop`.
             self._sockets.revert()
         for worker in new:
-            worker.retiring = True
-            if not worker.serves and len(new) == self._next_slots:
-                self.stderr.report("{} does not serve after {:g} s; it is killed", worker, READY_S)
+            worker.retire()
             # One that serves may have clients already; the others may hang in a start that heeds no signal.
-            worker.signal(RETIRED if worker.serves else signal.SIGKILL)
+            if worker.serves:
+                worker.signal(RETIRED)
+            else:
+                worker.kill()
         if self._announced:
             self._not_reloaded("the new workers did not come up; those before them go on")
             self._reload_if_asked()
@@ -344,9 +330,7 @@ class Supervisor:
     # -- workers ------------------------------------------------------------------------------------------------
 
     def _start_worker(self, config: Config, slot: int, slots: int) -> None:
-        interval_s = self._notifier.interval_s
-        beat_s = None if interval_s is None else interval_s / 2
-        place = Place(slot, self._sockets.of(slot, slots), self._turns, beat_s, os.getpid())
+        place = Place(slot, self._sockets.of(slot, slots), self._turns, os.getpid())
         voice, mouth = os.pipe2(os.O_CLOEXEC)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
         try:
@@ -359,7 +343,7 @@ class Supervisor:
         if pid:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(mouth)
-            self._workers[pid] = Worker(pid, slot, self._generation, voice, time.monotonic())
+            self._workers[pid] = Worker(pid, slot, self._generation, voice, time.monotonic(), config)
             return
         status = BROKEN
         try:
@@ -373,8 +357,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         os.close(voice)
         for worker in self._workers.values():
-            if worker.voice >= 0:
-                os.close(worker.voice)
+            worker.close_voice()
         self._sockets.leave(place.listeners)
 
     def _bury(self) -> None:
@@ -389,21 +372,27 @@ class Supervisor:
             worker = self._workers.pop(pid, None)
             if worker is None:
                 continue
-            if worker.voice >= 0:
-                os.close(worker.voice)
+            worker.close_voice()
             self._ended(worker, os.waitstatus_to_exitcode(status))
 
     def _ended(self, worker: Worker, code: int) -> None:
+        if not worker.accepts_no_more:
+            self._renew_accepts()  # a connection may have been told to it in its last moment
+        if self._is_missed(worker) and not worker.killed:
+            self._replace(worker, how(code))
+            return
+        # One that never served and ended with a status has said why.
+        if (code and worker.serves) or (code < 0 and not worker.retiring):
+            self.stderr.report("{} {}", worker, how(code))
+        if code and not worker.killed and (self._stopping or not self._announced):
+            self._status = self._status or (code if code > 0 else BROKEN)
+
+    def _is_missed(self, worker: Worker) -> bool:
+        """Whether another has to take its place. For one that was coming up, `_look_at_generation` sees to it."""
         comes_up = self._next is not None and worker.generation == self._generation
-        if self._stopping or worker.retiring or comes_up:
-            # One that never served and ended with a status has said why.
-            if (code and worker.serves) or (code < 0 and not worker.retiring):
-                self.stderr.report("{} {}", worker, how(code))
-            if code and (self._stopping or not self._announced):
-                self._status = self._status or (code if code > 0 else BROKEN)
-            return  # for one that was coming up, `_look_at_generation` sees that it is missing
-        # A connection may have been told to it in its last moment: see `_renew_accepts`.
-        self._renew_accepts()
+        return not (self._stopping or worker.retiring or comes_up)
+
+    def _replace(self, worker: Worker, why: str) -> None:
         settled = time.monotonic() - worker.started >= SETTLED_S
         before = 0 if settled else self._deaths.get(worker.slot, 0)
         delay_s = 0.0
@@ -412,7 +401,7 @@ class Supervisor:
             delay_s = min(BACK_OFF_LAST_S, BACK_OFF_FIRST_S * 2.0 ** min(before - 1, 32))
         self._deaths[worker.slot] = before + 1
         again = "at once" if not delay_s else f"in {delay_s:g} s"
-        self.stderr.report("{} {}; another is started {}", worker, how(code), again)
+        self.stderr.report("{} {}; another is started {}", worker, why, again)
         self._due.append(Due(time.monotonic() + delay_s, worker.slot))
 
     def _restart_due(self) -> None:
@@ -427,17 +416,42 @@ class Supervisor:
                 self.stderr.report("cannot start a worker: {}; tried again in {:g} s", error.strerror, BACK_OFF_LAST_S)
                 self._due.append(Due(now + BACK_OFF_LAST_S, due.slot))
 
-    def _watchdog(self) -> None:
-        """Tell systemd that all is well: that this loop turns, and that those of the workers do."""
-        interval_s, now = self._notifier.interval_s, time.monotonic()
-        if interval_s is None or now < self._beat:
-            return
-        self._beat = now + interval_s
-        silent = {pid for pid, worker in self._workers.items() if worker.serves and now - worker.heard > 2 * interval_s}
-        for pid in silent - self._silent:
-            self.stderr.report(
-                "{} has not turned its loop for {:g} s; the watchdog is not told", self._workers[pid], 2 * interval_s
-            )
-        self._silent = silent
-        if not silent:
-            self._notifier.tell("WATCHDOG=1")
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Once a second, see whether the workers live. Tell systemd that they do, and that this loop turns."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = next_look(now)
+            for worker in tuple(self._workers.values()):
+                self._heed(worker, worker.look())
+            if any(worker.is_late for worker in self._workers.values()):
+                # For a connection to a socket that several wait at, the kernel wakes one: it may be that one.
+                self._renew_accepts()
+        if now >= self._watchdog_at:
+            late = any(worker.is_late and not worker.killed for worker in self._workers.values())
+            self._watchdog_at = self._look_at if late else now + self._notifier.interval_s
+            if not late:
+                self._notifier.tell("WATCHDOG=1")
+
+    def _heed(self, worker: Worker, finding: Finding) -> None:
+        silence = f"has not turned its loop for {worker.silent_looks} s"
+        if finding is Finding.LATE:
+            self.stderr.report("{} {}", worker, silence)
+        elif finding is Finding.STUCK:
+            self._kill(worker, silence)
+        elif finding is Finding.OVERDUE:
+            self._kill(worker, "does not end" if worker.retiring else f"does not serve after {READY_LOOKS} s")
+        elif finding is Finding.REMAINS and self._stopping:
+            self.stderr.report("{} is stuck in the kernel; it ends by itself when what it waits for answers", worker)
+            self._workers.pop(worker.pid).close_voice()
+            self._status = self._status or BROKEN
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        worker.kill()
+        if self._is_missed(worker):
+            self._replace(worker, f"{why}; it is killed")
+        else:
+            self.stderr.report("{} {}; it is killed", worker, why)
+        if self._stopping:
+            self._status = self._status or BROKEN

@@ -76,6 +76,8 @@ def render_group(group: Group) -> str:
     lines = [f"## {group.title}", ""]
     if group.told:
         lines += [f"With {group.told}.", ""]
+    if group.about:
+        lines += [group.about]
     lines += ["| what | request | answer | section |", "|---|---|---|---|"]
     for row in group.rows:
         name = row.name[0].upper() + row.name[1:]

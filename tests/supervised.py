@@ -26,6 +26,24 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.executable, [sys.executable, "-m", "ringserve", *sys.argv[2:]])
 """
 """What systemd does for a service with one socket: sd_listen_fds(3)."""
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+os.execv(sys.executable, [sys.executable, "-m", "ringserve", *sys.argv[2:]])
+"""
+
+SEEING_NONE_KILLED = """
+import os, runpy
+waitpid = os.waitpid
+
+def blind(pid, options):
+    ended = waitpid(pid, options)
+    return (0, 0) if os.WIFSIGNALED(ended[1]) else ended
+
+os.waitpid = blind
+runpy.run_module("ringserve", run_name="__main__")
+"""
+"""A supervisor to which those that it kills seem to stay, as processes do that wait in the kernel."""
 
 
 class Running:
@@ -38,9 +56,17 @@ class Running:
         stdout: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
         inherits: int | None = None,
+        sees_none_killed: bool = False,
+        open_files: int | None = None,
     ) -> None:
-        """inherits: a listening socket, which is handed over as systemd does it."""
+        """inherits: a listening socket, which is handed over as systemd does it. sees_none_killed: see the program.
+        open_files: as by `ulimit -n`.
+        """
         command = ["-m", "ringserve"] if inherits is None else ["-c", INHERITING, str(inherits)]
+        if sees_none_killed:
+            command = ["-c", SEEING_NONE_KILLED]
+        if open_files is not None:
+            command = ["-c", LIMITED, str(open_files)]
         self.process = subprocess.Popen(
             [sys.executable, *command, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True, stdout=stdout,
             env=dict(os.environ) | dict(environment or {}), pass_fds=() if inherits is None else (inherits,),
@@ -88,11 +114,17 @@ class Running:
 
 @contextmanager
 def command(
-    directory: Path, *arguments: str, stdout: int = subprocess.DEVNULL, environment: Mapping[str, str] | None = None
+    directory: Path,
+    *arguments: str,
+    stdout: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+    sees_none_killed: bool = False,
+    open_files: int | None = None,
 ) -> Iterator[Running]:
     running = Running(
-        directory, "--port", "0", "--host", "127.0.0.1", *arguments, stdout=stdout, environment=environment
-    )
+        directory, "--port", "0", "--host", "127.0.0.1", *arguments, stdout=stdout, environment=environment,
+        sees_none_killed=sees_none_killed, open_files=open_files,
+    )  # fmt: skip
     try:
         yield running
     finally:
@@ -108,6 +140,12 @@ def free_port() -> int:
 
 def has_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def stop_process(pid: int) -> None:
+    """By SIGSTOP: it neither accepts nor answers nor says that its loop turns."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually("it has stopped", lambda: has_stopped(pid))
 
 
 def client_ports(pid: int) -> set[int]:

@@ -37,7 +37,7 @@ PROPERTY = settings(max_examples=200, deadline=None, derandomize=True, suppress_
 
 
 def request_of(head: bytes) -> Request:
-    reader = RequestReader(Memory(), Limits(32 * 1024, 8 * 1024, 100, 0))
+    reader = RequestReader(Memory(), Limits(32 * 1024, 8 * 1024, 100))
     reader.feed(head)
     request = reader.next_request()
     assert request is not None

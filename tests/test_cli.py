@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -396,6 +397,76 @@ def test_a_check_of_a_directory_that_cannot_be_opened_fails(here: Path, complain
     (here / "file").touch()
     assert complaint("--check", "no") == "there is no directory 'no'; give one that exists"
     assert complaint("--check", "file").startswith("'file' is not a directory")
+
+
+def counted(text: str) -> list[str]:
+    tomllib.loads(text)
+    return [line for line in text.splitlines() if line.startswith("# precompressed files that are not served: ")]
+
+
+def test_a_check_counts_the_precompressed_files_that_are_left_out(here: Path, checked: Checking) -> None:
+    site = here / "site"
+    (site / "sub").mkdir(parents=True)
+    for name in ("a.js", "sub/b.css", "c.html", "d.txt", "sub/e.svg", "photo.png", ".hidden.js"):
+        (site / name).write_bytes(b"plain")
+        os.utime(site / name, (10, 10))
+    assert counted(checked("site")) == []
+    for name, seconds in (("a.js.gz", 10), ("a.js.br", 9), ("photo.png.gz", 9), (".hidden.js.gz", 9), ("other.gz", 9)):
+        (site / name).write_bytes(b"coded")
+        os.utime(site / name, (seconds, seconds))
+    (site / "sub" / "b.css.zst").touch()
+    (site / "c.html.gz").symlink_to("/etc/hostname")
+    (site / "d.txt.gz").symlink_to("../elsewhere.gz")
+    (here / "elsewhere.gz").write_bytes(b"coded")
+    (site / "d.txt.br").symlink_to("a.js.gz")
+    os.utime(site / "a.js.gz", (11, 11))
+    (site / "sub" / "e.svg.gz").symlink_to("nowhere")
+    (site / "sub" / "e.svg.br").mkdir()
+    leads_out = "leads out of the root through a symbolic link"
+    assert counted(checked("site")) == [
+        "# precompressed files that are not served: 5 ("
+        f"site/a.js.br is older than its file; site/c.html.gz {leads_out}; site/d.txt.gz {leads_out}; "
+        "site/sub/b.css.zst is empty; site/sub/e.svg.gz cannot be read (No such file or directory))"
+    ]
+    (line,) = counted(checked("site", "--follow-symlinks"))
+    assert line.startswith("# precompressed files that are not served: 3 (")
+
+
+def test_a_check_names_some_of_the_files_that_are_left_out_and_each_directory_once(
+    here: Path, checked: Checking
+) -> None:
+    (here / "ringserve.toml").write_text("[[virtual-host]]\nnames = 'a'\n[[virtual-host]]\nnames = 'b'\n")
+    (here / "a\nb.js").write_bytes(b"plain")
+    (here / "a\nb.js.gz").touch()
+    for number in range(9):
+        (here / f"{number}.js").write_bytes(b"plain")
+        (here / f"{number}.js.gz").touch()
+    (line,) = counted(checked())
+    assert line.startswith("# precompressed files that are not served: 10 (0.js.gz is empty; ")
+    assert line.endswith("; and 5 more)")
+
+
+def test_a_check_counts_a_precompressed_file_that_may_not_be_read(
+    here: Path, checked: Checking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = os.access
+
+    def refuse(path: str, mode: int, **keywords: Any) -> bool:  # as root may read everything
+        return not path.endswith(".gz") and access(path, mode, **keywords)
+
+    monkeypatch.setattr(os, "access", refuse)
+    for name in ("page.js", "page.js.gz"):
+        (here / name).write_bytes(b"plain")
+    assert counted(checked()) == ["# precompressed files that are not served: 1 (page.js.gz may not be read)"]
+
+
+def test_a_check_of_a_very_large_directory_ends(here: Path, checked: Checking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ringserve.compress.NAMES_MAX", 2)
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "page.js").write_bytes(b"plain")
+        (here / name / "page.js.gz").touch()
+    assert counted(checked()) == ["# precompressed files that are not served: 1 (a/page.js.gz is empty)"]
 
 
 def test_rules_about_passwords_need_the_library(

@@ -339,15 +339,15 @@ def test_curl_comes_by_a_unix_socket(serving: Serving, tmp_path: Path, place: Pa
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize(("size", "status"), [(5, 405), (UPLOAD_BYTES, 413)])
-def test_curl_that_waits_for_a_go_ahead_uploads_nothing(serving: Serving, place: Path, size: int, status: int) -> None:
+@pytest.mark.parametrize("size", [5, UPLOAD_BYTES])
+def test_curl_that_waits_for_a_go_ahead_uploads_nothing(serving: Serving, place: Path, size: int) -> None:
     (place / "upload").write_bytes(b"x" * size)
     got = curl(
         place, f"{serving().url}hello.txt", "--upload-file", "upload", "--header", "Expect: 100-continue",
         "--expect100-timeout", str(WAIT_S),
     )  # fmt: skip
-    assert (got.status, got.told["size_upload"]) == (status, 0)
-    assert got.fields.get("allow") == ("GET, HEAD, OPTIONS" if status == 405 else None)
+    assert (got.status, got.told["size_upload"]) == (405, 0)
+    assert got.fields["allow"] == "GET, HEAD, OPTIONS"
 
 
 def test_curl_that_uploads_at_once_is_refused_and_goes_on(serving: Serving, served: Path, place: Path) -> None:
@@ -355,16 +355,16 @@ def test_curl_that_uploads_at_once_is_refused_and_goes_on(serving: Serving, serv
     url = f"{serving().url}hello.txt"
     upload = ("--upload-file", "upload", "--header", "Expect:", "--output", "0", url)
     first, second = curl_all(place, *upload, "--next", *CURL, "--output", "1", url)
-    assert (first.status, first.told["size_upload"]) == (405, 1000)
-    assert (second.status, second.body, second.told["num_connects"]) == (200, HELLO, 0)
+    assert (first.status, first.fields["connection"]) == (405, "close")
+    assert (second.status, second.body, second.told["num_connects"]) == (200, HELLO, 1)
     assert (served / "hello.txt").read_bytes() == HELLO
 
 
 @pytest.mark.usefixtures("served")
-def test_curl_that_uploads_too_much_at_once_can_read_why_not(serving: Serving, place: Path) -> None:
+def test_curl_that_uploads_much_at_once_can_read_why_not(serving: Serving, place: Path) -> None:
     (place / "upload").write_bytes(b"x" * UPLOAD_BYTES)
     got = curl(place, f"{serving().url}hello.txt", "--upload-file", "upload", "--header", "Expect:")
-    assert got.status == 413
+    assert got.status == 405
     assert got.fields["connection"] == "close"
 
 

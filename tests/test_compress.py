@@ -104,11 +104,19 @@ def test_dotfiles_are_invisible_but_well_known_at_the_root_is_not() -> None:
     assert [name for name in names if is_visible(name, at_root=False)] == ["a"]
 
 
-def test_a_sibling_is_fresh_unless_it_is_absent_or_older() -> None:
-    assert is_fresh(5, 5)
-    assert is_fresh(5, 6)
-    assert not is_fresh(5, 4)
-    assert not is_fresh(5, None)
+def test_a_sibling_is_fresh_unless_it_is_absent_or_older(tmp_path: Path) -> None:
+    source = Source(str(put(tmp_path / "a.html")), len(PAGE), TIME_NS)
+    sibling = tmp_path / "a.html.gz"
+    assert not is_fresh(source, str(sibling))
+    for mtime_ns, fresh in ((TIME_NS, True), (TIME_NS + 1, True), (TIME_NS - 1000, True), (TIME_NS - 1001, False)):
+        assert is_fresh(source, str(put(sibling, b"coded", mtime_ns))) is fresh
+
+
+def test_an_empty_sibling_is_not_fresh(tmp_path: Path, run: Run) -> None:
+    put(tmp_path / "a.html")
+    sibling = put(tmp_path / "a.html.gz", b"", TIME_NS + 1)
+    run(tmp_path, "--coding", "gzip")
+    assert unpack("gzip", sibling.read_bytes()) == PAGE
 
 
 def test_a_result_must_save_five_percent() -> None:
@@ -172,7 +180,7 @@ def test_fresh_siblings_are_left_alone_unless_forced(tmp_path: Path, run: Run) -
 
 def test_stale_siblings_are_replaced(tmp_path: Path, run: Run) -> None:
     put(tmp_path / "a.html")
-    sibling = put(tmp_path / "a.html.gz", b"old", TIME_NS - 1)
+    sibling = put(tmp_path / "a.html.gz", b"old", TIME_NS - SECOND_NS)
     run(tmp_path, "--coding", "gzip")
     assert unpack("gzip", sibling.read_bytes()) == PAGE
 
@@ -187,7 +195,7 @@ def test_a_second_run_does_nothing(tmp_path: Path, run: Run) -> None:
 def test_what_does_not_get_smaller_is_not_written_and_its_stale_sibling_stays(tmp_path: Path, run: Run) -> None:
     noise = random.Random(1).randbytes(4096)
     put(tmp_path / "a.txt", noise)
-    put(tmp_path / "a.txt.br", b"old", TIME_NS - 1)
+    put(tmp_path / "a.txt.br", b"old", TIME_NS - SECOND_NS)
     dry = run(tmp_path, "--dry-run")
     assert listing(tmp_path) == {"a.txt", "a.txt.br"}
     said = run(tmp_path)
@@ -241,7 +249,7 @@ def test_a_crash_in_the_compressor_leaves_the_old_sibling(tmp_path: Path, monkey
 
     monkeypatch.setattr(compress, "encode", crash)
     put(tmp_path / "a.html")
-    put(tmp_path / "a.html.gz", b"old", TIME_NS - 1)
+    put(tmp_path / "a.html.gz", b"old", TIME_NS - SECOND_NS)
     with pytest.raises(MemoryError):
         compress_command.main(["--jobs", "1", str(tmp_path)], standalone_mode=False)
     assert (tmp_path / "a.html.gz").read_bytes() == b"old"
@@ -258,7 +266,7 @@ def test_a_replacement_that_fails_leaves_the_old_sibling_and_no_temporary_file(
 
     monkeypatch.setattr(os, "replace", refuse)
     put(tmp_path / "a.html")
-    put(tmp_path / "a.html.gz", b"old", TIME_NS - 1)
+    put(tmp_path / "a.html.gz", b"old", TIME_NS - SECOND_NS)
     said = run(tmp_path, "--coding", "gzip")
     assert said.status == 1
     assert said.err == f"ringserve: {tmp_path}/a.html: No space left on device\n"

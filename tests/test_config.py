@@ -361,3 +361,10 @@ def test_auto_is_as_many_workers_as_there_are_processors() -> None:
 def test_a_number_of_workers_that_is_none_is_refused(workers: str) -> None:
     with pytest.raises(ConfigError, match=r"^workers "):
         Config(workers=workers)
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_a_worker_timeout_that_would_kill_a_healthy_worker_is_refused(value: int) -> None:
+    with pytest.raises(ConfigError, match=f"^worker-timeout is {value}; it has to be at least 3, .* 0 for no limit$"):
+        Config(worker_timeout_s=value)
+    assert Config(worker_timeout_s=0).worker_timeout_s == 0

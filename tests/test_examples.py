@@ -28,7 +28,7 @@ from wire import Wire, eventually, get
 from ringserve.config import Config
 from ringserve.config_file import load
 from ringserve.version import __version__
-from ringserve.workers import READY_S
+from ringserve.vitals import READY_LOOKS
 
 HOME = Path(__file__).resolve().parent.parent
 EXAMPLES = HOME / "examples"
@@ -115,7 +115,8 @@ def test_systemd_finds_the_service_little_exposed(units: Path, socket_activated:
 def test_the_unit_waits_for_what_ringserve_waits_for() -> None:
     said = unit("ringserve.service")
     assert seconds(said["TimeoutStopSec"][0]) > DEFAULTS.drain_timeout_s
-    assert seconds(said["TimeoutStartSec"][0]) > READY_S
+    assert seconds(said["TimeoutStartSec"][0]) > READY_LOOKS  # a second each
+    assert seconds(said["WatchdogSec"][0]) > 2 * DEFAULTS.worker_timeout_s
     assert said["KillMode"] == ["mixed"]
     descriptors = DEFAULTS.connections_max + DEFAULTS.open_files_max + 2 * DEFAULTS.pipes_max
     assert int(said["LimitNOFILE"][0]) > descriptors

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from wire import Wire, eventually, get
 import ringserve.ring.uring
 import ringserve.watches
 from ringserve.entries import File
-from ringserve.files import FileTable, status_of_open
+from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
+from ringserve.listing import Item
 from ringserve.ring.tasks import Task
+from ringserve.semantics import CONTENT_TAG_BYTES_MAX
 from ringserve.watches import BURST_EVENTS
 
 
@@ -140,9 +144,9 @@ def test_permissions_that_change_are_noticed_at_once(serving: Serving, site: Pat
     path = site / "page"
     path.write_bytes(b"content")
     with Wire(serving().url) as wire:
-        tag = wire.ask(get("/page")).fields["etag"]
+        date = wire.ask(get("/page")).fields["last-modified"]
         os.utime(path, (1, 2_000_000))
-        assert wire.ask(get("/page")).fields["etag"] != tag
+        assert wire.ask(get("/page")).fields["last-modified"] != date
 
 
 SUBDIRECTORIES = 20
@@ -252,7 +256,7 @@ def test_a_socket_file_is_not_found(serving: Serving, site: Path) -> None:
         (errno.ENAMETOOLONG, 404, False),
         (errno.ELOOP, 404, False),
         (errno.ENXIO, 404, False),
-        (errno.EXDEV, 404, True),
+        (errno.EXDEV, 404, False),
         (errno.EACCES, 403, False),
         (errno.EPERM, 403, False),
         (errno.EMFILE, 503, True),
@@ -266,6 +270,243 @@ def test_each_error_of_an_open_has_its_status(error: int, status: int, is_report
     said: list[tuple[object, ...]] = []
     assert status_of_open(lambda *line: said.append(line), b"page", -error) == status
     assert bool(said) is is_reported
+
+
+# -- tags -------------------------------------------------------------------------------------------------------
+
+ARCHIVED = 499_162_500
+"""1985-10-26 08:15 UTC, the time of every file in a package of npm."""
+
+
+def put(path: Path, content: bytes, seconds: float = ARCHIVED) -> None:
+    """A file that takes another's place, with a time that says nothing of it."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(content)
+    os.utime(new, (seconds, seconds))
+    os.replace(new, path)
+
+
+@pytest.mark.parametrize("cached", [0, 1 << 20], ids=["spliced", "from-memory"])
+@pytest.mark.parametrize(
+    "size", [1, 800, HASHED_AT_ONCE_BYTES_MAX, HASHED_AT_ONCE_BYTES_MAX + 1, CONTENT_TAG_BYTES_MAX]
+)
+def test_other_bytes_have_another_tag_though_size_and_time_are_the_same(
+    serving: Serving, site: Path, cached: int, size: int
+) -> None:
+    bodies = [letter * size for letter in (b"A", b"B")]
+    with Wire(serving(cached_file_bytes_max=cached).url) as wire:
+        tag = ""
+        for number in range(6):
+            body = bodies[number % 2]
+            put(site / "page", body)
+            for _again in range(3):
+                answer = wire.ask(get("/page", f"If-None-Match: {tag}"))
+                assert (answer.status, answer.body) == (200, body)
+                if tag:
+                    assert wire.ask(get("/page", "Range: bytes=0-0", f"If-Range: {tag}")).status == 200
+            tag = answer.fields["etag"]
+            assert tag == f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+            for _again in range(3):
+                assert wire.ask(get("/page", f"If-None-Match: {tag}")).status == 304
+                assert wire.ask(get("/page", "Range: bytes=0-0", f"If-Range: {tag}")).status == 206
+
+
+def test_a_large_file_whose_time_is_in_whole_seconds_has_another_tag_after_each_replacement(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ringserve.semantics.FINE_TICK_NS", 0)
+    tags: set[str] = set()
+    with Wire(serving().url) as wire:
+        for number in range(6):
+            body = b"%d" % number * (CONTENT_TAG_BYTES_MAX + 1)
+            put(site / "page", body)
+            answer = wire.ask(get("/page", f"If-None-Match: {', '.join(tags)}"))
+            assert (answer.status, answer.body) == (200, body)
+            tags.add(answer.fields["etag"])
+    assert len(tags) == 6, "also where an inode is used again"
+    assert not any(tag.startswith("W/") for tag in tags)
+
+
+def test_two_replicas_have_the_same_tags_whatever_their_times_and_memory_are(serving: Serving, site: Path) -> None:
+    for name, content in (("page.html", b"page" * 9000), ("page.html.gz", b"coded")):
+        (site / name).write_bytes(content)
+    tags = []
+    for replica, cached in enumerate((0, 100, 1 << 20)):
+        for name in ("page.html", "page.html.gz"):
+            os.utime(site / name, (replica, replica))
+        with Wire(serving(cached_file_bytes_max=cached).url) as wire:
+            tags.append(
+                [wire.ask(get("/page.html", f"Accept-Encoding: {coding}")).fields["etag"] for coding in ("", "gzip")]
+            )
+    assert tags[0] == tags[1] == tags[2]
+    assert tags[0][1].endswith('-gzip"')
+
+
+def test_a_tag_is_the_same_where_no_helper_is_free(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = bytes(CONTENT_TAG_BYTES_MAX)
+    (site / "page").write_bytes(body)
+    monkeypatch.setattr("ringserve.ring.helpers.THREADS", 0)
+    monkeypatch.setattr("ringserve.ring.helpers.WAITING_MAX", 0)
+    with Wire(serving().url) as wire:
+        assert wire.ask(get("/page")).fields["etag"] == f'"{hashlib.sha256(body).hexdigest()[:24]}"'
+
+
+def test_a_file_is_hashed_while_every_directory_hangs(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, hanging = threading.Event(), threading.Semaphore(0)
+
+    def hang(*_arguments: object) -> tuple[list[Item], bool]:
+        hanging.release()
+        assert released.wait(30)
+        return [], False
+
+    monkeypatch.setattr("ringserve.files.read_directory", hang)
+    (site / "page").write_bytes(bytes(CONTENT_TAG_BYTES_MAX))
+    url = serving(listing=True).url
+    with Wire(url) as first, Wire(url) as second, Wire(url) as third:
+        try:
+            for number, wire in enumerate((first, second)):
+                (site / f"{number}").mkdir()
+                wire.send(get(f"/{number}/"))
+                assert hanging.acquire(timeout=30)
+            assert third.ask(get("/page")).status == 200
+        finally:
+            released.set()
+
+
+def test_a_small_file_that_keeps_changing_while_it_is_read_has_a_weak_tag(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = site / "page"
+    path.write_bytes(b"0")
+    read = FileTable._read_whole
+
+    async def read_and_change(table: FileTable, task: Task, fd: int, size: int) -> bytes:
+        body = await read(table, task, fd, size)
+        path.write_bytes(body + b"0")
+        return body
+
+    monkeypatch.setattr(FileTable, "_read_whole", read_and_change)
+    with Wire(serving().url) as wire:
+        answer = wire.ask(get("/page"))
+        assert (answer.status, answer.body, answer.fields["etag"][:2]) == (200, path.read_bytes(), "W/")
+
+
+# -- siblings that are left out ---------------------------------------------------------------------------------
+
+SECOND_NS = 10**9
+
+
+@pytest.fixture
+def left_out(site: Path) -> Path:
+    """A style sheet with an older sibling, an empty one, and one that is a link out of the root."""
+    page = site / "style.css"
+    page.write_bytes(b"body {}")
+    os.utime(page, (ARCHIVED, ARCHIVED))
+    (site / "style.css.br").write_bytes(b"older")
+    os.utime(site / "style.css.br", (ARCHIVED - 1, ARCHIVED - 1))
+    (site / "style.css.zst").write_bytes(b"")
+    (site / "style.css.gz").symlink_to("/etc/hostname")
+    return page
+
+
+LEFT_OUT = [
+    "/style.css.br is older than its file and is not served; `ringserve compress` makes it anew",
+    "/style.css.zst is empty and is not served; `ringserve compress` makes it anew",
+    "/style.css.gz leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
+]
+
+
+def test_a_sibling_that_is_left_out_is_said_once(
+    serving: Serving, left_out: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(5):
+            left_out.write_bytes(b"version %d" % number)
+            os.utime(left_out, (ARCHIVED, ARCHIVED))
+            answer = wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip"))
+            assert (answer.status, answer.body) == (200, b"version %d" % number)
+    running.stop()
+    said = [line.removeprefix("ringserve: ") for line in capfd.readouterr().err.splitlines()]
+    assert [line for line in said if line.startswith("/")] == LEFT_OUT
+
+
+def test_a_sibling_that_was_made_anew_and_is_left_out_again_is_said_again(
+    serving: Serving, site: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page, sibling = site / "style.css", site / "style.css.br"
+    page.write_bytes(b"body {}")
+    request = get("/style.css", "Accept-Encoding: br")
+    running = serving()
+    with Wire(running.url) as wire:
+        for _again in range(3):
+            sibling.write_bytes(b"")
+            assert wire.ask(request).body == b"body {}"
+            sibling.write_bytes(b"coded")
+            assert wire.ask(request).body == b"coded"
+    running.stop()
+    assert capfd.readouterr().err.count("/style.css.br is empty") == 3
+
+
+def test_the_memory_of_what_was_said_is_bounded(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ringserve.files.SAID_MAX", 4)
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(9):
+            (site / f"out{number}").symlink_to("/etc/hostname")
+            assert wire.ask(get(f"/out{number}")).status == 404
+    assert len(running.server.service.files._said) == 1
+    running.stop()
+    assert capfd.readouterr().err.count("leads out of the root") == 9
+
+
+def test_a_sibling_that_may_not_be_read_is_said(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    opened = FileTable._open_path
+
+    async def refuse(table: FileTable, task: Task, path: bytes, flags: int) -> int:
+        return -errno.EACCES if path.endswith(b".gz") else await opened(table, task, path, flags)
+
+    monkeypatch.setattr(FileTable, "_open_path", refuse)  # root may read everything
+    (site / "style.css").write_bytes(b"body {}")
+    running = serving()
+    with Wire(running.url) as wire:
+        assert wire.ask(get("/style.css", "Accept-Encoding: gzip")).status == 200
+    running.stop()
+    assert "ringserve: /style.css.gz may not be read and is not served; " in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("only_looks")
+def test_a_sibling_that_is_left_out_does_not_make_its_file_be_read_again(serving: Serving, left_out: Path) -> None:
+    running = serving()
+    with Wire(running.url) as wire:
+        wire.ask(get("/style.css"))
+        entry = running.server.service.files._entries[b"style.css"]
+        for _again in range(5):
+            assert wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip")).body == left_out.read_bytes()
+        assert running.server.service.files._entries[b"style.css"] is entry
+        (left_out.parent / "style.css.zst").write_bytes(b"coded")
+        assert wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip")).body == b"coded"
+
+
+def test_times_that_went_through_a_float_keep_a_sibling(serving: Serving, site: Path) -> None:
+    for name in ("a.js", "b.js"):
+        (site / name).write_bytes(b"plain")
+        (site / f"{name}.gz").write_bytes(b"coded")
+    os.utime(site / "a.js", ns=(0, 1_700_000_000 * SECOND_NS + 500))
+    os.utime(site / "a.js.gz", ns=(0, 1_700_000_000 * SECOND_NS))
+    os.utime(site / "b.js", ns=(0, 1_700_000_000 * SECOND_NS + SECOND_NS))
+    os.utime(site / "b.js.gz", ns=(0, 1_700_000_000 * SECOND_NS))
+    with Wire(serving().url) as wire:
+        assert wire.ask(get("/a.js", "Accept-Encoding: gzip")).body == b"coded"
+        assert wire.ask(get("/b.js", "Accept-Encoding: gzip")).body == b"plain", "it was saved again a second later"
 
 
 def test_fields_that_make_no_difference_make_no_copies(serving: Serving, site: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.ring import open_ring
-from ringserve.ring.helpers import THREADS, WAITING_MAX, Helpers, HelpersBusyError
+from ringserve.ring.helpers import THREADS, WAITING_MAX, Helpers, HelpersBusyError, Job
 from ringserve.ring.interface import RingOptions
 from ringserve.ring.tasks import Kind, Task, Tasks
 
@@ -236,6 +236,62 @@ def test_jobs_beyond_the_limit_are_refused_and_cleaned_up_without_being_begun(lo
 
 
 # -- threads ----------------------------------------------------------------------------------------------------
+
+
+def test_an_origin_that_fills_the_queue_loses_a_place_to_another_and_the_other_is_next_but_one(loop: Loop) -> None:
+    gates = [Gate() for _thread in range(THREADS)]
+    order: list[str] = []
+    ended: list[str] = []
+
+    def begin(origin: str, name: str) -> Job[None]:
+        return loop.helpers.begin(lambda: order.append(name), lambda: ended.append(name), origin)
+
+    for gate in gates:
+        loop.helpers.begin(gate, None, "many")
+    for number in range(WAITING_MAX):
+        begin("many", f"many {number}")
+    begin("one", "one")
+    assert ended == [f"many {WAITING_MAX - 1}"], "the newest of who has most is refused at once"
+    with pytest.raises(HelpersBusyError):
+        begin("many", "too many")
+    assert loop.helpers.running == THREADS + WAITING_MAX
+    for gate in gates:
+        gate.opened.set()
+    loop.turn_until("the jobs have ended", lambda: not loop.helpers.running)
+    assert len(order) == WAITING_MAX
+    assert order.index("one") <= THREADS, "after one of the others, and what runs beside it"
+    assert f"many {WAITING_MAX - 1}" not in order
+
+
+def test_several_tasks_wait_for_one_job_and_a_refused_one_is_said_to_each(loop: Loop) -> None:
+    calls: list[str] = []
+
+    def call() -> str:
+        calls.append("called")
+        return "result"
+
+    job = loop.helpers.begin(call)
+    said: list[object] = []
+
+    async def wait(task: Task, for_what: Job[str]) -> None:
+        try:
+            said.append(await for_what.result(task))
+        except HelpersBusyError as error:
+            said.append(type(error))
+
+    def start(for_what: Job[str]) -> None:
+        task = Task(loop.tasks)
+        task.begin(wait(task, for_what))
+
+    for _waiting in range(3):
+        start(job)
+    loop.turn_until("all are told", lambda: len(said) == 3)
+    assert said == ["result"] * 3
+    assert calls == ["called"]
+    job.end(HelpersBusyError())
+    start(job)
+    loop.turn_until("it is told", lambda: len(said) == 4)
+    assert said[3] is HelpersBusyError
 
 
 def test_threads_start_with_the_jobs_and_are_few(loop: Loop) -> None:

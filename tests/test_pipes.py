@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from ringserve.pipes import Lease, PipePool
+from ringserve.pipes import RETRY_S, Lease, PipePool
 from ringserve.ring.interface import Completion, Pipe, Ring
 from ringserve.ring.tasks import Task, Tasks
 
@@ -22,7 +22,7 @@ class PlumbingRing:
     def __init__(self) -> None:
         self.now = 0.0
         self.open: set[int] = set()
-        self.made = 0
+        self.attempts = self.made = 0
         self.refusal = 0
 
     def turn(self, timeout_s: float) -> Iterator[Completion]:
@@ -30,6 +30,7 @@ class PlumbingRing:
         return iter(())
 
     def pipe(self, capacity_bytes: int) -> Pipe:
+        self.attempts += 1
         if self.refusal:
             raise OSError(self.refusal, os.strerror(self.refusal))
         assert capacity_bytes == PIPE_BYTES
@@ -292,14 +293,26 @@ def test_without_descriptors_the_pipes_that_exist_go_round(refusal: int) -> None
 
 
 @pytest.mark.parametrize("refusal", [errno.EMFILE, errno.ENFILE])
-def test_without_descriptors_and_without_pipes_there_is_nothing_to_wait_for(refusal: int) -> None:
-    plumbing = Plumbing(pipes_max=4)
-    plumbing.ring.refusal = refusal
-    asker = plumbing.ask()
-    assert isinstance(asker.outcome, OSError)
-    assert asker.outcome.errno == refusal
-    plumbing.ring.refusal = 0
-    assert plumbing.ask().pipe
+def test_without_descriptors_and_without_pipes_it_is_tried_again_until_there_is_one(refusal: int) -> None:
+    plumbing = Plumbing(pipes_max=1)
+    ring = plumbing.ring
+    ring.refusal = refusal
+    askers = [plumbing.ask() for _index in range(3)]
+    for _attempt in range(5):
+        before = ring.attempts
+        plumbing.turn()
+        assert ring.attempts == before, "not at once"
+        ring.now += RETRY_S
+        plumbing.turn()
+        plumbing.turn()
+        assert ring.attempts == before + len(askers), "each of them once"
+        assert [asker.outcome for asker in askers] == [None] * 3
+    ring.refusal = 0
+    ring.now += RETRY_S
+    plumbing.turn()
+    plumbing.turn()
+    (served,) = [asker for asker in askers if asker.outcome is not None]
+    assert served.pipe
 
 
 def test_without_descriptors_a_parked_pipe_gives_its_own() -> None:
@@ -319,7 +332,7 @@ def test_without_descriptors_a_parked_pipe_gives_its_own() -> None:
     assert parked.pipe is None
 
 
-def test_who_waits_when_the_last_pipe_is_destroyed_and_none_can_be_made_is_told_so() -> None:
+def test_who_waits_when_the_last_pipe_is_destroyed_and_none_can_be_made_waits_on() -> None:
     plumbing = Plumbing(pipes_max=4)
     lease = plumbing.lease()
     plumbing.ring.refusal = errno.EMFILE
@@ -327,8 +340,12 @@ def test_who_waits_when_the_last_pipe_is_destroyed_and_none_can_be_made_is_told_
     lease.filled = 1
     plumbing.pool.release(lease)
     plumbing.turn()
-    assert isinstance(waiting.outcome, OSError)
-    assert waiting.outcome.errno == errno.EMFILE
+    assert waiting.outcome is None
+    plumbing.ring.refusal = 0
+    plumbing.ring.now += RETRY_S
+    plumbing.turn()
+    plumbing.turn()
+    assert waiting.pipe
 
 
 def test_any_other_refusal_is_raised_though_pipes_exist() -> None:

@@ -20,6 +20,7 @@ from ringserve.proxies import (
     Preface,
     ProxyError,
     TrustedProxies,
+    network_of,
     read_preface,
 )
 
@@ -638,3 +639,23 @@ def test_the_fields_of_a_peer_that_is_not_trusted_never_matter(
     assert TrustedProxies([]).client_of(peer, forwarded, x_forwarded_for) == peer
     if not PROXIES.trusts(peer):
         assert PROXIES.client_of(peer, forwarded, x_forwarded_for) == peer
+
+
+# -- whom a client is counted as --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("client", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("::1", "::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("unix", "unix"),
+        ("-", "-"),
+    ],
+)
+def test_a_client_is_counted_as_its_address_or_its_network_of_ipv6(client: str, network: str) -> None:
+    assert network_of(client) == network

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import pytest
 from exchanges import PASSWORD_HASH
@@ -18,11 +18,11 @@ from ringserve import passwords, static
 from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
-from ringserve.heads import CONFIGURED_FIELDS, Memory, Request
+from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
 from ringserve.listing import Item
 from ringserve.policy import Sites
 from ringserve.request import Limits, RequestReader
-from ringserve.responder import PREPARED_PER_LINE_MAX, Responder
+from ringserve.responder import PREPARED_PER_LINE_MAX, Asker, Responder
 from ringserve.response import Prepared, Response, SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import FileStatus
@@ -46,10 +46,11 @@ def done(steps: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Clock:
-    """What is asked of a ring, and of a task: the time."""
+    """What is asked of a ring, and of a task: the time, and the client."""
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.client = "192.0.2.1"
 
     @property
     def ring(self) -> Clock:
@@ -57,6 +58,10 @@ class Clock:
 
     def wall_time(self) -> float:
         return WALL_S + self.now
+
+    def client_of(self, block: HeaderBlock) -> str:
+        assert block.plain is not None
+        return self.client
 
 
 class Disk:
@@ -112,14 +117,29 @@ class Threads:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.runs = 0
+        self.origins: list[str] = []
         self.busy = False
 
-    async def run(self, task: Task, function: Callable[[], Result]) -> Result:
-        assert cast(Any, task) is self.clock, "the task of the connection"
+    def begin(self, function: Callable[[], Result], cleanup: Callable[[], None], origin: str) -> Threads.Done[Result]:
+        self.origins.append(origin)
         if self.busy:
+            cleanup()
             raise HelpersBusyError
         self.runs += 1
-        return function()
+        return self.Done(self, function, cleanup)
+
+    class Done(Generic[Result]):
+        """A job that runs when its result is awaited."""
+
+        def __init__(self, threads: Threads, function: Callable[[], Result], cleanup: Callable[[], None]) -> None:
+            self.threads = threads
+            self.function = function
+            self.cleanup = cleanup
+
+        async def result(self, task: Task) -> Result:
+            assert cast(Any, task) is self.threads.clock, "the task of the connection"
+            self.cleanup()
+            return self.function()
 
 
 class World:
@@ -139,7 +159,7 @@ class World:
         return read(self.memory, target, b"a", *fields, method=method)
 
     def respond(self, request: Request) -> Response | Prepared:
-        return done(self.responder.respond(cast(Task, self.clock), request))
+        return done(self.responder.respond(cast(Asker, self.clock), request))
 
     def ask(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Response | Prepared:
         return self.respond(self.request(target, *fields, method=method))
@@ -154,7 +174,7 @@ class World:
 def read(
     memory: Memory, target: bytes, host: bytes | None, *fields: bytes, method: bytes = b"GET", version: bytes = b"1.1"
 ) -> Request:
-    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100, 0))
+    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100))
     hosts = [] if host is None else [b"Host: " + host]
     reader.feed(b"\r\n".join([b"%s %s HTTP/%s" % (method, target, version), *hosts, *fields]) + b"\r\n\r\n")
     request = reader.next_request()
@@ -484,31 +504,16 @@ def test_the_host_of_the_target_goes_before_the_field_and_an_unknown_one_gets_th
     assert content(world.respond(read(world.memory, b"/x", None, version=b"1.0"))).body == (b"a",)
 
 
-# -- without a look ---------------------------------------------------------------------------------------------
+# -- without a request ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "status"), [(b"POST", 405), (b"BREW", 501)])
-def test_a_method_that_is_not_served_is_answered_at_once(method: bytes, status: int) -> None:
-    world = World(headers=(HeaderRule(("/a.txt",), (("X-A", "yes"),)),))
-    response = world.responder.at_once(world.request(b"/a.txt", method=method))
-    assert response.status == status
-    assert dict(response.fields)[b"X-A"] == b"yes"
-    assert response == world.ask(b"/a.txt", method=method)
-
-
-def test_what_has_to_be_looked_up_cannot_be_answered_at_once(world: World) -> None:
-    with pytest.raises(AssertionError, match="without a look"):
-        world.responder.at_once(world.request(b"/a.txt"))
-
-
-@pytest.mark.parametrize(("head", "closes"), [(False, True), (True, False)])
-def test_what_could_not_be_read_gets_the_fields_of_everything(head: bool, closes: bool) -> None:
+def test_what_could_not_be_read_gets_the_fields_of_everything() -> None:
     world = World(
         security_headers=True,
         headers=(HeaderRule(("**",), (("X-A", "yes"),)), HeaderRule(("/**/*",), (("X-B", "yes"),))),
     )
-    response = world.responder.error(431, head=head, closes=closes)
-    assert (response.status, bool(response.body), response.closes) == (431, not head, closes)
+    response = world.responder.error(431)
+    assert (response.status, bool(response.body)) == (431, True)
     assert dict(response.fields)[b"X-A"] == b"yes"
     assert b"X-B" not in dict(response.fields)
     assert b"X-Frame-Options" in dict(response.fields)
@@ -636,6 +641,15 @@ def test_busy_helpers_are_503_for_now(verifications: Verifications) -> None:
     assert world.prepared(b"/private/x", RIGHT).status == 200
     world.threads.busy = True
     assert world.prepared(b"/private/y", RIGHT).status == 200, "who is known does not need them"
+
+
+@pytest.mark.usefixtures("verifications")
+def test_a_verification_is_for_the_network_of_its_client() -> None:
+    world = guarded()
+    for client in ("192.0.2.1", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::9", "unix"):
+        world.clock.client = client
+        assert content(world.ask(b"/private/x", credentials(b"aladdin", client.encode()))).status == 401
+    assert world.threads.origins == ["192.0.2.1", "2001:db8:1:2::", "2001:db8:1:2::", "unix"]
 
 
 def test_the_library_verifies(world: World) -> None:

@@ -27,9 +27,11 @@ import pytest
 
 from ringserve.ring.interface import (
     BUFFER_SHIFT,
+    DISCARD_BYTES_MAX,
     F_BUFFER,
     F_MORE,
     POLL_ERROR_OR_HANGUP,
+    POLL_IN,
     POLL_OUT,
     SPLICE_MORE,
     SPLICE_MOVE,
@@ -1500,6 +1502,30 @@ def test_peer_name_of_a_peer_that_is_gone_is_a_dash(bench: Bench) -> None:
     assert bench.world.is_open(fd)
 
 
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [pytest.param(socket.AF_INET, "127.0.0.1", id="TCP"), pytest.param(socket.AF_UNIX, "", id="unix")],
+)
+def test_unacknowledged_bytes_falls_to_nothing_as_the_peer_takes_what_was_sent(
+    bench: Bench, family: int, host: str
+) -> None:
+    world = bench.world
+    listener = world.listener(family, host)
+    peer = world.connect(listener)
+    fd = world.accept(listener)
+    assert bench.ring.unacknowledged_bytes(fd) == 0
+    sent = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sent += os.write(fd, bytes(65536))
+    full = bench.ring.unacknowledged_bytes(fd)
+    assert full > 0
+    received = 0
+    while received < sent:
+        received += len(peer.receive() or b"")
+    bench.until(lambda: bench.ring.unacknowledged_bytes(fd) == 0, "all is acknowledged")
+
+
 @pytest.mark.parametrize("capacity_bytes", [4096, 65536, 262144])
 def test_a_pipe_has_the_capacity_that_it_says(bench: Bench, capacity_bytes: int) -> None:
     pipe = bench.ring.pipe(capacity_bytes)
@@ -1563,6 +1589,44 @@ def test_splice_now_to_a_peer_that_is_gone_is_epipe(bench: Bench) -> None:
 def test_splice_now_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
     fd, _peer = bench.world.connected()
     assert bench.ring.splice_now(-1, fd, 5, SPLICE_NONBLOCK) == -errno.EBADF
+
+
+def test_discard_throws_away_what_waits_and_says_how_much(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    peer.send(b"a" * 1000)
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_IN
+    assert bench.ring.discard(fd, 300) == 300
+    assert bench.ring.discard(fd, DISCARD_BYTES_MAX) == 700
+    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    peer.send(b"heard")
+    assert bench.next_completion(bench.receive(fd)).data == b"heard"
+
+
+def test_discard_of_a_unix_socket_throws_away_as_well(bench: Bench) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(b"a" * 1000)
+        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == 1000
+        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == -errno.EAGAIN
+
+
+def test_discard_at_the_end_of_the_stream_is_0(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    peer.finish()
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_IN
+    assert bench.ring.discard(fd, 100) == 0
+
+
+def test_discard_of_a_connection_that_was_reset_is_an_errno(bench: Bench) -> None:
+    fd, peer = bench.world.connected()
+    peer.reset()
+    poll = bench.poll(fd, POLL_IN)
+    assert bench.result(poll) & POLL_ERROR_OR_HANGUP
+    assert bench.ring.discard(fd, 100) == -errno.ECONNRESET
 
 
 def test_shutdown_sending_ends_the_stream_for_the_peer_and_still_receives(bench: Bench) -> None:

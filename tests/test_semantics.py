@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.semantics import (
+    CONTENT_TAG_BYTES_MAX,
     GAP_MAX,
     KNOWN_METHODS,
     RANGES_MAX,
@@ -24,8 +26,11 @@ from ringserve.semantics import (
     choose_coding,
     choose_media_type,
     choose_spans,
+    content_hash,
     evaluate,
+    fault_of_sibling,
     format_date,
+    is_as_new,
     is_hidden,
     is_young,
     locate,
@@ -747,25 +752,148 @@ MOMENT_NS = 1_600_000_000 * 10**9
         (MOMENT_NS, -1, True),
     ],
 )
-def test_a_tag_is_weak_while_another_change_could_bear_the_same_time(
-    modified_ns: int, age_ns: int, young: bool
+def test_a_time_is_young_while_another_change_could_bear_it(modified_ns: int, age_ns: int, young: bool) -> None:
+    assert is_young(modified_ns, modified_ns + age_ns) is young
+
+
+LARGE = CONTENT_TAG_BYTES_MAX + 1
+CHANGED_NS = MOMENT_NS + 10**12 + 1
+
+
+def test_the_hash_of_a_tag_can_be_had_by_sha256sum() -> None:
+    assert content_hash(b"abc") == b"ba7816bf8f01cfea414140de"  # FIPS 180-4
+
+
+@given(modified_ns=st.integers(0, 2 * MOMENT_NS), changed_ns=st.integers(0, 2 * MOMENT_NS), age_ns=st.integers(-9, 9))
+def test_the_tag_of_a_small_file_is_of_its_content_alone_and_never_weak(
+    modified_ns: int, changed_ns: int, age_ns: int
 ) -> None:
     now_ns = modified_ns + age_ns
-    assert is_young(modified_ns, now_ns) is young
-    assert validators_of(modified_ns, 5, 7, now_ns).entity_tag.startswith(b"W/") is young
+    for coding, tag in ((b"", b'"hash"'), (b"br", b'"hash-br"')):
+        assert validators_of(modified_ns, changed_ns, 5, now_ns, coding, b"hash").entity_tag == tag
 
 
-def test_a_tag_tells_times_and_sizes_apart() -> None:
-    tags = {validators_of(MOMENT_NS + ns, size, 7, 2 * MOMENT_NS).entity_tag for ns in (1, 2) for size in (3, 4)}
-    assert len(tags) == 4
+def test_a_small_file_that_kept_changing_while_it_was_read_has_a_weak_tag() -> None:
+    tag = validators_of(MOMENT_NS + 1, CHANGED_NS, CONTENT_TAG_BYTES_MAX, 2 * MOMENT_NS).entity_tag
+    assert tag.startswith(b"W/")
 
 
-@pytest.mark.parametrize("seconds", [0, 1])
-def test_the_times_of_reproducible_images_are_no_validators(seconds: int) -> None:
-    tags = {validators_of(seconds * 10**9, size, inode, MOMENT_NS) for size in (3, 4) for inode in (5, 6)}
-    assert len(tags) == 4
-    assert {validators.modified for validators in tags} == {None}
-    assert not any(validators.entity_tag.startswith(b"W/") for validators in tags)
+def test_the_tag_of_a_large_file_tells_times_sizes_and_codings_apart() -> None:
+    tags = {
+        validators_of(MOMENT_NS + ns, CHANGED_NS, LARGE + more, 2 * MOMENT_NS, coding).entity_tag
+        for ns in (1, 2)
+        for more in (3, 4)
+        for coding in (b"", b"gzip")
+    }
+    assert len(tags) == 8
+    assert not any(tag.startswith(b"W/") for tag in tags)
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 315_532_800, 499_162_500, MOMENT_NS // 10**9])
+def test_large_files_whose_times_are_whole_seconds_are_told_apart_by_their_last_change(seconds: int) -> None:
+    tags = {
+        validators_of(seconds * 10**9, CHANGED_NS + later_ns, LARGE, 2 * MOMENT_NS).entity_tag for later_ns in (0, 1)
+    }
+    assert len(tags) == 2
+    assert not any(tag.startswith(b"W/") for tag in tags)
+
+
+def test_the_last_change_of_a_large_file_does_not_matter_where_its_time_has_a_fraction() -> None:
+    tags = {validators_of(MOMENT_NS + 1, CHANGED_NS + ns, LARGE, 2 * MOMENT_NS).entity_tag for ns in (0, 1)}
+    assert len(tags) == 1, "a replica that copies the time has the same tag"
+
+
+@pytest.mark.parametrize(
+    ("modified_ns", "changed_ns", "age_ns", "weak"),
+    [
+        (MOMENT_NS + 1, MOMENT_NS + 1, 9_999_999, True),
+        (MOMENT_NS + 1, MOMENT_NS + 1, 10_000_000, False),
+        (MOMENT_NS, CHANGED_NS, 9_999_999, True),  # the last change is in the tag, and may happen again unseen
+        (MOMENT_NS, CHANGED_NS, 10_000_000, False),
+        (MOMENT_NS, MOMENT_NS, 1_999_999_999, True),  # no clock with fractions
+        (MOMENT_NS, MOMENT_NS, 2_000_000_000, False),
+    ],
+)
+def test_the_tag_of_a_large_file_is_weak_while_the_later_of_its_times_is_young(
+    modified_ns: int, changed_ns: int, age_ns: int, weak: bool
+) -> None:
+    tag = validators_of(modified_ns, changed_ns, LARGE, changed_ns + age_ns).entity_tag
+    assert tag.startswith(b"W/") is weak
+
+
+@pytest.mark.parametrize("digest", [b"hash", None])
+@pytest.mark.parametrize(("seconds", "date"), [(0, None), (1, None), (2, 2), (-1, -1)])
+def test_the_times_of_reproducible_images_are_no_dates(seconds: int, date: int | None, digest: bytes | None) -> None:
+    assert validators_of(seconds * 10**9, CHANGED_NS, 3, 2 * MOMENT_NS, b"", digest).modified == date
+
+
+# -- precompressed siblings -------------------------------------------------------------------------------------
+
+ODD_NS = MOMENT_NS + 123_456_789
+
+
+@pytest.mark.parametrize(
+    ("sibling_ns", "source_ns", "as_new"),
+    [
+        (ODD_NS, ODD_NS, True),
+        (ODD_NS + 1, ODD_NS, True),
+        (ODD_NS - 1000, ODD_NS, True),
+        (ODD_NS - 1001, ODD_NS, False),
+        # whole seconds
+        (MOMENT_NS, ODD_NS, True),
+        (MOMENT_NS, MOMENT_NS + 999_999_999, True),
+        (MOMENT_NS, MOMENT_NS + 10**9, False),
+        (MOMENT_NS, MOMENT_NS + 10**9 + 1, False),
+        (MOMENT_NS - 1001, MOMENT_NS, False),
+        (MOMENT_NS - 1000, MOMENT_NS, True),
+        # milliseconds
+        (MOMENT_NS + 123_000_000, ODD_NS, True),
+        (MOMENT_NS + 122_000_000, ODD_NS, False),
+        (ODD_NS, MOMENT_NS + 124_000_000, False),
+        # 1600000000.123 is 1600000000.122999906 as a float
+        (MOMENT_NS + 122_999_906, MOMENT_NS + 123_000_000, True),
+        # the one of the report
+        (1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 500, True),
+    ],
+)
+def test_times_are_compared_as_far_as_the_coarser_one_tells(sibling_ns: int, source_ns: int, as_new: bool) -> None:
+    assert is_as_new(sibling_ns, source_ns) is as_new
+
+
+TIMES_NS = st.integers(2 * 10**9, 2**32 * 10**9)
+
+
+@given(source_ns=TIMES_NS, unit_ns=st.sampled_from([1, 1000, 10**6, 10**9]))
+def test_a_time_that_was_copied_more_coarsely_is_as_new(source_ns: int, unit_ns: int) -> None:
+    assert is_as_new(source_ns // unit_ns * unit_ns, source_ns)
+    assert is_as_new(math.floor(source_ns / 10**9 * 10**9), source_ns), "as Python's os.utime takes a float"
+
+
+@given(source_ns=TIMES_NS, unit_ns=st.sampled_from([1, 1000, 10**6, 10**9]), later_ns=st.integers(10**9, 10**12))
+def test_a_file_that_was_saved_again_a_second_later_has_no_sibling(source_ns: int, unit_ns: int, later_ns: int) -> None:
+    assert not is_as_new(source_ns // unit_ns * unit_ns, source_ns + later_ns)
+
+
+@given(sibling_ns=TIMES_NS, source_ns=TIMES_NS)
+def test_a_later_time_is_as_new(sibling_ns: int, source_ns: int) -> None:
+    assert is_as_new(max(sibling_ns, source_ns), min(sibling_ns, source_ns))
+
+
+@pytest.mark.parametrize(
+    ("sibling", "source", "fault"),
+    [
+        ((ODD_NS, 5), (ODD_NS, 9), None),
+        ((ODD_NS, 20), (ODD_NS, 0), None),
+        ((ODD_NS, 0), (ODD_NS, 0), None),
+        ((ODD_NS, 0), (ODD_NS, 9), "is empty"),
+        ((ODD_NS - 1001, 0), (ODD_NS, 9), "is empty"),
+        ((ODD_NS - 1001, 5), (ODD_NS, 9), "is older than its file"),
+    ],
+)
+def test_a_sibling_that_is_empty_or_older_does_not_stand_for_its_file(
+    sibling: tuple[int, int], source: tuple[int, int], fault: str | None
+) -> None:
+    assert fault_of_sibling(*sibling, *source) == fault
 
 
 # -- media types (12.5.1) ---------------------------------------------------------------------------------------

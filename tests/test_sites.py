@@ -369,18 +369,20 @@ RIGHT = credentials("anna", "right")
 
 
 class Verifying:
-    """The verification of passwords, counted, and held up if the test wants it so."""
+    """The verification of passwords, noted, and held up if the test wants it so."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
         self.opened.set()
-        self.count = 0
-        self._lock = threading.Lock()
+        self.seen: list[bytes] = []
         self._verify = passwords.verify
 
+    @property
+    def count(self) -> int:
+        return len(self.seen)
+
     def verify(self, password_hash: str, password: bytes) -> bool:
-        with self._lock:
-            self.count += 1
+        self.seen.append(password)
         assert self.opened.wait(TIMEOUT_S)
         if password.startswith(b"guess"):
             return False  # as it is, and without the 30 ms that it takes on purpose to find out
@@ -516,6 +518,93 @@ def test_a_flood_of_wrong_passwords_stops_nobody_else(guarded: Guarded, verifyin
         verifying.opened.set()
         for wire in flood:
             wire.socket.close()
+
+
+HERE, THERE = "127.0.0.1", "127.0.0.2"
+FLOOD = 100
+
+
+@pytest.fixture
+def flooding(verifying: Verifying) -> Iterator[Callable[..., list[Wire]]]:
+    """Sends more wrong passwords than may wait, from one client, while none is verified."""
+    wires: list[Wire] = []
+
+    def flood(running: RunningServer, *fields: str, source: str | None = HERE, preface: bytes = b"") -> list[Wire]:
+        verifying.opened.clear()
+        for number in range(FLOOD):
+            wires.append(Wire(running.url, source=source))
+            wires[-1].send(preface + get("/private/page", credentials("anna", f"guess {number}"), *fields))
+        most = THREADS + WAITING_MAX
+        eventually("as many as may wait do", lambda: running.server.verifiers.running == most)
+        for wire in wires[most:]:
+            assert wire.answer().status == 503
+        return wires[:most]
+
+    yield flood
+    verifying.opened.set()
+    for wire in wires:
+        wire.socket.close()
+
+
+Flooding = Callable[..., list[Wire]]
+
+
+def assert_next(verifying: Verifying, wire: Wire, waiting: list[Wire]) -> None:
+    """The right password of `wire` was sent: it waits for one wrong one besides those that are being verified."""
+    assert waiting[-1].answer().status == 503, "the newest of the flood makes room for it"
+    verifying.opened.set()
+    assert wire.answer().body == b"secret"
+    assert verifying.seen.index(b"right") <= THREADS + 1
+    assert {one.answer().status for one in waiting[:-1]} == {401}
+
+
+def test_a_right_password_from_another_address_is_next_in_a_flood_of_wrong_ones(
+    guarded: Guarded, verifying: Verifying, flooding: Flooding
+) -> None:
+    running = guarded()
+    waiting = flooding(running)
+    with Wire(running.url, source=THERE) as wire:
+        wire.send(get("/private/page", RIGHT))
+        assert_next(verifying, wire, waiting)
+
+
+def test_a_right_password_is_next_if_a_trusted_proxy_names_another_client(
+    guarded: Guarded, verifying: Verifying, flooding: Flooding
+) -> None:
+    running = guarded(trusted_proxy=(HERE,))
+    waiting = flooding(running, "X-Forwarded-For: 192.0.2.1")
+    with Wire(running.url) as wire:
+        wire.send(get("/private/page", RIGHT, "X-Forwarded-For: 192.0.2.2"))
+        assert_next(verifying, wire, waiting)
+
+
+def test_a_right_password_is_next_if_a_preface_names_another_client(
+    guarded: Guarded, verifying: Verifying, flooding: Flooding
+) -> None:
+    running = guarded(trusted_proxy=(HERE,), proxy_protocol=True)
+    waiting = flooding(running, preface=b"PROXY TCP6 2001:db8::1 2001:db8::f 1 2\r\n")
+    with Wire(running.url) as wire:
+        wire.send(b"PROXY TCP6 2001:db8:0:1::1 2001:db8::f 1 2\r\n" + get("/private/page", RIGHT))
+        assert_next(verifying, wire, waiting)
+
+
+def test_a_page_of_many_files_costs_one_verification_though_all_are_asked_for_at_once(
+    guarded: Guarded, verifying: Verifying
+) -> None:
+    running = guarded()
+    verifying.opened.clear()
+    wires = [Wire(running.url) for _ in range(THREADS + WAITING_MAX + 6)]
+    for wire in wires:
+        wire.send(get("/private/page", RIGHT))
+    eventually("it is being verified", lambda: verifying.count == 1)
+    wires[0].socket.close()  # the first to ask may leave
+    with Wire(running.url) as other:
+        assert other.ask(get("/page")).body == b"page"  # all that was sent before has been seen
+    verifying.opened.set()
+    for wire in wires[1:]:
+        assert wire.answer().body == b"secret"
+        wire.socket.close()
+    assert verifying.seen == [b"right"]
 
 
 def test_clients_that_leave_while_their_passwords_are_verified_leave_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import socket
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_the_service_manager_is_told(tmp_path: Path) -> None:
     [{}, {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "x"}],
 )
 def test_there_is_no_watchdog_unless_it_is_ours(environment: dict[str, str]) -> None:
-    assert Notifier(environment, silent).interval_s is None
+    assert Notifier(environment, silent).interval_s == math.inf
 
 
 def test_a_service_manager_in_an_abstract_socket_is_told() -> None:

@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from supervised import BODY, ENDS_S, Askers, Running, client_ports, command, free_port, has_stopped
+from supervised import BODY, ENDS_S, Askers, Running, client_ports, command, free_port, stop_process
 from wire import Wire, eventually, get
 
 pytestmark = pytest.mark.usefixtures("io_uring")
@@ -83,8 +84,7 @@ def test_a_killed_worker_fails_its_own_connections_alone_and_new_ones_succeed(pa
         with Askers(running.url) as askers:
             askers.more()
             # Stopped, it neither accepts nor answers, so that what it has by now is what is its own.
-            os.kill(victim, signal.SIGSTOP)
-            eventually("it has stopped", lambda: has_stopped(victim))
+            stop_process(victim)
             own = client_ports(victim)
             os.kill(victim, signal.SIGKILL)
             for _client in range(50):  # at once, of which some are spread to the dead one's socket
@@ -352,6 +352,133 @@ def test_workers_end_when_their_supervisor_is_killed_also_new_and_retiring_ones(
         eventually("the workers have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
+def test_a_stopped_worker_ends_as_well_when_the_supervisor_is_killed_and_keeps_no_port(page: Path) -> None:
+    running = Running(page, "--host", "127.0.0.1", "--port", str(free_port()), "--workers", "2", *QUIET)
+    port = running.url.rstrip("/").rpartition(":")[2]
+    workers = running.workers
+    stop_process(min(workers))
+    running.end(signal.SIGKILL)
+    eventually("the workers have ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+    again = Running(page, "--host", "127.0.0.1", "--port", port, *QUIET)
+    assert again.heard("Ctrl-C")
+    assert again.end() == 0
+
+
+def test_a_worker_that_is_continued_while_it_has_a_supervisor_goes_on(page: Path) -> None:
+    with command(page, "--workers", "1", *QUIET) as running, Wire(running.url) as wire:
+        (worker,) = running.workers
+        stop_process(worker)
+        os.kill(worker, signal.SIGCONT)
+        assert wire.ask(get("/page")).fields.get("connection") is None
+        assert running.workers == {worker}
+
+
+# -- a worker whose loop does not turn ------------------------------------------------------------------------------
+
+
+def answers(running: Running, count: int = 40) -> None:
+    """As many clients at once are answered, however late."""
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(running.url)) for _client in range(count)]
+        for wire in wires:
+            wire.send(get("/page"))
+        for wire in wires:
+            assert wire.answer().body == BODY
+
+
+def test_a_stopped_worker_is_said_killed_and_replaced_and_no_client_that_waits_for_it_is_lost(page: Path) -> None:
+    with command(page, "--workers", "2", *QUIET, "--worker-timeout", "4") as running:
+        victim, other = sorted(running.workers)
+        stop_process(victim)
+        answers(running)
+        silent = f"worker 0 (pid {victim}) has not turned its loop for"
+        eventually("it is buried", lambda: running.heard(f"worker 0 (pid {victim}) was ended by SIGKILL"))
+        assert running.heard(f"{silent} 3 s\n") == 1
+        assert running.heard(f"{silent} 4 s; it is killed; another is started at once") == 1
+        eventually("another is there", lambda: len(running.workers) == 2)
+        assert other in running.workers
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_stopped_worker_does_not_keep_others_from_a_socket_that_they_share(page: Path, which: int) -> None:
+    running = Running(page, "--unix", str(page / "socket"), "--workers", "2", *QUIET, "--worker-timeout", "0")
+    try:
+        victim = sorted(running.workers)[which]
+        stop_process(victim)
+        answers(running)
+        assert victim in running.workers
+        os.kill(victim, signal.SIGCONT)
+        assert running.end() == 0
+    finally:
+        running.end()
+
+
+def test_nobody_is_killed_when_the_supervisor_or_all_were_stopped_for_longer_than_a_worker_may(
+    page: Path, tmp_path: Path
+) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
+        with command(page, "--workers", "2", *QUIET, "--worker-timeout", "3", environment=environment) as running:
+            workers = running.workers
+            for stopped in ((running.process.pid,), (running.process.pid, *workers)):
+                for pid in stopped:
+                    stop_process(pid)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    running.process.wait(3.5)  # more than the time of three looks
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                beats = manager.count("WATCHDOG=1")
+                eventually("it has looked again", manager.hears("WATCHDOG=1", beats + 10))
+            assert not running.heard("has not turned its loop")
+            assert running.workers == workers
+            assert running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--worker-timeout", "0", "--drain-timeout", "0"), "does not end"),
+        (("--worker-timeout", "4", "--drain-timeout", "60"), "has not turned its loop for 4 s"),
+    ],
+)
+def test_a_worker_of_the_old_generation_that_hangs_is_killed(page: Path, arguments: tuple[str, ...], why: str) -> None:
+    with command(page, "--workers", "2", *QUIET, *arguments) as running:
+        victim = min(running.workers)
+        stop_process(victim)
+        running.reload()
+        answers(running)
+        eventually("it is killed", lambda: running.heard(f"worker 0 (pid {victim}) was ended by SIGKILL"))
+        assert running.heard(f"worker 0 (pid {victim}) {why}; it is killed\n") == 1
+        assert len(running.workers) == 2
+        assert running.end() == 0
+
+
+def test_a_stopped_worker_is_killed_in_a_stop_too_which_says_so_by_its_status(page: Path) -> None:
+    with command(page, "--workers", "2", *QUIET, "--worker-timeout", "3", "--drain-timeout", "60") as running:
+        victim = min(running.workers)
+        stop_process(victim)
+        assert running.end() == 70
+        assert running.heard(f"worker 0 (pid {victim}) has not turned its loop for 3 s; it is killed\n") == 1
+
+
+def test_neither_its_successor_nor_a_stop_waits_for_a_worker_that_cannot_be_killed(page: Path, tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager:
+        environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
+        arguments = ("--workers", "2", *QUIET, "--worker-timeout", "3")
+        with command(page, *arguments, environment=environment, sees_none_killed=True) as running:
+            victim, other = sorted(running.workers)
+            stop_process(victim)
+            answers(running)
+            assert len(running.workers - {victim}) == 2
+            beats = manager.count("WATCHDOG=1")
+            eventually("the watchdog does not wait for it either", manager.hears("WATCHDOG=1", beats + 5))
+            assert not running.heard("was ended")
+            assert running.end() == 70
+            assert running.heard(f"worker 0 (pid {victim}) is stuck in the kernel; it ends by itself when") == 1
+            assert not running.heard(f"(pid {other})")
+
+
 # -- other sockets --------------------------------------------------------------------------------------------------
 
 
@@ -367,8 +494,7 @@ def test_workers_share_a_unix_socket_through_reload_drain_and_a_killed_one(page:
             askers.more()
         assert (askers.failures, askers.refused) == ([], 0)
         victim = min(running.workers)
-        os.kill(victim, signal.SIGSTOP)
-        eventually("it has stopped", lambda: has_stopped(victim))
+        stop_process(victim)
         with ExitStack() as stack:
             # Of these some wake the one that is stopped, and it takes them along when it dies, if nobody looks anew.
             wires = [stack.enter_context(Wire(url)) for _client in range(20)]
@@ -423,30 +549,34 @@ def test_workers_share_the_sockets_of_the_service_manager_which_outlive_them(
 
 
 class Manager:
-    """Hears what a service manager would."""
+    """Hears what a service manager would, always: a supervisor waits for one that does not take what it says."""
 
     def __init__(self, directory: Path) -> None:
         self.address = str(directory / "notify")
         self.heard: list[str] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address)
+        self._thread = threading.Thread(target=self._listen)
 
     def __enter__(self) -> Manager:
+        self._thread.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self.address)
+        self._thread.join()
         self._socket.close()
 
-    def listen(self) -> list[str]:
-        """All messages so far."""
-        while True:
-            try:
-                self.heard.append(self._socket.recv(4096).decode())
-            except BlockingIOError:
-                return self.heard
+    def _listen(self) -> None:
+        while message := self._socket.recv(4096):
+            self.heard.append(message.decode())
+
+    def count(self, word: str) -> int:
+        return sum(word in message.split("\n") for message in self.heard)
 
     def hears(self, word: str, times: int = 1) -> Callable[[], bool]:
-        return lambda: sum(word in message.split("\n") for message in self.listen()) >= times
+        return lambda: self.count(word) >= times
 
 
 def test_the_service_manager_is_told_of_readiness_reload_watchdog_and_stop(page: Path, tmp_path: Path) -> None:
@@ -466,16 +596,16 @@ def test_the_service_manager_is_told_of_readiness_reload_watchdog_and_stop(page:
             running.reload()
             eventually("it is ready a third time", manager.hears("READY=1", 3))
             assert manager.hears("RELOADING=1", 2)()
-            beats = sum("WATCHDOG=1" in message for message in manager.listen())
+            beats = manager.count("WATCHDOG=1")
             eventually("it is alive", manager.hears("WATCHDOG=1", beats + 3))
             # A worker whose loop hangs keeps the watchdog from being told.
             victim = max(running.workers)
             os.kill(victim, signal.SIGSTOP)
             eventually("it is said", lambda: running.heard(f"(pid {victim}) has not turned its loop"))
-            beats = sum("WATCHDOG=1" in message for message in manager.listen())
+            beats = manager.count("WATCHDOG=1")
             with pytest.raises(subprocess.TimeoutExpired):
                 running.process.wait(1)  # more than two beats' time
-            assert sum("WATCHDOG=1" in message for message in manager.listen()) == beats
+            assert manager.count("WATCHDOG=1") == beats
             os.kill(victim, signal.SIGCONT)
             eventually("it is alive again", manager.hears("WATCHDOG=1", beats + 1))
             assert running.end() == 0

@@ -28,8 +28,10 @@ class Answer(NamedTuple):
 class Wire:
     """One connection of a client that sees bytes."""
 
-    def __init__(self, url: str, *, receive_bytes: int | None = None) -> None:
-        """receive_bytes: the socket's receive buffer, for a reader that is slow; must be set before connecting."""
+    def __init__(self, url: str, *, receive_bytes: int | None = None, source: str | None = None) -> None:
+        """receive_bytes: the socket's receive buffer, for a reader that is slow; must be set before connecting.
+        source: the address that it comes from.
+        """
         parts = urlsplit(url)
         if parts.scheme == "unix":
             self.socket = socket.socket(socket.AF_UNIX)
@@ -41,6 +43,8 @@ class Wire:
         if receive_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         try:
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.connect(address)
         except OSError:
             self.socket.close()

@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
+import resource
 import socket
 import stat
 import struct
+import termios
 from pathlib import Path
 from typing import NamedTuple
 
-from ringserve.ring.interface import FileStatus, Pipe, Ring, Watched
+from ringserve.ring.interface import DISCARD_BYTES_MAX, FileStatus, Pipe, Ring, Watched
 
 F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
 F_GETPIPE_SZ = 1032
 
 INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
+
+INT = struct.Struct("i")
+WASTE = mmap.mmap(-1, DISCARD_BYTES_MAX)
+"""Where thrown away bytes of a unix socket go, which knows no MSG_TRUNC. Nothing reads it, and TCP never touches it."""
 
 NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
@@ -69,6 +76,15 @@ class Descriptors(Ring):
             found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         )
 
+    def discard(self, fd: int, bytes_max: int) -> int:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+        try:
+            return borrowed.recv_into(WASTE, bytes_max, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        finally:
+            borrowed.detach()
+
     def shutdown_sending(self, fd: int) -> None:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         try:
@@ -85,6 +101,10 @@ class Descriptors(Ring):
             borrowed.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         finally:
             borrowed.detach()
+
+    def unacknowledged_bytes(self, fd: int) -> int:
+        found: int = INT.unpack(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(INT.size)))[0]
+        return found
 
     def peer_name(self, fd: int) -> str:
         # Python asks the kernel for the socket's family: told a wrong one, it would read the address cut off.
@@ -115,6 +135,22 @@ class Descriptors(Ring):
 
     def close_now(self, fd: int) -> None:
         os.close(fd)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one, as servers do, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def descriptors_open() -> int:
+    """How many descriptors this process has; without /proc, more than it has by itself."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 32
 
 
 class ListenError(Exception):

@@ -40,6 +40,7 @@ F_MORE = 1 << 1
 """A completion's flag: the submission stays armed and will complete again (IORING_CQE_F_MORE)."""
 BUFFER_SHIFT = 16
 
+POLL_IN = 0x001
 POLL_OUT = 0x004
 POLL_ERROR_OR_HANGUP = 0x018
 
@@ -48,6 +49,7 @@ SPLICE_NONBLOCK = 2
 SPLICE_MORE = 4
 
 NANOSECONDS = 1_000_000_000
+DISCARD_BYTES_MAX = 256 * 1024
 
 Completion = tuple[int, int, int]
 """user_data, res, flags."""
@@ -230,12 +232,25 @@ class Ring(ABC):
         """
 
     @abstractmethod
+    def discard(self, fd: int, bytes_max: int) -> int:
+        """Throw away up to `bytes_max` bytes, at most DISCARD_BYTES_MAX, that wait in a stream socket. TCP does it
+        without a copy (MSG_TRUNC, tcp(7)). Returns how many; 0 at the end of the stream; or a negative errno, -EAGAIN
+        if there are none.
+        """
+
+    @abstractmethod
     def shutdown_sending(self, fd: int) -> None:
         """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
 
     @abstractmethod
     def reset_on_close(self, fd: int) -> None:
         """Let the close of a socket discard what is queued and send RST: SO_LINGER with no time (socket(7))."""
+
+    @abstractmethod
+    def unacknowledged_bytes(self, fd: int) -> int:
+        """What a socket was given and its peer has not acknowledged: SIOCOUTQ (tcp(7)). Of a unix socket it is the
+        memory of what its peer has not read (unix(7)), which falls in the same way.
+        """
 
     @abstractmethod
     def peer_name(self, fd: int) -> str:

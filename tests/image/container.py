@@ -291,11 +291,16 @@ class Container:
 
 
 LOOK = "openat2 of a look"
+BEAT = "write of a beat"
 
 
 def _name_of(call: str) -> str:
-    """The name of a traced call. An open that can neither wait nor read (it only names what is there) is told apart."""
+    """The name of a traced call. Two are told apart: an open that can neither wait nor read (it only names what is
+    there), and the word of a worker to its supervisor that its loop turns.
+    """
     name = call.partition("(")[0]
+    if name == "write" and '".", 1)' in call:
+        return BEAT
     return LOOK if name == "openat2" and "O_PATH" in call and "RESOLVE_CACHED" in call else name
 
 

@@ -1,0 +1,61 @@
+"""How many connections, pipes and files there may be, by the limit of open files. Pure.
+
+What a connection may need is counted before it is accepted. It always needs its socket; to be answered from a large
+file it needs a pipe, and for that it can wait while there is one at all; and it needs the file, which many may share.
+So a quarter of what is free goes to pipes at most, and half of the rest to files, a file for each connection; but no
+more than the configuration has kept open, and OPENING, is taken from connections for files.
+
+A multishot accept takes all that waits in a listener's queue before the loop is asked, and refused connections have
+descriptors too. Where they could take those of the files, connections are accepted one by one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+OPENING = 64
+"""Files being opened at once, beside those that are kept open: more of them wait for their turn."""
+LEAST = 16
+"""Descriptors: two pipes, six files, six connections. With less, a page and its pictures could not be served."""
+FEW = 64
+"""Connections: ten browsers, which have six each. Fewer than this nobody means, whatever was asked for."""
+
+
+class Shares(NamedTuple):
+    """connections, pipes: at a time. open_files: kept open while nobody uses them. files: all that are open, in use or
+    being opened. in_bursts: whether all that waits can be accepted at once.
+    """
+
+    connections: int
+    pipes: int
+    open_files: int
+    files: int
+    in_bursts: bool
+
+
+def share(free: int, *, connections_max: int, pipes_max: int, open_files_max: int, burst: int) -> Shares | None:
+    """The shares of `free` descriptors; None if nothing could be served with so few.
+
+    The maxima are those that the configuration asks for. burst: connections that may be accepted at once and refused.
+    """
+    if free < LEAST:
+        return None
+    pipes = min(pipes_max, free // 8)
+    rest = free - 2 * pipes
+    files = min(open_files_max + OPENING, rest // 2)
+    connections = min(connections_max, rest - files)
+    left = rest - connections
+    in_bursts = left - files >= burst
+    if in_bursts:
+        left -= burst
+    return Shares(connections, pipes, min(open_files_max, max(left // 2, left - OPENING)), left, in_bursts)
+
+
+def shortage(shares: Shares, limit: int, wanted: int) -> str | None:
+    """What to tell the user if the limit of open files leaves fewer connections than wanted."""
+    if shares.connections >= wanted:
+        return None
+    return (
+        f"the limit of open files ({limit}) leaves room for {shares.connections} connections; raise it (ulimit -n, "
+        "LimitNOFILE=)"
+    )
