@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ringserve.standard import open_standard_descriptors
+
 ALLOCATOR = "PYTHONMALLOC"
 
 
@@ -17,9 +19,13 @@ def main() -> None:
     hot path allocates so little that no difference in speed could be measured (docs/decisions.md). The allocator has
     to be chosen before the interpreter starts; this costs 20 ms, once, and the process stays the same one. A health
     check, which runs again and again and ends at once, goes without.
+
+    Descriptors 0 to 2 are open before anything else is. A socket that became one of them would get what is written to
+    stderr. It is started once more for them too, since Python has no sys.stdout for a descriptor that was closed.
     """
-    if ALLOCATOR not in os.environ and sys.argv[1:2] != ["healthcheck"]:
-        os.environ[ALLOCATOR] = "malloc"
+    were_closed = open_standard_descriptors()
+    if were_closed or (ALLOCATOR not in os.environ and sys.argv[1:2] != ["healthcheck"]):
+        os.environ.setdefault(ALLOCATOR, "malloc")
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     from ringserve.cli import main as run
 
