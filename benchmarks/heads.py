@@ -128,6 +128,8 @@ CASES: dict[str, Head] = {
     "Connection": of_field("Connection", b"a,"),
     "Connection of commas": of_field("Connection", b","),
     "Connection of spaces": of_field("Connection", b" ", b"a,", b",a"),
+    "Upgrade": of_field("Upgrade", b"a,"),
+    "Expect": of_field("Expect", b"a,"),
     "Content-Length": of_field("Content-Length", b"0,", last=b"0"),
     "Transfer-Encoding": of_field("Transfer-Encoding", b"a,", last=b"0"),
     "Host of dots": of_field("Host", b"."),

@@ -1,6 +1,17 @@
 """`python -m ringserve` and the `ringserve` command."""
 
-from ringserve.cli import main
+from __future__ import annotations
+
+from ringserve.standard import open_standard_descriptors
+
+
+def main() -> None:
+    """Entry point of both."""
+    open_standard_descriptors()
+    from ringserve.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

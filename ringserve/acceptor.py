@@ -14,7 +14,7 @@ from ringserve.budget import Shares
 from ringserve.conn import Connection
 from ringserve.ring.descriptors import Listener
 from ringserve.ring.interface import F_MORE, errno_name
-from ringserve.ring.tasks import Kind, report
+from ringserve.ring.tasks import Kind
 from ringserve.service import Service
 
 ACCEPT_BACK_OFF_S = 0.1
@@ -76,7 +76,7 @@ class Acceptor:
         elif res in (-errno.EMFILE, -errno.ENFILE):
             self._rest(res)
         elif res not in (-errno.ECANCELED, -errno.ECONNABORTED):
-            report(f"accept on {self._listener.url}: {errno_name(res)}")
+            self._tasks.report("accept on {}: {}", self._listener.url, errno_name(res))
             self._resting = True
             self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
         self.resume()
@@ -96,9 +96,10 @@ class Acceptor:
 
     def _rest(self, res: int) -> None:
         if not self._resting:
-            report(
-                f"accept on {self._listener.url}: {errno_name(res)}; raise the limit of open files (ulimit -n, "
-                "LimitNOFILE=) or lower --connections-max"
+            self._tasks.report(
+                "accept on {}: {}; raise the limit of open files (ulimit -n, LimitNOFILE=) or lower --connections-max",
+                self._listener.url,
+                errno_name(res),
             )
         self._resting = True
         self._service.files.give_up_descriptors()

@@ -5,7 +5,9 @@ time (once a second), the request line and the header block (remembered with wha
 (prepared with the response). Most lines are thus put together from bytes that exist already.
 
 The batch is written through the ring, one write at a time. A sink that does not keep up (a pipe nobody reads) leaves
-that write in flight; lines then gather up to a limit, and beyond it they are lost, counted, and the count is reported.
+that write in flight; one that refuses it (a full disk, a pipe that nobody has open) is tried again each second, with
+the line at which the batch was cut first. Lines gather meanwhile, up to a limit. Beyond it they are lost and counted;
+that they are is reported at once, and how many when the sink takes lines again.
 
 Where several processes share the sink, one of them writes at a time (`turns.py`). Who waits for its turn serves on, and
 its lines gather as they do behind a slow sink.
@@ -21,7 +23,7 @@ from abc import ABC, abstractmethod
 
 from ringserve.heads import HeaderBlock, RequestLine
 from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
-from ringserve.ring.tasks import Kind, Tasks, report
+from ringserve.ring.tasks import Kind, Tasks
 from ringserve.turns import Turns
 
 LINES_WAITING_MAX = 100_000
@@ -33,6 +35,8 @@ FLUSH_LINES = 500
 """A batch of this many is written without waiting longer."""
 RETRY_S, RETRY_LAST_S = 0.002, 0.05
 """Between two tries to have the turn at a shared sink: doubled each time, since a stuck sink may keep it."""
+REFUSED_S = 1.0
+"""After a sink refused a write, until it is tried again."""
 REST_S = 0.06
 """After a turn that others wanted. Longer than they wait between tries, shorter than a person notices."""
 
@@ -181,14 +185,17 @@ class AccessLog:
 
         self._pieces: list[bytes] = []
         self._batch = b""
+        """Whole lines: those in flight, or those that the sink refused."""
         self._mended_bytes = 0
         self._writing: Pinned | None = None
         self._written_bytes = 0
         self._due = 0.0
-        self._broken = False
+        self._refused = False
+        self._was_cut = False
+        """The last line in the sink is not whole."""
 
     def replace_sink(self, fd: int) -> None:
-        """Write to `fd`, which is the log's own, from the next batch on; a sink that failed is forgotten with it."""
+        """Write to `fd`, which is the log's own, from the next batch on, or the one that is refused so far."""
         if self._next_fd is not None:
             self._tasks.close(self._next_fd)
         self._next_fd = fd
@@ -202,13 +209,14 @@ class AccessLog:
             self._tasks.close(self._fd)
         self._fd, self._next_fd = self._next_fd, None
         self._owned = True
-        self._broken = False
+        self._was_cut = False
+        self._not_before = 0.0
 
     def shut(self) -> None:
         """Close the sink if it is the log's own. After the last `flush`: lines that are not written now are lost."""
-        self._lose_batch()
+        self.lost += self._batch.count(b"\n", max(0, self._written_bytes - self._mended_bytes))
         self.lost += len(self._pieces) // PIECES
-        self._pieces = []
+        self._batch, self._pieces = b"", []
         self._report_lost()
         if self._next_fd is not None:
             self._tasks.close(self._next_fd)
@@ -223,6 +231,8 @@ class AccessLog:
         if not pieces:
             self._due = self._tasks.ring.now + FLUSH_AFTER_S
         elif len(pieces) >= LINES_WAITING_MAX * PIECES:
+            if not self.lost:
+                self._tasks.report("access log: the sink does not take its lines; from now on lines are lost")
             self.lost += 1
             return
         pieces += (client, stamp, line, outcome, block)
@@ -252,94 +262,100 @@ class AccessLog:
 
     @property
     def idle(self) -> bool:
-        """Whether everything is written."""
-        return self._broken or (not self._pieces and self._writing is None)
+        """Whether everything is written, or the sink refuses it."""
+        return self._writing is None and (self._refused or not (self._batch or self._pieces))
 
     def flush_if_due(self) -> float | None:
         """Write a batch that is large or old enough. Returns when to call again at the latest, or None."""
-        if not self._pieces or self._writing is not None:
+        if self._writing is not None or not (self._pieces or self._batch):
             return None
-        if self._tasks.ring.now < self._due and len(self._pieces) < FLUSH_LINES * PIECES:
+        if not self._batch and self._tasks.ring.now < self._due and len(self._pieces) < FLUSH_LINES * PIECES:
             return self._due
         return self.flush()
 
     def flush(self) -> float | None:
-        """Write what is there, unless a write is in flight. Returns when to call again if it is another's turn."""
-        if self._writing is not None or not self._pieces:
+        """Write what is there, unless a write is in flight. Returns when to call again if it is not yet time to."""
+        if self._writing is not None or not (self._batch or self._pieces):
             return None
-        if self._broken:
-            self.lost += len(self._pieces) // PIECES
-            self._pieces = []
-            return None
-        mend = b""
+        if self._tasks.ring.now < self._not_before:
+            return self._not_before
         if self._turns is not None:
             if not self._take_turn(self._turns):
                 return self._not_before
-            mend = b"\n" if self._turns.begin() else b""
-        pieces, self._pieces = self._pieces, []
-        self._batch = mend + b"".join(pieces)
+            self._was_cut = self._turns.begin()
+        if not self._batch:
+            pieces, self._pieces = self._pieces, []
+            self._batch = b"".join(pieces)
+        mend = b"\n" if self._was_cut else b""
         self._mended_bytes = len(mend)
-        self._writing = self._tasks.ring.pin(self._batch)
+        self._writing = self._tasks.ring.pin(mend + self._batch)
         self._written_bytes = 0
         self._tasks.ring.write(self._user_data, self._fd, self._writing)
         return None
 
     def _take_turn(self, turns: Turns) -> bool:
-        now = self._tasks.ring.now
-        if now < self._not_before:
-            return False
         if turns.take():
             self._retry_s = RETRY_S
             return True
-        self._not_before = now + self._retry_s
+        self._not_before = self._tasks.ring.now + self._retry_s
         self._retry_s = min(RETRY_LAST_S, self._retry_s * 2)
         return False
 
     def _give_turn(self) -> None:
-        """The batch has been written, or the sink is broken."""
-        if self._turns is not None:
-            whole = self._written_bytes == 0 or self._batch.endswith(b"\n", 0, self._written_bytes)
-            if self._turns.give(whole):
-                self._not_before = self._tasks.ring.now + REST_S
+        """The batch has been written, or the sink refuses it."""
+        if self._turns is not None and self._turns.give(not self._was_cut):
+            self._not_before = self._tasks.ring.now + REST_S
 
     def _has_room(self, _res: int, _flags: int) -> None:
         assert self._writing is not None, "only for a write in flight is room awaited"
+        if not self._batch:
+            return  # it was shut
         self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
 
     def _written(self, res: int, _flags: int) -> None:
         assert self._writing is not None, "only a write in flight can complete"
+        if not self._batch:
+            return  # it was shut, and what was not written by then has been counted
         if res in (-errno.EAGAIN, -errno.EINTR):
             # An inherited descriptor may be non-blocking: then a full pipe answers so instead of waiting.
             self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
             return
         if res <= 0:
-            # EPIPE, ENOSPC: lines that cannot be written are lost; serving goes on.
-            reason = errno_name(res) if res else "the sink takes nothing"
-            report(f"access log: {reason}; no more access log lines are written")
-            self._broken = True
-            self._give_turn()
-            self._lose_batch()
-            self._writing = None
-            self._take_next_sink()
+            self._keep_batch(errno_name(res) if res else "the sink takes nothing")
             return
         self._written_bytes += res
         if self._written_bytes < self._writing.length:
             self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
             return
+        self._was_cut = False
         self._give_turn()
         self._batch = b""
         self._writing = None
         self._take_next_sink()
+        if self._refused:
+            self._refused = False
+            self._tasks.report("access log: it is written again")
         self._report_lost()
-        if self._pieces:
-            self.flush()
+        self.flush()
 
-    def _lose_batch(self) -> None:
-        """Count the lines of the batch that were not written to their end."""
-        self.lost += self._batch.count(b"\n", max(self._written_bytes, self._mended_bytes))
-        self._batch = b""
+    def _keep_batch(self, reason: str) -> None:
+        """EPIPE, ENOSPC: the batch was refused or cut. What is not written of it, in whole lines, is tried again."""
+        if not self._refused:
+            self._refused = True
+            self._tasks.report("access log: {}; it is tried again each second", reason)
+            self._report_lost()
+        self._writing = None
+        if self._written_bytes:
+            written = self._written_bytes - self._mended_bytes
+            begin = self._batch.rfind(b"\n", 0, written) + 1
+            self._was_cut = begin < written
+            self._batch = self._batch[begin:]
+            self._written_bytes = 0
+        self._give_turn()
+        self._not_before = self._tasks.ring.now + REFUSED_S
+        self._take_next_sink()
 
     def _report_lost(self) -> None:
         if self.lost:
-            report(f"access log: {self.lost} lines lost, because the sink did not take them")
+            self._tasks.report("access log: {} lines lost, because the sink did not take them", self.lost)
             self.lost = 0

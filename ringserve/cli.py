@@ -25,7 +25,7 @@ from ringserve.config_file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded
 from ringserve.ring.descriptors import ListenError
 from ringserve.server import StartError, open_root
 from ringserve.version import __version__
-from ringserve.workers import Supervisor
+from ringserve.workers import NotLoadedError, Supervisor
 
 USER_ERROR = 2
 UNHEALTHY = 1
@@ -52,9 +52,8 @@ them.
 
 
 def fail(message: object) -> NoReturn:
-    """One line on stderr, and exit status 2."""
-    click.echo(f"ringserve: {message}", err=True)
-    sys.exit(USER_ERROR)
+    """One line on stderr, and exit status 2; or, in a reload, the reason why it is none."""
+    raise click.ClickException(str(message))
 
 
 # -- flags ------------------------------------------------------------------------------------------------------
@@ -181,22 +180,20 @@ def _check_sites(config: Config, loaded: Loaded) -> None:
             fail(f"{loaded.source.place(*table, 'directory')}: {error}" if "directory" in given else error)
 
 
-def announce(config: Config, urls: Sequence[str], loaded: Loaded = NO_FILE) -> None:
-    """The lines that tell where to find the server. On stderr, since stdout is the access log's."""
+def announcement(config: Config, urls: Sequence[str], loaded: Loaded = NO_FILE) -> str:
+    """The lines that tell where to find the server. For stderr, since stdout is the access log's."""
     shown = []
     for url in urls:
         # An address that stands for all cannot be typed into a browser everywhere; this machine's own can.
         url = url.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
         if url not in shown:
             shown.append(url)
-    click.echo(f"ringserve {__version__} serves {os.path.abspath(config.directory)} on", err=True)
-    for url in shown:
-        click.echo(f"  {url}", err=True)
-    for host in config.virtual_host:
-        click.echo(f"and {os.path.abspath(host.directory)} as {', '.join(host.names)}", err=True)
+    lines = [f"ringserve {__version__} serves {os.path.abspath(config.directory)} on"]
+    lines += [f"  {url}" for url in shown]
+    lines += [f"and {os.path.abspath(host.directory)} as {', '.join(host.names)}" for host in config.virtual_host]
     if loaded is not NO_FILE:
-        click.echo(f"as {loaded.source.name} says.", err=True)
-    click.echo("Stop it with Ctrl-C.", err=True)
+        lines.append(f"as {loaded.source.name} says.")
+    return "\n".join((*lines, "Stop it with Ctrl-C."))
 
 
 @click.pass_context
@@ -214,13 +211,13 @@ def run(context: click.Context, /, check: bool, **values: Any) -> None:
         supervisor = Supervisor(config, partial(_load_again, context))
     except ListenError as error:
         fail(error)
-    status = supervisor.run(lambda: announce(supervisor.config, supervisor.urls, loaded))
+    status = supervisor.run(lambda: supervisor.stderr.say(announcement(supervisor.config, supervisor.urls, loaded)))
     if status:
         sys.exit(status)
 
 
-def _load_again(first: click.Context) -> Config | None:
-    """The configuration as flags, environment and file give it now; None if it is bad, which is said then."""
+def _load_again(first: click.Context) -> Config:
+    """The configuration as flags, environment and file give it now. Raises NotLoadedError."""
     try:
         with serve_command.make_context("ringserve", list(first.meta[ARGUMENTS])) as context:
             loaded = context.obj
@@ -229,11 +226,8 @@ def _load_again(first: click.Context) -> Config | None:
             values = {name: value for name, value in context.params.items() if name != "check"}
             config = _configure(context, loaded, values)
             _check_sites(config, loaded)
-    except click.UsageError as error:
-        click.echo(f"ringserve: {error.format_message()}", err=True)
-        return None
-    except SystemExit:
-        return None
+    except click.ClickException as error:
+        raise NotLoadedError(error.format_message()) from error
     return config
 
 
@@ -408,6 +402,11 @@ SUBCOMMANDS: dict[str, click.Command] = {
 }
 
 
+def _exit(message: str) -> NoReturn:
+    click.echo(f"ringserve: {message}", err=True)
+    sys.exit(USER_ERROR)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. A first argument that names a subcommand is one; a directory of that name is given as `./doctor`."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -418,7 +417,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = command.main(arguments, prog_name=name, standalone_mode=False)
     except click.UsageError as error:
-        fail(f"{error.format_message().rstrip('.')}; see `{name} --help`")
+        _exit(f"{error.format_message().rstrip('.')}; see `{name} --help`")
+    except click.ClickException as error:
+        _exit(error.format_message())
     except click.Abort:
         sys.exit(INTERRUPTED)
     sys.exit(status if isinstance(status, int) else 0)

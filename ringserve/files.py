@@ -33,7 +33,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ringserve.entries import Directory, Entry, Failure, File
@@ -42,7 +42,7 @@ from ringserve.media_types import is_compressible
 from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import NANOSECONDS, FileStatus, errno_name
-from ringserve.ring.tasks import Signal, Task, Tasks, report
+from ringserve.ring.tasks import Signal, Task, Tasks
 from ringserve.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.watches import Watches
 
@@ -59,7 +59,7 @@ READ_ATTEMPTS = 3
 HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
 LISTED_MAX = 10_000
-"""Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
+"""Names of a directory that are listed, the first by their order: half a second's work for a helper, and 2 MiB."""
 SAID_MAX = 1024
 """Paths of which it is remembered that they were complained about."""
 
@@ -126,7 +126,7 @@ class FileTable:
         self._memory_bytes = 0
         self._descriptors = 0
         self._said: set[bytes] = set()
-        self._watches = Watches(self, tasks.ring)
+        self._watches = Watches(self, tasks)
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class FileTable:
             if len(self._said) >= SAID_MAX:
                 self._said.clear()
             self._said.add(path)
-            report(f"{shown(path)} {what}")
+            self._tasks.report("{} " + what, shown(path))
 
     async def _is_family_unchanged(self, task: Task, known: File) -> bool:
         """Whether a file and its siblings are what they were, and no other sibling has come."""
@@ -285,7 +285,7 @@ class FileTable:
                 "leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
             )
         if fd < 0:
-            return Failure(path, status_of_open(path, fd))
+            return Failure(path, status_of_open(self._tasks.report, path, fd))
         try:
             # Before the status, so that a file that changes meanwhile counts as younger than it is.
             now_ns = int(self._tasks.ring.wall_time() * NANOSECONDS)
@@ -307,7 +307,7 @@ class FileTable:
             fd = -1
             return File(path, status, None, shared, now_ns, coding, digest)
         except OSError as error:
-            report(f"cannot read {shown(path)}: {error.strerror}")
+            self._tasks.report("cannot read {}: {}", shown(path), error.strerror)
             return Failure(path, 500)
         except HelpersBusyError:
             return Failure(path, 503)
@@ -326,7 +326,7 @@ class FileTable:
             )
         except OSError as error:
             # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
-            return Failure(path, status_of_open(path, -(error.errno or errno.EIO)))
+            return Failure(path, status_of_open(self._tasks.report, path, -(error.errno or errno.EIO)))
         items = []
         for item in found:
             if item.is_link:
@@ -438,7 +438,7 @@ class FileTable:
 
     def start_watching(self) -> None:
         """Begin to read the kernel's events. Without inotify the look after a second is the only guard."""
-        self._watches.start(self._tasks)
+        self._watches.start()
 
     def shut(self) -> None:
         """Drop every entry and stop watching."""
@@ -486,15 +486,15 @@ def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
     return fault_of_sibling(sibling.modified_ns, sibling.size, source.modified_ns, source.size)
 
 
-def status_of_open(path: bytes, res: int) -> int:
-    """The HTTP status for an open that failed with `res`."""
+def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
+    """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
     if -res in NOT_FOUND:
         return 404
     name = shown(path)
     if -res in (errno.EACCES, errno.EPERM):
         return 403
     if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
-        report(f"cannot open {name}: {errno_name(res)}; if it goes on, raise the limit of open files (ulimit -n)")
+        report("cannot open {}: {}; if it goes on, raise the limit of open files (ulimit -n)", name, errno_name(res))
         return 503
-    report(f"cannot open {name}: {errno_name(res)}")
+    report("cannot open {}: {}", name, errno_name(res))
     return 500

@@ -139,7 +139,7 @@ class Preflight(NamedTuple):
 
 
 _CLOSE, _KEEP_ALIVE = (
-    re.compile(rb"(?:\A|,)[ \t]*" + token + rb"[ \t]*(?:,|\Z)", re.IGNORECASE) for token in (b"close", b"keep-alive")
+    re.compile(rb"(?:\A|,)[ \t]*+" + token + rb"[ \t]*+(?:,|\Z)", re.IGNORECASE) for token in (b"close", b"keep-alive")
 )
 """A token of Connection. Looked for and not split: there may be 15,000 others."""
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from ringserve.config import Config
-from ringserve.ring.tasks import report
 from ringserve.server import Server
+from ringserve.standard import open_standard_descriptors
 
 THREAD_END_S = 30.0
 """Beyond the drain's deadline: a thread that has not ended by then is a bug, and is reported as one."""
@@ -74,9 +74,7 @@ def serve(
     of `Config`; the access log is off unless `log_format` is given, and then goes to the descriptor `log_fd`. Raises
     StartError, ListenError, ConfigError and RingRefusedError, each with a line that names the fix.
     """
+    open_standard_descriptors()  # or a client's socket could be the one that diagnostics are written to
     settings.setdefault("log_format", "off")
     config = Config(directory=os.fspath(directory), host=(host,), port=port, **settings)
-    server = Server(config, log_fd=log_fd)
-    if server.shortage is not None:
-        report(server.shortage)
-    return RunningServer(server)
+    return RunningServer(Server(config, log_fd=log_fd))

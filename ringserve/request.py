@@ -48,7 +48,7 @@ class Limits(NamedTuple):
 
 _CONTROLS = bytes(byte for byte in range(0x80) if not chr(byte).isprintable() and byte not in b"\t\r\n")
 """What no part of a head may hold (RFC 9110 5.5), beside CR and LF in other places than the end of a line."""
-_SPLIT_BY_H11 = re.compile(rb"\r\n(?:connection|content-length|expect):([^\r]*+)", re.IGNORECASE)
+_SPLIT_BY_H11 = re.compile(rb"\r\n(?:connection|content-length|expect|upgrade):([^\r]*+)", re.IGNORECASE)
 """Fields that h11 takes to pieces."""
 
 

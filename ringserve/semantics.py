@@ -259,7 +259,7 @@ class Verdict(Enum):
 
 
 _ENTITY_TAG = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_LIST_SEPARATOR = re.compile(rb"[ \t]*(?:,[ \t]*)+")
+_LIST_SEPARATOR = re.compile(rb"[ \t]*+(?:,[ \t]*+)++")
 
 
 def parse_entity_tags(value: bytes) -> list[tuple[bool, bytes]] | None:

@@ -20,7 +20,6 @@ from ringserve.pipes import TransferError
 from ringserve.responder import Asker
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
-from ringserve.ring.tasks import report
 from ringserve.service import Service
 
 OUTPUT_BYTES_MAX = 256 * 1024
@@ -164,10 +163,10 @@ class Sender(Asker):
             complete = True
         except TransferError as error:
             if -error.res not in PEER_IS_GONE:
-                report(f"{error}; the connection is closed")
+                self.tasks.report("{}; the connection is closed", error)
             raise ConnectionOverError(str(error)) from error
         except OSError as error:
-            report(f"no pipe to send a file with: {error.strerror}; the connection is closed")
+            self.tasks.report("no pipe to send a file with: {}; the connection is closed", error.strerror)
             raise ConnectionOverError("no pipe") from error
         finally:
             body_start, end = 0, self._body_sent
@@ -244,7 +243,7 @@ class Sender(Asker):
     def _broken(self, res: int, operation: str) -> None:
         """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""
         if -res not in PEER_IS_GONE:
-            report(f"{operation}: {errno_name(res)}")
+            self.tasks.report("{}: {}", operation, errno_name(res))
         raise ConnectionOverError(errno_name(res))
 
     # -- logging ------------------------------------------------------------------------------------------------

@@ -14,8 +14,11 @@ Life cycle
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable
 from enum import Enum
@@ -41,10 +44,12 @@ from ringserve.ring.descriptors import (
     raise_descriptor_limit,
     tune_listener,
 )
+from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
-from ringserve.ring.tasks import Kind, Task, Tasks, report
+from ringserve.ring.stderr import RingWriter, WriterEndedError
+from ringserve.ring.tasks import Kind, Task, Tasks
 from ringserve.sending import ConnectionOverError
 from ringserve.service import Client, Service
 from ringserve.turns import Turns
@@ -113,8 +118,18 @@ def open_root(directory: str) -> int:
 
 
 def open_log(path: str) -> int:
-    """A descriptor that appends to the access log's file, which is made if there is none. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, LOG_MODE)
+    """A descriptor that appends to the access log's file, which is made if there is none. Does not wait for the reader
+    of a FIFO. Raises OSError.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, LOG_MODE)
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OSError(error.errno, "it is a FIFO that nobody reads; start its reader first") from error
+        raise
+    # A file system without support for it would answer each write through the ring with EAGAIN.
+    os.set_blocking(fd, True)
+    return fd
 
 
 def check_guards(sites: Sites) -> None:
@@ -140,8 +155,9 @@ class Server:
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
     log_turns: for a sink that other processes write to as well.
+    diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
     ring_factory: opens the ring in the loop's thread.
-    shortage: a line for the user if the limit of open files leaves few connections; else None.
+    shortage: a line for the user if the limit of open files leaves few connections, else None; it is reported.
     Raises StartError and ListenError.
     """
 
@@ -152,11 +168,13 @@ class Server:
         listeners: list[Listener] | None = None,
         log_fd: int = 1,
         log_turns: Turns | None = None,
+        diagnostics: Diagnostics | None = None,
         ring_factory: Callable[..., Ring] = open_ring,
     ) -> None:
         self.config = config
         self._log_fd = log_fd
         self._log_turns = log_turns
+        self._diagnostics = diagnostics
         self._ring_factory = ring_factory
         self._ring: Ring | None = None
         # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
@@ -242,7 +260,7 @@ class Server:
         except BaseException:
             self.close()
             raise
-        self.tasks = tasks = Tasks(ring)
+        self.tasks = tasks = Tasks(ring, self._diagnostics)
         self.helpers = Helpers(tasks)
         # Of their own, or whoever guesses passwords would keep directories from being read.
         self.verifiers = Helpers(tasks)
@@ -252,7 +270,7 @@ class Server:
             self._start(ring)
             started()
             self._loop(ring)
-            self._finish(ring)
+            self._finish()
         finally:
             with self._ring_lock:
                 self._ring = None
@@ -299,6 +317,9 @@ class Server:
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)
+        self._stderr = RingWriter(tasks)
+        if self.shortage is not None:
+            tasks.report("{}", self.shortage)
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
@@ -426,7 +447,7 @@ class Server:
     def _abort(self) -> bool:
         """Cut off every connection; False if that has been done already and some do not end."""
         if self._phase is Phase.ABORTING:
-            report(f"{len(self.service.connections)} connections did not end in time")
+            self.tasks.report("{} connections did not end in time", len(self.service.connections))
             return False
         self._phase = Phase.ABORTING
         self._deadline = self.tasks.ring.now + FINISH_S
@@ -434,28 +455,32 @@ class Server:
             connection.interrupt(ConnectionOverError("the server stops", resets=True))
         return True
 
-    def _finish(self, ring: Ring) -> None:
+    def _finish(self) -> None:
         """The last closes and the last log lines."""
         service, log = self.service, self.service.log
         service.files.shut()
         service.pipes.shut()
+        helpers = self.helpers, self.verifiers, self.hashers
+        self._turn_until(lambda: not any(each.running for each in helpers) and (log is None or log.idle))
+        if log is not None:
+            log.shut()
+        self.tasks.diagnostics.settle(math.inf)
+        self.tasks.reported.raise_()
+        self._turn_until(lambda: self._stderr.idle)
+        self._stderr.interrupt(WriterEndedError())
+        self._turn_until(lambda: self._stderr.finished)
+        for acceptor in self._acceptors:
+            acceptor.close()
+
+    def _turn_until(self, done: Callable[[], bool]) -> None:
+        """Turn until it is done and nothing is to be closed, for FINISH_S at most. Log lines are written meanwhile."""
+        ring, log = self.tasks.ring, self.service.log
         deadline = ring.now + FINISH_S
         while ring.now < deadline:
             again = None if log is None else log.flush()
-            if (
-                not self.tasks.closing
-                and not self.helpers.running
-                and not self.verifiers.running
-                and not self.hashers.running
-                and (log is None or log.idle)
-            ):
-                break
+            if done() and not self.tasks.closing:
+                return
             self.tasks.turn((deadline if again is None else min(deadline, again)) - ring.now)
-        if log is not None:
-            log.shut()
-            self.tasks.turn(0.0)
-        for acceptor in self._acceptors:
-            acceptor.close()
 
     def _close_listeners(self) -> None:
         while self.listeners:
@@ -477,7 +502,7 @@ class Server:
         self._reopens_seen = self._reopen_requests
         path, log = self.config.log_file, self.service.log
         if path is None or log is None:
-            report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
+            self.tasks.report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
             return
         self._reopening = Task(self.tasks)
         self._reopening.begin(self._reopen(self._reopening, path, log))
@@ -486,9 +511,11 @@ class Server:
         try:
             log.replace_sink(await self.helpers.run(task, lambda: open_log(path)))
         except OSError as error:
-            report(f"cannot reopen the access log {path!r}: {error.strerror}; the one before it is written on")
+            self.tasks.report(
+                "cannot reopen the access log {!r}: {}; the one before it is written on", path, error.strerror
+            )
         except HelpersBusyError:
-            report("cannot reopen the access log: the helper threads are busy; send SIGUSR1 again")
+            self.tasks.report("cannot reopen the access log: the helper threads are busy; send SIGUSR1 again")
 
     # -- signals ------------------------------------------------------------------------------------------------
 

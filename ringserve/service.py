@@ -17,7 +17,7 @@ from ringserve.responder import Responder
 from ringserve.response import date_line
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interface import Ring
-from ringserve.ring.tasks import Tasks, report
+from ringserve.ring.tasks import Tasks
 
 
 class Client(Protocol):
@@ -128,7 +128,7 @@ class Service:
         self._spare.pop()[-1].finish_soon()
         if not self._said_full:
             self._said_full = True
-            report(
+            self.tasks.report(
                 "all connections that there may be are in use; the longest idle ones are closed to make room for new "
                 "clients; --connections-max allows more"
             )

@@ -7,11 +7,12 @@ show is found by the look after a second (`files.py`).
 
 from __future__ import annotations
 
+import errno
 from typing import Protocol
 
 from ringserve.ring.descriptors import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
-from ringserve.ring.interface import Ring, Watched, errno_name
-from ringserve.ring.tasks import Task, Tasks, report
+from ringserve.ring.interface import Watched, errno_name
+from ringserve.ring.tasks import Task, Tasks
 
 WATCHES_MAX = 4096
 """Directories that are watched; deeper trees rely on the look after a second."""
@@ -45,23 +46,28 @@ class Table(Protocol):
 class Watches:
     """Which directories inotify watches, and what its events mean for the table."""
 
-    def __init__(self, table: Table, ring: Ring) -> None:
+    def __init__(self, table: Table, tasks: Tasks) -> None:
         self._table = table
         self._fd = -1
-        self._ring = ring
+        self._tasks = tasks
+        self._ring = tasks.ring
+        self._said: set[str] = set()
         self._by_path: dict[bytes, int] = {}
         self._by_watch: dict[int, set[bytes]] = {}
         self._missing: set[bytes] = set()
         self._task: Task | None = None
 
-    def start(self, tasks: Tasks) -> None:
+    def start(self) -> None:
         """Begin to read the kernel's events; without inotify it is said once, and nothing is watched."""
         try:
             self._fd = self._ring.watch_open()
         except OSError as error:
-            report(f"no inotify ({error.strerror}): changed files are noticed within a second, not at once")
+            limit = "; raise fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
+            self._tasks.report(
+                "no inotify ({}): changed files are noticed within a second, not at once{}", error.strerror, limit
+            )
             return
-        self._task = tasks.start(self._read_events())
+        self._task = self._tasks.start(self._read_events())
 
     def covers(self, path: bytes) -> bool:
         """Whether every directory on the way to `path` is watched, or none can be."""
@@ -81,6 +87,7 @@ class Watches:
             if prefix in self._by_path:
                 continue
             if len(self._by_path) >= WATCHES_MAX:
+                self._say_unwatched(f"{WATCHES_MAX} directories are watched, and no more will be")
                 return
             fd = await self._table.open_directory(task, prefix)
             if fd < 0:
@@ -94,13 +101,23 @@ class Watches:
                 if load.spoiled or self._fd < 0:
                     return
                 watch = self._ring.watch_add(self._fd, fd)
-            except OSError:
-                return  # ENOSPC: fs.inotify.max_user_watches is used up. EACCES: unreadable. The second guard remains.
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    self._say_unwatched("no more directories can be watched; raise fs.inotify.max_user_watches")
+                elif error.errno != errno.EACCES:  # one that may be entered and not read
+                    self._say_unwatched(f"a directory cannot be watched ({error.strerror})")
+                return
             finally:
                 self._table.close(fd)
             # Two paths to one directory, through a symbolic link, share the kernel's watch.
             self._by_path[prefix] = watch
             self._by_watch.setdefault(watch, set()).add(prefix)
+
+    def _say_unwatched(self, why: str) -> None:
+        """Once for each reason: the look after a second remains."""
+        if why not in self._said:
+            self._said.add(why)
+            self._tasks.report("{}: changes of files in the others are noticed within a second, not at once", why)
 
     async def _read_events(self) -> None:
         task = self._task
@@ -110,7 +127,9 @@ class Watches:
             while True:
                 res = await task.read(self._fd, buffer, 0, -1)
                 if res <= 0:
-                    report(f"inotify: {errno_name(res)}; changed files are noticed within a second, not at once")
+                    self._tasks.report(
+                        "inotify: {}; changed files are noticed within a second, not at once", errno_name(res)
+                    )
                     break
                 self._take(self._ring.watch_events(bytes(buffer.memory[:res])))
         except WatchEndedError:

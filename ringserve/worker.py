@@ -11,14 +11,15 @@ import contextlib
 import ctypes
 import os
 import signal
-import traceback
+from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
 from ringserve.config import Config
 from ringserve.ring.descriptors import Listener, begin_listening
+from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interface import RingBrokenError, RingRefusedError
-from ringserve.ring.tasks import report
+from ringserve.ring.stderr import ThreadWriter
 from ringserve.server import Server, StartError
 from ringserve.turns import Turns
 from ringserve.vitals import BEAT_S, Vitals
@@ -96,28 +97,39 @@ def how(code: int) -> str:
     return f"was ended by {name}"
 
 
-def live(config: Config, place: Place, mouth: int) -> int:
-    """The life of a worker, in its process, with `EARLY` blocked. Returns its exit status. mouth: its pipe's end."""
+def live(config: Config, place: Place, mouth: int, leave: Callable[[], None]) -> int:
+    """The life of a worker, in its process, with `EARLY` blocked. Returns its exit status.
+
+    mouth: its pipe's end. leave: gives up what is its parent's.
+    """
+    diagnostics, status = Diagnostics(), BROKEN
+    # For what a server cannot write, since it has no ring yet or no more.
+    last_words = ThreadWriter(diagnostics)
+    try:
+        leave()
+        _live(config, place, mouth, diagnostics)
+        return 0
+    except (StartError, RingRefusedError) as error:
+        last_words.report("{}", error)
+        status = USER_ERROR
+    except RingBrokenError as error:
+        last_words.report("{}", error)
+    except BaseException as fault:
+        last_words.report_fault(fault)
+    last_words.close()
+    return status
+
+
+def _live(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
     if os.getppid() != place.parent:
-        return 0  # it died before that was asked for
+        return  # it died before that was asked for
     # Nobody who is slow to listen may hold up the loop.
     os.set_blocking(mouth, False)
     if config.pin_workers:
         pin(place.slot)
-    try:
-        _serve(config, place, mouth)
-    except (StartError, RingRefusedError) as error:
-        report(str(error))
-        return USER_ERROR
-    except RingBrokenError as error:
-        report(str(error))
-        return BROKEN
-    except Exception:
-        traceback.print_exc()
-        return BROKEN
-    return 0
+    _serve(config, place, mouth, diagnostics)
 
 
 def pin(slot: int) -> None:
@@ -128,10 +140,10 @@ def pin(slot: int) -> None:
     os.sched_setaffinity(0, {cpus[slot % len(cpus)]})
 
 
-def _serve(config: Config, place: Place, mouth: int) -> None:
-    server = Server(config, listeners=place.listeners, log_turns=place.turns)
-    if server.shortage is not None and place.slot == 0:  # once, since all have the same limit
-        report(server.shortage)
+def _serve(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
+    server = Server(config, listeners=place.listeners, log_turns=place.turns, diagnostics=diagnostics)
+    if place.slot:
+        server.shortage = None  # said once, since all have the same limit
 
     def say(word: bytes) -> None:
         # EPIPE: the supervisor is gone, and SIGCONT on its way. EAGAIN: it has enough to read as it is.

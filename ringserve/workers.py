@@ -34,9 +34,7 @@ import math
 import os
 import select
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,7 +42,7 @@ from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
 from ringserve.ring.descriptors import ListenError, raise_descriptor_limit
-from ringserve.ring.tasks import report
+from ringserve.ring.stderr import ThreadWriter, append_to_stderr
 from ringserve.sockets import Sockets
 from ringserve.turns import Turns
 from ringserve.vitals import READY_LOOKS, Finding, next_look
@@ -75,6 +73,8 @@ GRACE_S = 0.25
 """When the server stops and nobody accepts any more, for which idle connections may ask once more: a request that
 crosses the closing of its connection would fail. Longer than a round trip, and shorter than who pressed Ctrl-C notices.
 """
+NOTIFY_AGAIN_S = 0.1
+"""To a service manager that had no room for a message."""
 
 
 class Due(NamedTuple):
@@ -84,19 +84,25 @@ class Due(NamedTuple):
     slot: int
 
 
+class NotLoadedError(Exception):
+    """The new configuration is bad; the message is one line that says why."""
+
+
 class Supervisor:
     """See the module.
 
-    load: the configuration in force from now on; None if it is bad, which it has said then.
+    load: the configuration in force from now on; raises NotLoadedError.
     """
 
-    def __init__(self, config: Config, load: Callable[[], Config | None]) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         """Listens. Raises ListenError."""
+        append_to_stderr()
+        self.stderr = ThreadWriter()
         raise_descriptor_limit()
         self.config = config
         self._load = load
         self._slots = config.worker_count(available_cpus())
-        self._notifier = Notifier(dict(os.environ))
+        self._notifier = Notifier(dict(os.environ), self.stderr.report)
         self._sockets = Sockets(os.environ)
         self._sockets.prepare(config, self._slots)
         self._turns = Turns()
@@ -153,6 +159,7 @@ class Supervisor:
             os.close(write_fd)
             self._sockets.close()
             self._turns.close()
+            self.stderr.close()
         return self._status
 
     def _sleep(self, wake_fd: int) -> None:
@@ -160,6 +167,8 @@ class Supervisor:
         now = time.monotonic()
         times = [due.when for due in self._due] if self._next is None else []
         times += [when for when in (self._retire_at, self._drain_at, self._look_at, self._watchdog_at) if when]
+        if not self._notifier.flush():
+            times.append(now + NOTIFY_AGAIN_S)
         # Not select(2), which knows no descriptor above 1023: there may be hundreds of workers.
         poll = select.poll()
         poll.register(wake_fd, select.POLLIN)
@@ -246,7 +255,8 @@ class Supervisor:
             for slot in range(slots):
                 self._start_worker(config, slot, slots)
         except OSError as error:
-            report(f"cannot start a worker: {error.strerror}")  # `_look_at_generation` sees that one is missing
+            # `_look_at_generation` sees that one is missing.
+            self.stderr.report("cannot start a worker: {}", error.strerror)
 
     def _reload(self) -> None:
         if self._stopping:
@@ -256,20 +266,17 @@ class Supervisor:
             return
         # Told in any case: `systemctl reload` waits for it, and then for READY=1 (Type=notify-reload).
         self._notifier.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
-        config = self._load()
-        if config is None:
-            self._not_reloaded("the new configuration is not used; the one before stays in force")
-            return
-        slots = config.worker_count(available_cpus())
         try:
+            config = self._load()
+            slots = config.worker_count(available_cpus())
             self._sockets.prepare(config, slots)
-        except (ListenError, OSError) as error:
+        except (NotLoadedError, ListenError, OSError) as error:
             self._not_reloaded(f"{error}; the configuration before stays in force")
             return
         self._start_generation(config, slots)
 
     def _not_reloaded(self, why: str) -> None:
-        report(f"SIGHUP: {why}")
+        self.stderr.report("SIGHUP: {}", why)
         self._notifier.tell("READY=1", f"STATUS=Not reloaded: {why}")
 
     def _look_at_generation(self, started: Callable[[], None]) -> None:
@@ -287,7 +294,7 @@ class Supervisor:
             count = "1 worker serves" if self._slots == 1 else f"{self._slots} workers serve"
             self._notifier.tell("READY=1", f"STATUS={count} {' '.join(self.urls)}")
             if self._announced:
-                report(f"reloaded: {count} by the new configuration")
+                self.stderr.report("reloaded: {} by the new configuration", count)
             else:
                 self._announced = True
                 started()
@@ -325,8 +332,6 @@ class Supervisor:
     def _start_worker(self, config: Config, slot: int, slots: int) -> None:
         place = Place(slot, self._sockets.of(slot, slots), self._turns, os.getpid())
         voice, mouth = os.pipe2(os.O_CLOEXEC)
-        sys.stdout.flush()
-        sys.stderr.flush()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
         try:
             pid = os.fork()
@@ -342,19 +347,18 @@ class Supervisor:
             return
         status = BROKEN
         try:
-            signal.set_wakeup_fd(-1)
-            os.close(voice)
-            for worker in self._workers.values():
-                if worker.voice >= 0:
-                    os.close(worker.voice)
-            self._sockets.leave(place.listeners)
-            status = live(config, place, mouth)
-        except BaseException:
-            traceback.print_exc()
+            status = live(config, place, mouth, lambda: self._leave(voice, place))
         finally:
             # Not sys.exit: the frames above are the supervisor's.
-            sys.stderr.flush()
             os._exit(status)
+
+    def _leave(self, voice: int, place: Place) -> None:
+        """In a worker: give up what is the supervisor's."""
+        signal.set_wakeup_fd(-1)
+        os.close(voice)
+        for worker in self._workers.values():
+            worker.close_voice()
+        self._sockets.leave(place.listeners)
 
     def _bury(self) -> None:
         """Wait for those that have ended."""
@@ -379,7 +383,7 @@ class Supervisor:
             return
         # One that never served and ended with a status has said why.
         if (code and worker.serves) or (code < 0 and not worker.retiring):
-            report(f"{worker} {how(code)}")
+            self.stderr.report("{} {}", worker, how(code))
         if code and not worker.killed and (self._stopping or not self._announced):
             self._status = self._status or (code if code > 0 else BROKEN)
 
@@ -397,7 +401,7 @@ class Supervisor:
             delay_s = min(BACK_OFF_LAST_S, BACK_OFF_FIRST_S * 2.0 ** min(before - 1, 32))
         self._deaths[worker.slot] = before + 1
         again = "at once" if not delay_s else f"in {delay_s:g} s"
-        report(f"{worker} {why}; another is started {again}")
+        self.stderr.report("{} {}; another is started {}", worker, why, again)
         self._due.append(Due(time.monotonic() + delay_s, worker.slot))
 
     def _restart_due(self) -> None:
@@ -409,7 +413,7 @@ class Supervisor:
             try:
                 self._start_worker(self.config, due.slot, self._slots)
             except OSError as error:
-                report(f"cannot start a worker: {error.strerror}; tried again in {BACK_OFF_LAST_S:g} s")
+                self.stderr.report("cannot start a worker: {}; tried again in {:g} s", error.strerror, BACK_OFF_LAST_S)
                 self._due.append(Due(now + BACK_OFF_LAST_S, due.slot))
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -433,13 +437,13 @@ class Supervisor:
     def _heed(self, worker: Worker, finding: Finding) -> None:
         silence = f"has not turned its loop for {worker.silent_looks} s"
         if finding is Finding.LATE:
-            report(f"{worker} {silence}")
+            self.stderr.report("{} {}", worker, silence)
         elif finding is Finding.STUCK:
             self._kill(worker, silence)
         elif finding is Finding.OVERDUE:
             self._kill(worker, "does not end" if worker.retiring else f"does not serve after {READY_LOOKS} s")
         elif finding is Finding.REMAINS and self._stopping:
-            report(f"{worker} is stuck in the kernel; it ends by itself when what it waits for answers")
+            self.stderr.report("{} is stuck in the kernel; it ends by itself when what it waits for answers", worker)
             self._workers.pop(worker.pid).close_voice()
             self._status = self._status or BROKEN
 
@@ -448,6 +452,6 @@ class Supervisor:
         if self._is_missed(worker):
             self._replace(worker, f"{why}; it is killed")
         else:
-            report(f"{worker} {why}; it is killed")
+            self.stderr.report("{} {}; it is killed", worker, why)
         if self._stopping:
             self._status = self._status or BROKEN

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Serving
-from wire import Wire, get
+from wire import Wire, eventually, get
 
 import ringserve.ring.uring
+import ringserve.watches
 from ringserve.entries import File
 from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.listing import Item
@@ -148,8 +149,58 @@ def test_permissions_that_change_are_noticed_at_once(serving: Serving, site: Pat
         assert wire.ask(get("/page")).fields["last-modified"] != date
 
 
+SUBDIRECTORIES = 20
+
+
+def ask_below(serving: Serving, site: Path) -> None:
+    """One file in each of some directories."""
+    for number in range(SUBDIRECTORIES):
+        (site / str(number)).mkdir()
+        (site / str(number) / "page").write_bytes(b"page")
+    running = serving()
+    with Wire(running.url) as wire:
+        for number in range(SUBDIRECTORIES):
+            assert wire.ask(get(f"/{number}/page")).body == b"page"
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errno.ENOSPC, "no more directories can be watched; raise fs.inotify.max_user_watches"),
+        (errno.ENOMEM, "a directory cannot be watched (Cannot allocate memory)"),
+        (errno.ENOENT, "a directory cannot be watched (No such file or directory)"),  # where /proc is not mounted
+        (errno.EACCES, None),
+    ],
+)
+def test_directories_that_cannot_be_watched_are_one_line_that_says_what_it_means(
+    serving: Serving,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: int,
+    words: str | None,
+) -> None:
+    def refused(_self: object, _watch_fd: int, _directory_fd: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_add", refused)
+    ask_below(serving, site)
+    meaning = "changes of files in the others are noticed within a second, not at once"
+    assert capfd.readouterr().err == ("" if words is None else f"ringserve: {words}: {meaning}\n")
+
+
+def test_more_directories_than_are_watched_are_one_line(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ringserve.watches, "WATCHES_MAX", 3)
+    ask_below(serving, site)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("ringserve: 3 directories are watched, and no more will be: changes of files in the others")
+
+
 def test_without_inotify_a_change_is_served_within_a_second(
-    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def refused(_self: object) -> int:
         raise OSError(24, "Too many open files")
@@ -157,7 +208,9 @@ def test_without_inotify_a_change_is_served_within_a_second(
     monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_open", refused)
     path = site / "page"
     path.write_bytes(b"old")
-    with Wire(serving().url) as wire:
+    running = serving()
+    eventually("it is said", lambda: "raise fs.inotify.max_user_instances" in capfd.readouterr().err)
+    with Wire(running.url) as wire:
         assert wire.ask(get("/page")).body == b"old"
         path.write_bytes(b"new")
         changed = time.monotonic()
@@ -213,11 +266,10 @@ def test_a_socket_file_is_not_found(serving: Serving, site: Path) -> None:
         (errno.ENOMEM, 500, True),
     ],
 )
-def test_each_error_of_an_open_has_its_status(
-    error: int, status: int, is_reported: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status_of_open(b"page", -error) == status
-    assert bool(capsys.readouterr().err) is is_reported
+def test_each_error_of_an_open_has_its_status(error: int, status: int, is_reported: bool) -> None:
+    said: list[tuple[object, ...]] = []
+    assert status_of_open(lambda *line: said.append(line), b"page", -error) == status
+    assert bool(said) is is_reported
 
 
 # -- tags -------------------------------------------------------------------------------------------------------
@@ -369,48 +421,53 @@ LEFT_OUT = [
 
 
 def test_a_sibling_that_is_left_out_is_said_once(
-    serving: Serving, left_out: Path, capsys: pytest.CaptureFixture[str]
+    serving: Serving, left_out: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with Wire(serving().url) as wire:
+    running = serving()
+    with Wire(running.url) as wire:
         for number in range(5):
             left_out.write_bytes(b"version %d" % number)
             os.utime(left_out, (ARCHIVED, ARCHIVED))
             answer = wire.ask(get("/style.css", "Accept-Encoding: br, zstd, gzip"))
             assert (answer.status, answer.body) == (200, b"version %d" % number)
-    said = [line.removeprefix("ringserve: ") for line in capsys.readouterr().err.splitlines()]
+    running.stop()
+    said = [line.removeprefix("ringserve: ") for line in capfd.readouterr().err.splitlines()]
     assert [line for line in said if line.startswith("/")] == LEFT_OUT
 
 
 def test_a_sibling_that_was_made_anew_and_is_left_out_again_is_said_again(
-    serving: Serving, site: Path, capsys: pytest.CaptureFixture[str]
+    serving: Serving, site: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     page, sibling = site / "style.css", site / "style.css.br"
     page.write_bytes(b"body {}")
     request = get("/style.css", "Accept-Encoding: br")
-    with Wire(serving().url) as wire:
+    running = serving()
+    with Wire(running.url) as wire:
         for _again in range(3):
             sibling.write_bytes(b"")
             assert wire.ask(request).body == b"body {}"
             sibling.write_bytes(b"coded")
             assert wire.ask(request).body == b"coded"
-    assert capsys.readouterr().err.count("/style.css.br is empty") == 3
+    running.stop()
+    assert capfd.readouterr().err.count("/style.css.br is empty") == 3
 
 
 def test_the_memory_of_what_was_said_is_bounded(
-    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ringserve.files.SAID_MAX", 10)
+    monkeypatch.setattr("ringserve.files.SAID_MAX", 4)
     running = serving()
     with Wire(running.url) as wire:
-        for number in range(25):
+        for number in range(9):
             (site / f"out{number}").symlink_to("/etc/hostname")
             assert wire.ask(get(f"/out{number}")).status == 404
-    assert len(running.server.service.files._said) == 5
-    assert capsys.readouterr().err.count("leads out of the root") == 25
+    assert len(running.server.service.files._said) == 1
+    running.stop()
+    assert capfd.readouterr().err.count("leads out of the root") == 9
 
 
 def test_a_sibling_that_may_not_be_read_is_said(
-    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     opened = FileTable._open_path
 
@@ -419,9 +476,11 @@ def test_a_sibling_that_may_not_be_read_is_said(
 
     monkeypatch.setattr(FileTable, "_open_path", refuse)  # root may read everything
     (site / "style.css").write_bytes(b"body {}")
-    with Wire(serving().url) as wire:
+    running = serving()
+    with Wire(running.url) as wire:
         assert wire.ask(get("/style.css", "Accept-Encoding: gzip")).status == 200
-    assert "ringserve: /style.css.gz may not be read and is not served; " in capsys.readouterr().err
+    running.stop()
+    assert "ringserve: /style.css.gz may not be read and is not served; " in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("only_looks")
@@ -502,7 +561,7 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
 @pytest.fixture
 def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inotify, and every entry is old at once: a change is seen by the look alone."""
-    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches, _tasks: None)
+    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches: None)
     monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.FRESH_S", 1e-9)
 

@@ -464,7 +464,7 @@ def test_permissions_that_change_show_at_once(serving: Serving, site: Path, hot_
 
 @pytest.mark.parametrize("mode", [0o000, 0o100, 0o400])
 def test_a_directory_that_cannot_be_read_is_forbidden(
-    serving: Serving, site: Path, mode: int, capsys: pytest.CaptureFixture[str]
+    serving: Serving, site: Path, mode: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (site / "sub").mkdir()
     (site / "sub" / "file").write_bytes(b"")
@@ -479,7 +479,7 @@ def test_a_directory_that_cannot_be_read_is_forbidden(
     finally:
         (site / "sub").chmod(0o755)
     running.stop()
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_each_error_of_a_reading_has_its_status_and_leaves_nothing(
     serving: Serving,
     site: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     error: int,
     status: int,
     is_reported: bool,
@@ -519,7 +519,7 @@ def test_each_error_of_a_reading_has_its_status_and_leaves_nothing(
         (site / "sub" / "another").write_bytes(b"")
         assert ask(wire, "/sub/") == {"another": 0, "file": 0}
     running.stop()
-    assert bool(capsys.readouterr().err) is is_reported
+    assert bool(capfd.readouterr().err) is is_reported
 
 
 def is_small_error(answer: Answer) -> bool:

@@ -220,7 +220,7 @@ def test_one_site_follows_links_out_of_its_root_and_others_do_not(
 
 
 def test_a_link_that_is_not_followed_is_told_on_stderr_with_the_flag_that_would(
-    serving: Serving, roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    serving: Serving, roots: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "page").write_bytes(b"outside")
     (roots["two"] / "a\nlink").symlink_to(tmp_path / "page")
@@ -229,7 +229,7 @@ def test_a_link_that_is_not_followed_is_told_on_stderr_with_the_flag_that_would(
         assert wire.ask(get_of("two.example", "/a%0Alink")).status == 404
         assert wire.ask(get_of("one.example", "/a%0Alink")).status == 404
     running.stop()
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = capfd.readouterr().err.splitlines()
     assert "/a\\nlink leads out of the root" in line
     assert "--follow-symlinks" in line
     assert str(tmp_path) not in line

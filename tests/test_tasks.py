@@ -4,7 +4,6 @@ operations themselves run on a ring of the kernel."""
 from __future__ import annotations
 
 import errno
-import io
 import itertools
 import os
 import socket
@@ -17,7 +16,7 @@ import pytest
 
 from ringserve.ring import open_ring
 from ringserve.ring.interface import POLL_OUT, SPLICE_NONBLOCK, Completion, Pinned, Ring, RingOptions
-from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks, report
+from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks
 
 TURNS_MAX = 2000
 FD = 7  # of the scripted ring, where it means nothing
@@ -93,6 +92,9 @@ class Stage:
 
     def turn(self) -> None:
         self.tasks.turn(10.0)
+
+    def reported(self) -> str:
+        return self.tasks.diagnostics.take(self.ring.now).decode()
 
     def poller(self, name: str = "task", polls: int = 1) -> Task:
         """A task that polls and says what came of it. It has started and waits for its first completion."""
@@ -399,9 +401,7 @@ def test_a_signal_and_an_interruption_in_one_batch_resume_the_task_once(stage: S
         stage.said.clear()
 
 
-def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up(
-    stage: Stage, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up(stage: Stage) -> None:
     async def body() -> None:
         try:
             await task.poll(FD, POLL_OUT)
@@ -416,7 +416,7 @@ def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up
     stage.turn()
     assert task.finished
     assert [queued[0] for queued in stage.ring.take()] == ["close"]
-    assert "not caught" in capfd.readouterr().err
+    assert "not caught" in stage.reported()
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------
@@ -463,9 +463,7 @@ def test_a_task_that_raises_a_signal_is_not_interleaved_with_those_it_resumes(st
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(
-    stage: Stage, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(stage: Stage) -> None:
     async def faulty() -> None:
         await broken.poll(FD, POLL_OUT)
         raise ZeroDivisionError("a fault of ours")
@@ -480,26 +478,22 @@ def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(
     assert stage.said == [("other", 1)]
     assert broken.finished
     assert stage.tasks.faults == 1
-    printed = capfd.readouterr().err
+    printed = stage.reported()
     assert "a fault of ours" in printed
     assert "in faulty" in printed
 
 
-def test_a_completion_that_nobody_waits_for_is_counted_and_reported(
-    stage: Stage, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_completion_that_nobody_waits_for_is_counted_and_reported(stage: Stage) -> None:
     stage.ring.finish(12345 << KIND_BITS | Kind.OPERATION, -errno.EPIPE, 2)
     other = stage.poller("other")
     stage.ring.finish(other.user_data, 1)
     stage.turn()
     assert stage.tasks.faults == 1
-    assert capfd.readouterr().err == (
-        "ringserve: completion of OPERATION 12345 that nobody waits for: res=-32 flags=0x2\n"
-    )
+    assert stage.reported() == ("ringserve: completion of OPERATION 12345 that nobody waits for: res=-32 flags=0x2\n")
     assert stage.said == [("other", 1)]
 
 
-def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage) -> None:
     async def forgetful() -> None:
         task.poll(FD, POLL_OUT)  # queued and not awaited: a mistake, and not one that may hit another task
 
@@ -511,7 +505,7 @@ def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage, capfd
     stage.ring.finish(task.user_data, 1)
     stage.turn()
     assert stage.tasks.faults == 1
-    assert "that nobody waits for" in capfd.readouterr().err
+    assert "that nobody waits for" in stage.reported()
     assert stage.said == []
     assert not successor.finished
 
@@ -519,7 +513,7 @@ def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage, capfd
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
-def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage) -> None:
     stage.tasks.close(5)
     stage.tasks.close(6)
     stage.tasks.cancel(800)
@@ -534,20 +528,20 @@ def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage, capfd:
     stage.ring.finish(cast(int, cancel_user_data), -errno.ENOENT)
     stage.turn()
     assert stage.tasks.closing == 1
-    assert capfd.readouterr().err == ""
+    assert stage.reported() == ""
     stage.ring.finish(cast(int, close_user_data), -errno.EIO)
     stage.turn()
     assert stage.tasks.closing == 0
-    assert capfd.readouterr().err == "ringserve: close: EIO (Input/output error)\n"
+    assert stage.reported() == "ringserve: close: EIO (Input/output error)\n"
 
 
 @pytest.mark.parametrize("res", [0, -errno.ENOENT, -errno.EALREADY])
-def test_no_result_of_a_cancel_is_a_fault(stage: Stage, res: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_result_of_a_cancel_is_a_fault(stage: Stage, res: int) -> None:
     stage.tasks.cancel(800)
     ((_verb, user_data, _target),) = stage.ring.take()
     stage.ring.finish(cast(int, user_data), res)
     stage.turn()
-    assert (stage.tasks.closing, stage.tasks.faults, capfd.readouterr().err) == (0, 0, "")
+    assert (stage.tasks.closing, stage.tasks.faults, stage.reported()) == (0, 0, "")
 
 
 # -- timers -----------------------------------------------------------------------------------------------------------
@@ -631,40 +625,3 @@ def test_a_task_can_be_interrupted_by_a_timer(stage: Stage) -> None:
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "timed out")]
-
-
-# -- what is said ---------------------------------------------------------------------------------------------------
-
-
-class Unbuffered(io.StringIO):
-    """A stderr whose every write reaches the kernel at once, as under PYTHONUNBUFFERED."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[str] = []
-
-    def write(self, text: str) -> int:
-        self.writes.append(text)
-        return len(text)
-
-
-def test_a_report_is_one_write_that_a_pipe_takes_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    stderr = Unbuffered()
-    monkeypatch.setattr("sys.stderr", stderr)
-    report("short")
-    report("\N{SNOWMAN}" * 5000)
-    short, long = stderr.writes
-    assert short == "ringserve: short\n"
-    assert long.startswith("ringserve: \N{SNOWMAN}\N{SNOWMAN}")
-    assert long.endswith("\N{SNOWMAN} [...]\n")
-    assert 4000 < len(long.encode()) <= 4096
-
-
-class Gone(io.StringIO):
-    def write(self, _text: str) -> int:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-
-def test_a_stderr_that_is_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", Gone())
-    report("nobody hears it")

@@ -136,7 +136,7 @@ def test_a_bad_configuration_changes_nothing_and_says_why(page: Path) -> None:
         assert version(running.url) == "one"
         configuration.write_text("[[headers]]\npahts = '**'\n")
         running.process.send_signal(signal.SIGHUP)
-        eventually("it is refused", lambda: running.heard("the one before stays in force"))
+        eventually("it is refused", lambda: running.heard("the configuration before stays in force"))
         assert running.heard("pahts")
         assert (version(running.url), running.workers) == ("one", workers)
         configuration.write_text(header("two"))

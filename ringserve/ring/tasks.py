@@ -23,18 +23,16 @@ Invariants
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import heapq
 import itertools
-import sys
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from enum import IntEnum
 from types import coroutine
 from typing import Any
 
+from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interface import Pinned, PinnedBuffer, Ring, errno_name
 
 Handler = Callable[[int, int], None]
@@ -51,25 +49,6 @@ class Kind(IntEnum):
 
 
 KIND_BITS = 3
-
-
-REPORT_BYTES_MAX = 4096
-"""PIPE_BUF: what a pipe takes in one piece, so that the lines of several processes are never mixed (pipe(7))."""
-
-
-def report(line: str) -> None:
-    """One line on stderr. A longer one than REPORT_BYTES_MAX is cut. Where nobody takes it, it is lost.
-
-    One write and not `print`, which makes two of them, text and line end, under PYTHONUNBUFFERED.
-    """
-    whole = f"ringserve: {line}"
-    encoded = whole.encode(errors="backslashreplace")
-    if len(encoded) >= REPORT_BYTES_MAX:
-        whole = encoded[: REPORT_BYTES_MAX - 16].decode(errors="ignore") + " [...]"
-    # A stderr that is gone, or full and non-blocking, must not end the loop that says something on it.
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"{whole}\n")
-        sys.stderr.flush()
 
 
 class Signal:
@@ -97,10 +76,15 @@ class Signal:
 
 
 class Tasks:
-    """The tasks of one ring: the table of handlers, the tasks ready to run, and the timers."""
+    """The tasks of one ring: the table of handlers, the tasks ready to run, and the timers.
 
-    def __init__(self, ring: Ring) -> None:
+    diagnostics: what they report. Somebody else writes it, when `reported` is raised.
+    """
+
+    def __init__(self, ring: Ring, diagnostics: Diagnostics | None = None) -> None:
         self.ring = ring
+        self.diagnostics = diagnostics or Diagnostics()
+        self.reported = Signal()
         self.handlers: dict[int, Handler] = {}
         self.closing = 0
         self.faults = 0
@@ -158,12 +142,20 @@ class Tasks:
         # before it ended.
         self.faults += 1
         kind = Kind(user_data & ((1 << KIND_BITS) - 1)).name
-        report(f"completion of {kind} {user_data >> KIND_BITS} that nobody waits for: res={res} flags={flags:#x}")
+        self.report(
+            "completion of {} {} that nobody waits for: res={} flags={:#x}", kind, user_data >> KIND_BITS, res, flags
+        )
+
+    def report(self, template: str, *values: object) -> None:
+        """Say something to whoever runs the server. Waits for nothing; see `Diagnostics.report`."""
+        self.diagnostics.report(self.ring.now, template, *values)
+        self.reported.raise_()
 
     def report_fault(self, fault: BaseException) -> None:
         """Say that code of ours failed. The task it happened in has ended; the others go on."""
         self.faults += 1
-        traceback.print_exception(fault, file=sys.stderr)
+        self.diagnostics.report_fault(self.ring.now, fault)
+        self.reported.raise_()
 
     # -- timers -------------------------------------------------------------------------------------------------
 
@@ -207,7 +199,7 @@ class Tasks:
         self.closing -= 1
         if res < 0:
             # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
-            report(f"close: {errno_name(res)}")
+            self.report("close: {}", errno_name(res))
 
     def _cancelled(self, _res: int, _flags: int) -> None:
         # 0, -ENOENT (ended by itself meanwhile) and -EALREADY (running; it ends on its own) all mean the same here.
