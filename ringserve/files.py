@@ -59,7 +59,7 @@ READ_ATTEMPTS = 3
 HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
 LISTED_MAX = 10_000
-"""Names of a directory that are read for its listing: half a second's work for a helper, and 2 MiB."""
+"""Names of a directory that are listed, the first by their order: half a second's work for a helper, and 2 MiB."""
 SAID_MAX = 1024
 """Paths of which it is remembered that they were complained about."""
 
@@ -488,9 +488,9 @@ def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
 
 def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
-    name = shown(path)
     if -res in NOT_FOUND:
         return 404
+    name = shown(path)
     if -res in (errno.EACCES, errno.EPERM):
         return 403
     if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):

@@ -59,6 +59,14 @@ def compile_glob(glob: str) -> re.Pattern[bytes]:
     return re.compile(_translate(tokens, settled).encode())
 
 
+def compile_with_contents(glob: str) -> re.Pattern[bytes]:
+    """As `compile_glob`, and for what lies in a directory that the glob is about, with its slash or without.
+
+    One pattern for the path, and not one try for each directory above it: of those a path can have 4,000.
+    """
+    return re.compile(compile_glob(glob).pattern + rb"(?:(?:(?<=/)|/)(?s:.*))?")
+
+
 def _has_alternatives_among_stars(tokens: list[str]) -> bool:
     stars = [index for index, token in enumerate(tokens) if token in _STARS]
     return any(

@@ -88,27 +88,32 @@ class Selection:
     Equal ones are one object (`Memory.intern`), so that a response can be looked up by identity: two hundred browsers
     whose cookies differ ask for the same thing.
 
-    host, authorization, origin: None too where the configuration makes no difference by them (`Memory`).
+    host and all after it: None too where the configuration makes no difference by them (`Memory`). fetch_mode: that of
+        Sec-Fetch-Mode; empty if it is absent, and another field of its kind is not.
     is_shared: equal ones are this one. Else nothing is found again that is kept for it.
     """
 
-    __slots__ = ("accept", "accept_encoding", "authorization", "conditions", "host", "is_shared", "origin")
+    __slots__ = (
+        "accept", "accept_encoding", "authorization", "conditions", "fetch_mode", "host", "is_shared", "origin",
+    )  # fmt: skip
 
     def __init__(
         self,
         conditions: Conditions,
-        accept: bytes | None,
         accept_encoding: bytes | None,
         host: bytes | None = None,
         authorization: bytes | None = None,
         origin: bytes | None = None,
+        accept: bytes | None = None,
+        fetch_mode: bytes | None = None,
     ) -> None:
         self.conditions = conditions
-        self.accept = accept
         self.accept_encoding = accept_encoding
         self.host = host
         self.authorization = authorization
         self.origin = origin
+        self.accept = accept
+        self.fetch_mode = fetch_mode
         self.is_shared = False
 
     def with_apart(self, apart: Apart) -> Selection:
@@ -117,7 +122,9 @@ class Selection:
         conditions = self.conditions._replace(if_none_match=if_none_match, range=range_, if_range=if_range)
         if if_none_match is not None:
             conditions = conditions._replace(if_modified_since=None)
-        return Selection(conditions, self.accept, self.accept_encoding, self.host, self.authorization, self.origin)
+        return Selection(
+            conditions, self.accept_encoding, self.host, self.authorization, self.origin, self.accept, self.fetch_mode
+        )
 
 
 Key = Union["Selection", tuple["Selection", "Apart"]]
@@ -129,6 +136,12 @@ class Preflight(NamedTuple):
 
     method: bytes
     field_names: bytes | None
+
+
+_CLOSE, _KEEP_ALIVE = (
+    re.compile(rb"(?:\A|,)[ \t]*+" + token + rb"[ \t]*+(?:,|\Z)", re.IGNORECASE) for token in (b"close", b"keep-alive")
+)
+"""A token of Connection. Looked for and not split: there may be 15,000 others."""
 
 
 class HeaderBlock:
@@ -148,9 +161,9 @@ class HeaderBlock:
     )  # fmt: skip
 
     def __init__(self, fields: dict[bytes, bytes], http_10: bool, selection: Selection) -> None:
-        tokens = [token.strip(b" \t").lower() for token in fields.get(b"connection", b"").split(b",")]
-        self.says_keep_alive = http_10 and b"keep-alive" in tokens
-        self.persistent = b"close" not in tokens and (not http_10 or self.says_keep_alive)
+        connection = fields.get(b"connection", b"")
+        self.says_keep_alive = http_10 and _KEEP_ALIVE.search(connection) is not None
+        self.persistent = not _CLOSE.search(connection) and (not http_10 or self.says_keep_alive)
         self.has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
         self.plain = not self.says_keep_alive and not self.has_body
         self.host = fields.get(b"host")
@@ -267,6 +280,8 @@ class Memory:
 
     def intern(self, fields: dict[bytes, bytes]) -> Selection:
         """The one selection object for these fields."""
+        if FETCH_MODE in self._names and any(name.startswith(b"sec-fetch-") for name in fields):
+            fields.setdefault(FETCH_MODE, b"")
         values = tuple(None if name is None else fields.get(name) for name in self._names)
         key = repr(values).encode()
         selection = self._selections.get(key)
@@ -330,10 +345,10 @@ SELECTING_FIELDS = (
     b"if-unmodified-since",
     b"range",
     b"if-range",
-    b"accept",
     b"accept-encoding",
 )
 """In the order of `Conditions`, and then what negotiation reads."""
 CONDITIONS = len(Conditions._fields)
-CONFIGURED_FIELDS = (b"host", b"authorization", b"origin")
+FETCH_MODE = b"sec-fetch-mode"
+CONFIGURED_FIELDS = (b"host", b"authorization", b"origin", b"accept", FETCH_MODE)
 """In the order of `Selection`."""

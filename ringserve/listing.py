@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import heapq
 import json
 import os
 import re
@@ -59,30 +60,28 @@ class Item(NamedTuple):
 # -- reading ----------------------------------------------------------------------------------------------------
 
 
-_ABOVE = b"directory"
+_ABOVE = b"directory/"
 """Stands for the path of a directory that is not the root, which decides nothing but that it is none."""
 
 
 def read_directory(fd: int, entries_max: int, at_root: bool) -> tuple[list[Item], bool]:
-    """What may be shown of a directory, in no order, and whether there was more than `entries_max`. Raises OSError.
+    """What may be shown of a directory, and whether there was more than `entries_max`: then those are the first in the
+    order of names, directories before all else, and what may be shown is looked for among them. Raises OSError.
 
-    It blocks, so it runs on a helper thread, and touches nothing but the descriptor, which stays the caller's.
+    It blocks, so it runs on a helper thread, and touches nothing but the descriptor, which stays the caller's. All
+    names are read, and `entries_max` of them are kept.
     at_root: whether this is the root of the site, where `.well-known` is for everybody (RFC 8615).
     """
     if not _may(fd, b".", os.X_OK):
         # The names could be read, but nothing behind them: this would look like an empty directory.
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    items: list[Item] = []
-    with os.scandir(fd) as names:
-        for entry in names:
-            name = os.fsencode(entry.name)  # scandir of a descriptor has no bytes to give; this is how it came by text
-            item = None if is_hidden([name] if at_root else [_ABOVE, name]) else _look(fd, name)
-            if item is None:
-                continue
-            if len(items) == entries_max:
-                return items, True
-            items.append(item)
-    return items, False
+    with os.scandir(fd) as entries:
+        # A name of a descriptor's is text, and `fsencode` is how it came by that.
+        names = ((not entry.is_dir(follow_symlinks=False), os.fsencode(entry.name)) for entry in entries)
+        shown = (name for name in names if not is_hidden(name[1] if at_root else _ABOVE + name[1]))
+        first = heapq.nsmallest(entries_max + 1, shown, key=lambda name: (name[0], _name_order(name[1])))
+    looked_at = (_look(fd, name) for _is_no_directory, name in first[:entries_max])
+    return [item for item in looked_at if item is not None], len(first) > entries_max
 
 
 def _look(fd: int, name: bytes) -> Item | None:
@@ -168,10 +167,10 @@ def _weigh(number: re.Match[str]) -> str:
     return f"0{chr(len(digits))}{digits}"
 
 
-def _name_order(item: Item) -> tuple[str, bytes]:
+def _name_order(name: bytes) -> tuple[str, bytes]:
     """As people look for names: without case, and `part 9` before `part 10`. The bytes decide between equals."""
-    text = item.name.decode("utf-8", "surrogateescape").casefold()
-    return _NUMBER.sub(_weigh, text), item.name
+    text = name.decode("utf-8", "surrogateescape").casefold()
+    return _NUMBER.sub(_weigh, text), name
 
 
 def _size_order(item: Item) -> int:
@@ -184,7 +183,7 @@ def _modified_order(item: Item) -> int:
 
 def arrange(items: Sequence[Item], view: View) -> list[Item]:
     """Directories first, then in the order of the view; equals by name, ascending whichever way the view goes."""
-    arranged = sorted(items, key=_name_order, reverse=view.descending and view.sort == "name")
+    arranged = sorted(items, key=lambda item: _name_order(item.name), reverse=view.descending and view.sort == "name")
     if view.sort != "name":
         order: Callable[[Item], int] = _size_order if view.sort == "size" else _modified_order
         arranged.sort(key=order, reverse=view.descending)  # stable, reversed as well

@@ -144,10 +144,14 @@ def is_compressible(content_type: bytes) -> bool:
     return name.startswith(b"text/") or name in _COMPRESSIBLE or name.endswith((b"+json", b"+xml"))
 
 
+def known_type(path: bytes) -> bytes | None:
+    """The Content-Type for a path by what follows the last dot of its last segment, in any case; None if it is not in
+    the table.
+    """
+    stem, _dot, extension = path.rpartition(b"/")[2].rpartition(b".")
+    return _BY_EXTENSION.get(extension.lower()) if stem else None
+
+
 def content_type(path: bytes) -> bytes:
-    """The Content-Type for a path, by what follows the last dot of its last segment, in any case."""
-    name = path.rpartition(b"/")[2]
-    stem, dot, extension = name.rpartition(b".")
-    if not dot or not stem:
-        return UNKNOWN
-    return _BY_EXTENSION.get(extension.lower(), UNKNOWN)
+    """The Content-Type for a path."""
+    return known_type(path) or UNKNOWN

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ringserve.config import AuthRule, Config, SiteConfig
-from ringserve.globs import compile_glob, fill_in
+from ringserve.globs import compile_glob, compile_with_contents, fill_in
 from ringserve.response import NO_CACHE, Fields, Response, replaced, varying
-from ringserve.semantics import ALLOWED, CODINGS, Location, locate
+from ringserve.semantics import ALLOWED, CODINGS, LIST_MEMBERS_MAX, Location, locate, quote_query
 
 IMMUTABLE = b"public, max-age=31536000, immutable"
 _SHARING = frozenset((b"public", b"s-maxage", b"must-revalidate"))
@@ -44,6 +44,8 @@ class Guard:
     """A protected part of a site (RFC 7617). users: the hash of the password by name."""
 
     def __init__(self, rule: AuthRule) -> None:
+        # A rule for `/private` or `/private/` means what is in it; the name alone would protect nothing.
+        self.patterns = [compile_with_contents(glob) for glob in rule.paths]
         self.users = {name.encode(): password_hash for name, password_hash in rule.users}
         self.challenge = b'Basic realm="%s", charset="UTF-8"' % rule.realm.encode()
 
@@ -58,15 +60,6 @@ class Patterns:
     def match(self, path: bytes) -> bool:
         """path: with its leading slash."""
         return any(pattern.fullmatch(path) for pattern in self._patterns)
-
-
-def ancestors(path: bytes) -> list[bytes]:
-    """The directories that a path lies in, each with its slash and without. Who protects `/private` or `/private/`
-    means what is in it; the name alone would protect nothing.
-    """
-    parts = path.split(b"/")[:-1]
-    above = [b"/".join(parts[:depth]) for depth in range(len(parts) + 1)]
-    return [name + slash for name in above for slash in (b"", b"/") if name or not slash]
 
 
 class Redirection(NamedTuple):
@@ -98,7 +91,7 @@ class Site:
         self.clean_urls = config.clean_urls
         self._redirects = [(compile_glob(rule.source), rule) for rule in config.redirects]
         self._rewrites = [(compile_glob(rule.source), rule) for rule in config.rewrites]
-        self._guards = [(Patterns(rule.paths), Guard(rule)) for rule in config.auth]
+        self._guards = [Guard(rule) for rule in config.auth]
         self._cache = [(Patterns(rule.paths), rule.control.encode()) for rule in config.cache]
         self._headers = [
             (Patterns(rule.paths), [(name.encode(), value.encode()) for name, value in rule.fields])
@@ -116,7 +109,7 @@ class Site:
                 if reference.startswith(b"//"):
                     reference = b"/" + reference.lstrip(b"/")  # what a star stood for must not name a host
                 address, mark, fragment = reference.partition(b"#")
-                query = b"" if b"?" in address else location.query
+                query = b"" if b"?" in address else quote_query(location.query)
                 return Redirection(rule.status, address + query + mark + fragment)
         return None
 
@@ -138,10 +131,10 @@ class Site:
         names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
         if self.clean_urls:
             names += [name.removesuffix(b".html") for name in names if name.endswith(b".html")]
-        names += ancestors(path)
-        return next(
-            (guard for patterns, guard in self._guards if any(patterns.match(b"/" + name) for name in names)), None
-        )
+        for guard in self._guards:
+            if any(pattern.fullmatch(b"/" + name) for pattern in guard.patterns for name in names):
+                return guard
+        return None
 
     def cache_control(self, path: bytes, guarded: bool) -> tuple[bytes, bytes]:
         """The Cache-Control field of a file, by its path without the leading slash."""
@@ -157,8 +150,9 @@ class Site:
             (b"Access-Control-Allow-Methods", ALLOWED),
             (b"Access-Control-Max-Age", PREFLIGHT_SECONDS),
         )
-        if asked.field_names is not None and _FIELD_NAMES.fullmatch(asked.field_names):
-            fields = (*fields, (b"Access-Control-Allow-Headers", asked.field_names))
+        names = asked.field_names
+        if names is not None and names.count(b",") < LIST_MEMBERS_MAX and _FIELD_NAMES.fullmatch(names):
+            fields = (*fields, (b"Access-Control-Allow-Headers", names))
         return varying(fields, b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
 
     def _allows(self, origin: bytes) -> bool:
@@ -242,6 +236,10 @@ class Sites:
             names.append(b"authorization")
         if any(config.cors_origin for config in configs):
             names.append(b"origin")
+        if any(config.listing or config.spa for config in configs):
+            names.append(b"accept")
+        if any(config.spa for config in configs):
+            names.append(b"sec-fetch-mode")
         return tuple(names)
 
     def choose(self, authority: bytes | None) -> Site:
@@ -259,8 +257,6 @@ class Sites:
 
 
 def host_of(authority: bytes) -> bytes:
-    """The host of `host:port`, in lower case and without the dot of the root."""
-    host, colon, port = authority.rpartition(b":")
-    if not colon or not (port.isdigit() or not port) or (authority.startswith(b"[") and not host.endswith(b"]")):
-        host = authority
+    """The host of an authority (`semantics.is_authority`), in lower case and without the dot of the root."""
+    host = authority if authority.endswith(b"]") else authority.rpartition(b":")[0] or authority
     return host.lower().removesuffix(b".")

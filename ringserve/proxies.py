@@ -193,6 +193,9 @@ def _read_binary(data: bytes) -> Preface | None:
 HOPS_MAX = 32
 """Elements of a field that are walked. A chain of proxies has a few; a longer one, all of trusted addresses, was made
 up by a client, and each element costs microseconds."""
+FORWARDED_BYTES_MAX = 2048
+"""Of the end of a Forwarded field that is read: a chain of HOPS_MAX. A quotation mark or a semicolon costs half a
+microsecond, and a head has room for 30,000."""
 
 # Where two repetitions below can follow each other, they have no character in common. So a text that does not match in
 # the end can be divided in one way only, and is given up in time proportional to its length.
@@ -262,14 +265,15 @@ def _read_forwarded(element: bytes) -> IPv4Address | IPv6Address | None:
 
 
 def _split_forwarded(value: bytes) -> Iterator[bytes]:
-    """The elements of a Forwarded field, the last one first, split at commas that are in no quoted-string.
+    """The elements of a Forwarded field, the last one first, split at commas that are in no quoted-string. One that
+    does not begin within FORWARDED_BYTES_MAX of the end is left out.
 
     Backwards this is decided by what has been read alone. A quotation mark within a quoted-string has an odd number
     of backslashes before it; the one that ends it has an even number, and the one that begins it none, but an equals
     sign. So an element that is well-formed is found, whatever stands before it; and one that is not is found to be so
     by `_read_forwarded`.
     """
-    backwards = value[::-1]
+    backwards = value[: -FORWARDED_BYTES_MAX - 1 : -1]
     quoted = False
     end = len(value)
     for mark in _MARK.finditer(backwards):
@@ -280,7 +284,8 @@ def _split_forwarded(value: bytes) -> Iterator[bytes]:
             comma = len(value) - mark.end()
             yield value[comma + 1 : end]
             end = comma
-    yield value[:end]
+    if len(backwards) == len(value):
+        yield value[:end]
 
 
 def _split_x_forwarded_for(value: bytes) -> Iterator[bytes]:

@@ -3,8 +3,8 @@
 Every head goes through h11 once; there is no second parser to disagree with it.
 
 Stricter than h11, because two readings of the same bytes are how requests are smuggled (RFC 9112 11.2): every line
-ends with CRLF (h11 takes a bare LF), no field is folded onto a second line (h11 joins them), Content-Length and
-Transfer-Encoding do not come together, and a Host names a host.
+ends with CRLF (h11 takes a bare LF), no field is folded onto a second line (h11 joins them), no control character is in
+a field (h11 takes most of them), Content-Length and Transfer-Encoding do not come together, and a Host names a host.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ringserve.heads import (
     set_apart,
 )
 from ringserve.response import CRLF
+from ringserve.semantics import LIST_MEMBERS_MAX, is_authority
 
 CR = 0x0D
 
@@ -45,7 +46,10 @@ class Limits(NamedTuple):
     fields_max: int
 
 
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::\d*)?")
+_CONTROLS = bytes(byte for byte in range(0x80) if not chr(byte).isprintable() and byte not in b"\t\r\n")
+"""What no part of a head may hold (RFC 9110 5.5), beside CR and LF in other places than the end of a line."""
+_SPLIT_BY_H11 = re.compile(rb"\r\n(?:connection|content-length|expect|upgrade):([^\r]*+)", re.IGNORECASE)
+"""Fields that h11 takes to pieces."""
 
 
 class RequestReader:
@@ -140,6 +144,13 @@ class RequestReader:
             raise RequestError(400, "a line of the head ends without CR")
         if b"\n " in head or b"\n\t" in head:
             raise RequestError(400, "a field is folded onto a second line")
+        if len(head.translate(None, _CONTROLS)) != len(head):
+            raise RequestError(400, "a control character in the head")
+        field_count = head.count(CRLF) - LINES_BESIDE_FIELDS
+        if field_count > limits.fields_max:
+            raise RequestError(431, "too many fields")
+        if sum(match[1].count(b",") for match in _SPLIT_BY_H11.finditer(head)) >= LIST_MEMBERS_MAX:
+            raise RequestError(431, "too many members in a list")
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_bytes_max)
         parser.receive_data(head)
         try:
@@ -148,9 +159,6 @@ class RequestReader:
             raise RequestError(error.error_status_hint, str(error)) from error
         if not isinstance(event, h11.Request) or parser.trailing_data[0]:
             raise AssertionError("h11 takes what ends with the first blank line as one head")
-        field_count = head.count(CRLF) - LINES_BESIDE_FIELDS
-        if field_count > limits.fields_max:
-            raise RequestError(431, "too many fields")
         fields = _combined(event)
         block_bytes, apart = self._set_apart(head[line_end:], event, fields)
         if b"if-none-match" in fields:
@@ -213,10 +221,10 @@ LONGEST_METHOD_AND_VERSION = 64
 
 def _combined(event: h11.Request) -> dict[bytes, bytes]:
     """The fields by lower-case name; repeated ones joined as a list (RFC 9110 5.2)."""
-    fields: dict[bytes, bytes] = {}
+    fields: dict[bytes, list[bytes]] = {}
     for name, value in event.headers:
-        fields[name] = fields[name] + b", " + value if name in fields else value
-    return fields
+        fields.setdefault(name, []).append(value)
+    return {name: b", ".join(values) for name, values in fields.items()}
 
 
 def _check_fields(fields: dict[bytes, bytes], http_10: bool) -> None:
@@ -224,7 +232,7 @@ def _check_fields(fields: dict[bytes, bytes], http_10: bool) -> None:
     host = fields.get(b"host")
     if host is None and not http_10:
         raise RequestError(400, "HTTP/1.1 without a Host field")
-    if host is not None and not _HOST.fullmatch(host):
+    if host and not is_authority(host):  # an empty one is that of a target without a host (RFC 9112 3.2)
         raise RequestError(400, "a malformed Host field")
     if b"transfer-encoding" in fields:
         if b"content-length" in fields:

@@ -7,7 +7,6 @@ become bytes by the same function.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
@@ -239,31 +238,17 @@ _MEANINGS = {
     505: b"The server speaks HTTP/1.1.",
 }
 
-
-HTML = b"text/html"
-JSON = b"application/json"
-ERROR_TYPES = (HTML, JSON)
-"""What an error's body can be, in our order of preference."""
 NO_CACHE = (b"Cache-Control", b"no-cache")
 """A stored copy is asked about before it is used again: never stale, and the answer is most often a short 304."""
 
 
-def error_response(status: int, *, head: bool = False, fields: Fields = (), media_type: bytes = HTML) -> Response:
-    """A small body for a status. It names no path: what was asked for is not repeated, what exists is not told.
-
-    media_type: one of `ERROR_TYPES`.
-    """
-    phrase = phrase_of(status)
-    meaning = _MEANINGS.get(status, b"")
-    if media_type == JSON:
-        said = {"status": status, "error": phrase, "message": meaning.decode()}
-        body = json.dumps(said).encode() + b"\n"
-    else:
-        body = _ERROR_PAGE % {b"status": status, b"phrase": phrase.encode(), b"meaning": meaning}
-        media_type += b"; charset=utf-8"
+def error_response(status: int, *, head: bool = False, fields: Fields = ()) -> Response:
+    """A small body for a status. It names no path: what was asked for is not repeated, what exists is not told."""
+    phrase = phrase_of(status).encode()
+    body = _ERROR_PAGE % {b"status": status, b"phrase": phrase, b"meaning": _MEANINGS.get(status, b"")}
     return Response(
         status,
-        (*status_fields(status), *fields, (b"Content-Type", media_type), NOSNIFF, NO_CACHE),
+        (*status_fields(status), *fields, (b"Content-Type", b"text/html; charset=utf-8"), NOSNIFF, NO_CACHE),
         () if head else (body,),
         len(body),
     )

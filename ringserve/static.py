@@ -16,15 +16,14 @@ import hashlib
 import secrets
 from collections.abc import Generator
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from ringserve import listing
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.heads import Request
+from ringserve.media_types import known_type
 from ringserve.policy import CrossOrigin, Guard, Site
 from ringserve.response import (
-    ERROR_TYPES,
-    HTML,
-    JSON,
     NO_CACHE,
     NOSNIFF,
     Fields,
@@ -46,14 +45,17 @@ from ringserve.semantics import (
     Unsatisfiable,
     Validators,
     Verdict,
-    choose_coding,
     choose_media_type,
     choose_spans,
     evaluate,
     format_date,
+    is_entity_tag,
     parse_ranges,
+    prefers,
     quote_path,
+    quote_query,
     range_applies,
+    rank_codings,
 )
 
 INDEX = b"index.html"
@@ -106,13 +108,14 @@ class _Answering:
         self.selection = request.selection
         self.head = request.is_head
         self.admitted: list[Guard] = []
+        location = request.line.location
+        self.asked_path = None if isinstance(location, TargetError) else location.path
         self.file_path: bytes | None = None
 
     def steps(self) -> Steps:
         """See `respond`."""
         response = yield from self._main()
-        location = self.request.line.location
-        asked = () if isinstance(location, TargetError) else (location.path,)
+        asked = () if self.asked_path is None else (self.asked_path,)
         found = () if self.file_path is None else (self.file_path,)
         return self.site.dress(response, asked + found, self.selection.origin)
 
@@ -129,7 +132,7 @@ class _Answering:
             return self._error(400)
         moved = self.site.redirect(location)
         if moved is not None:
-            return Response(moved.status, ((b"Location", moved.reference), NOSNIFF, NO_CACHE))
+            return _moved(moved.reference, moved.status)
         if location.hidden:
             return (yield from self._refuse(404))
         try:
@@ -207,7 +210,11 @@ class _Answering:
         if answer is not None:
             return answer
         if isinstance(found, Directory) and not location.names_directory:
-            return self._redirect(location)
+            return self._to_slash(location)
+        if self.site.clean_urls and location.names_directory:
+            answer = yield from self._without_slash(location)
+            if answer is not None:
+                return answer
         if location.names_directory and self.site.listing:
             directory = yield from self._look(path)
             if isinstance(directory, Directory):
@@ -216,7 +223,7 @@ class _Answering:
             answer = yield from self._answer_with(directory)
             if answer is not None:
                 return answer
-        if self.site.spa and b"." not in path.rpartition(b"/")[2]:
+        if self.site.spa and known_type(path) is None:
             return (yield from self._application())
         return (yield from self._refuse(404))
 
@@ -233,47 +240,70 @@ class _Answering:
         return None
 
     def _application(self) -> Steps:
-        """The page of an application that routes in the browser, for what would otherwise not be found."""
-        if choose_media_type(self.selection.accept, (HTML,)) is None:
-            return (yield from self._refuse(404))
-        answer = yield from self._answer_with((yield from self._look(INDEX)))
-        return self._vary_by_accept((yield from self._refuse(404)) if answer is None else answer)
-
-    @staticmethod
-    def _vary_by_accept(response: Response) -> Response:
-        return response._replace(fields=varying(response.fields, b"Accept"))
-
-    def _redirect(self, location: Location) -> Response:
-        """To the directory's own address. The reference begins with one slash (`quote_path`), never with two, which
-        would name a host.
+        """The page of an application that routes in the browser, for what would otherwise not be found: if a browser
+        goes there, or a client that does not say what it fetches would like a page best. A script that calls an API,
+        or wants an image, must learn that there is none.
         """
-        reference = quote_path(location.path + b"/") + location.query
-        return Response(REDIRECT, ((b"Location", reference), NOSNIFF, NO_CACHE))
+        mode = self.selection.fetch_mode
+        if mode is None and prefers(self.selection.accept, listing.HTML):
+            mode = b"navigate"
+        answer = (yield from self._answer_with((yield from self._look(INDEX)))) if mode == b"navigate" else None
+        if answer is None:
+            answer = yield from self._refuse(404)
+        return _varied(answer, b"Accept", b"Sec-Fetch-Mode")
+
+    def _without_slash(self, location: Location) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+        """A redirect to a page by its clean URL, if the target has only a slash too many, and no directory is there.
+        The reference is relative, so the target has to end with the page's name and that slash, as it came.
+        """
+        path = location.path[:-1]
+        name = path.rpartition(b"/")[2]
+        if not name or [unquote_to_bytes(one) for one in self._target().rsplit(b"/", 2)[1:]] != [name, b""]:
+            return None
+        page = yield from self._look(path + b".html")
+        if not isinstance(page, File):
+            return (yield from self._answer_with(page))
+        beside = yield from self._look(path)
+        if isinstance(beside, Failure) and beside.status == 404:
+            return _moved(b"../" + quote_path(name) + quote_query(location.query))
+        return None if isinstance(beside, File) else (yield from self._answer_with(beside))
+
+    def _to_slash(self, location: Location) -> Response:
+        """To the directory's own address, relative to the target, so that it holds below a proxy's prefix. It begins
+        with a dot segment, so that no name is taken for a host (`//d`) or for a scheme (RFC 3986 4.2).
+        """
+        path, above = location.path.rpartition(b"/")[2], 0
+        if location.path != self.asked_path:  # a rewrite's; it counts from the root, to which the slashes lead
+            target = self._target()
+            path, above = location.path, target.count(b"/") - (1 if target.startswith(b"/") else 3)
+        return _moved((b"../" * above or b"./") + quote_path(path) + b"/" + quote_query(location.query))
+
+    def _target(self) -> bytes:
+        """The target as it came, without its query: what a client resolves a reference against."""
+        return self.request.line.target.partition(b"?")[0]
 
     # -- errors -----------------------------------------------------------------------------------------------------
 
-    def _error(self, status: int, fields: Fields = ()) -> Response:
-        """A small body of ours, in the form that the client accepts."""
-        media_type = choose_media_type(self.selection.accept, ERROR_TYPES) or HTML
-        response = error_response(status, head=self.head, fields=fields, media_type=media_type)
-        return self._vary_by_accept(response)
+    def _error(self, status: int, fields: Fields = (), varies: tuple[bytes, ...] = ()) -> Response:
+        """A small body of ours."""
+        return _varied(error_response(status, head=self.head, fields=fields), *varies)
 
     def _refuse(self, status: int, fields: Fields = ()) -> Steps:
-        """An error with the page that the site has for it, if it has one and the client reads pages. A page that is
-        protected is for those who may read it; but the one that says so is for those who may not.
+        """An error with the page that the site has for it, if it has one. A page that is protected is for those who may
+        read it; but the one that says so is for those who may not.
         """
         name = PAGES.get(status)
-        is_open = name is not None and (status == 401 or self._may_have(name))
-        if name is not None and is_open and choose_media_type(self.selection.accept, ERROR_TYPES) != JSON:
+        if name is not None and (status == 401 or self._may_have(name)):
             page = yield Lookup(self.site.mount + name)
             if isinstance(page, File):
-                return self._vary_by_accept(self._page(status, page, fields))
+                return self._page(status, page, fields)
         return self._error(status, fields)
 
     def _page(self, status: int, source: File, fields: Fields) -> Response:
         """A file as the body of an error: not a representation of what was asked for, so without validators."""
         siblings = self._siblings(source)
-        file = siblings.get(choose_coding(self.selection.accept_encoding, siblings) or IDENTITY, source)
+        ranked = rank_codings(self.selection.accept_encoding, siblings)
+        file = siblings.get(ranked[0], source) if ranked else source
         encoded: Fields = ((b"Content-Encoding", file.coding),) if file.coding else ()
         with_body = (
             *status_fields(status),
@@ -293,17 +323,15 @@ class _Answering:
     def _file(self, source: File) -> Response:
         """The answer to a GET or HEAD of a file that is there: which representation of it, whole or in part."""
         self.file_path = self._path_of(source)
-        selection = self.selection
         siblings = self._siblings(source)
         varies = (b"Accept-Encoding",) if siblings else ()
-        coding = choose_coding(selection.accept_encoding, siblings)
-        if coding is None:
-            return self._varied_error(406, varies)
-        file = siblings.get(coding, source)
-        conditions = selection.conditions
-        verdict = evaluate(conditions, file.validators, self.now)
+        ranked = rank_codings(self.selection.accept_encoding, siblings)
+        file, ranges = self._part(source, siblings, ranked)
+        if file is None:
+            return self._error(406, (), varies)
+        verdict = evaluate(self.selection.conditions, file.validators, self.now)
         if verdict is Verdict.FAILED:
-            return self._varied_error(412, varies)
+            return self._error(412, (), varies)
         validators = _validator_fields(file.validators, self.now)
         control = self.site.cache_control(self.file_path, bool(self.admitted))
         if verdict is Verdict.NOT_MODIFIED:
@@ -315,25 +343,44 @@ class _Answering:
             control,
         )  # fmt: skip
         fields = varying(fields, *varies)
-        if conditions.range is not None and not self.head and range_applies(conditions, file.validators, self.now):
-            ranges = parse_ranges(conditions.range, file.size)
-            if ranges is Unsatisfiable.UNSATISFIABLE:
-                return self._varied_error(416, varies, ((b"Content-Range", b"bytes */%d" % file.size),))
-            spans = None if ranges is None else choose_spans(ranges, file.size)
-            if spans is not None:
-                return _partial(file, fields, spans)
+        if ranges is Unsatisfiable.UNSATISFIABLE:
+            return self._error(416, ((b"Content-Range", b"bytes */%d" % file.size),), varies)
+        if ranges is not None:
+            return _partial(file, fields, ranges)
         body = () if self.head or not file.size else (_segment(file, Span(0, file.size)),)
         return Response(200, fields, body, file.size)
 
-    def _varied_error(self, status: int, varies: tuple[bytes, ...], fields: Fields = ()) -> Response:
-        response = self._error(status, fields)
-        return response._replace(fields=varying(response.fields, *varies))
+    def _part(
+        self, source: File, siblings: dict[bytes, File], ranked: list[bytes]
+    ) -> tuple[File | None, list[Span] | Unsatisfiable | None]:
+        """The representation to answer with, if the client accepts one, and what of it: None for the whole.
+
+        A part is one of the file itself, since nobody can decode a part of a coded file. There are three exceptions.
+        If-Range is the tag of a coding: the client has a part of that, and gets another of it. If-Range is a date,
+        which does not say of what, and the whole would be coded: the whole is answered. The client does not accept the
+        file itself: it gets a part of the coding, unless If-Range is the tag of the file itself.
+        """
+        conditions, now = self.selection.conditions, self.now
+        whole = siblings.get(ranked[0], source) if ranked else None
+        if conditions.range is None or self.head:
+            return whole, None
+        candidates: list[File | None] = [source if IDENTITY in ranked else whole]
+        if conditions.if_range is not None:
+            by_tag = is_entity_tag(conditions.if_range)
+            candidates = [source, *siblings.values()] if by_tag else [source] if whole is source else []
+        for file in candidates:
+            if file is not None and range_applies(conditions, file.validators, now):
+                ranges = parse_ranges(conditions.range, file.size)
+                spans = choose_spans(ranges, file.size) if isinstance(ranges, list) else ranges
+                if spans is not None:
+                    return file, spans
+        return whole, None
 
     def _list(self, location: Location, directory: Directory) -> Response:
         """What is in a directory, but for what is somebody else's to read."""
         media_type = choose_media_type(self.selection.accept, listing.MEDIA_TYPES)
         if media_type is None:
-            return self._varied_error(406, (b"Accept",))
+            return self._error(406, (), (b"Accept",))
         path = location.path
         view = listing.parse_view(location.query)
         items = [
@@ -347,10 +394,10 @@ class _Answering:
         kept: Fields = ((b"ETag", entity_tag), NO_CACHE, (b"Vary", b"Accept"))
         verdict = evaluate(self.selection.conditions, validators, self.now)
         if verdict is Verdict.FAILED:
-            return self._varied_error(412, (b"Accept",))
+            return self._error(412, (), (b"Accept",))
         if verdict is Verdict.NOT_MODIFIED:
             return Response(304, kept, content_length=None)
-        content_type = media_type if media_type == JSON else media_type + b"; charset=utf-8"
+        content_type = media_type if media_type == listing.JSON else media_type + b"; charset=utf-8"
         link = listing.link_value(len(items), view, media_type)
         pages: Fields = () if link is None else ((b"Link", link),)
         fields = ((b"Content-Type", content_type), NOSNIFF, *kept, *pages)
@@ -372,6 +419,14 @@ def read_credentials(authorization: bytes | None) -> tuple[bytes, bytes] | None:
     except binascii.Error:
         return None
     return (user, password) if colon else None
+
+
+def _moved(reference: bytes, status: int = REDIRECT) -> Response:
+    return Response(status, ((b"Location", reference), NOSNIFF, NO_CACHE))
+
+
+def _varied(response: Response, *names: bytes) -> Response:
+    return response._replace(fields=varying(response.fields, *names))
 
 
 def _content_range(span: Span, size: int) -> bytes:

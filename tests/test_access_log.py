@@ -148,7 +148,7 @@ COMBINED = re.compile(
     rb'(\S+) - - \[\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} \+0000\] "(\S+) (\S+) HTTP/\d\.\d" \d{3} \d+ '
     rb'"([^"]*)" "([^"]*)"\n'
 )
-FIELD_VALUE = st.lists(st.integers(min_value=1, max_value=255).filter(lambda b: not bytes([b]).isspace())).map(bytes)
+FIELD_VALUE = st.lists(st.integers(min_value=0x21, max_value=0xFF).filter(lambda b: b != 0x7F)).map(bytes)
 TARGET = st.lists(st.integers(min_value=0x21, max_value=0x7E)).map(lambda b: b"/" + bytes(b))
 
 

@@ -395,13 +395,29 @@ def application(site: Path) -> Path:
 def test_a_deep_link_loads_the_application(browser: Browser, serving: Serving) -> None:
     url = serving(spa=True).url
     shown = "document.querySelector('main').textContent"
-    for path in ("users/7", "users/7/", "a/b/c?d=e"):
+    for path in ("users/7", "users/7/", "a/b/c?d=e", "users/jane.doe", "pkg/lodash@4.17.21"):
         assert browser.open(url + path) == 200
         assert browser.evaluate(shown) == "/" + path.partition("?")[0]
     browser.click("#on")
     assert browser.evaluate(shown) == "/users/8"
     browser.follow("#reload")
     assert (browser.url, browser.evaluate(shown)) == (f"{url}users/8", "/users/8")
+
+
+@pytest.mark.usefixtures("application")
+def test_what_a_page_of_an_application_fetches_is_missing_if_it_is(browser: Browser, serving: Serving) -> None:
+    url = serving(spa=True).url
+    browser.open(f"{url}users/7")
+    fetched = "fetch('/api/users', {headers: {accept: %s}}).then(response => response.status)"
+    for accept in ("'*/*'", "'text/html'", "'application/json, text/plain, */*'"):
+        assert browser.evaluate(fetched % accept) == 404
+    failed = "new Promise(resolve => { const made = document.createElement('%s'); made.onerror = () => resolve(true);"
+    assert browser.evaluate(failed % "img" + " made.src = '/picture'; document.body.append(made); })")
+    assert browser.evaluate(failed % "script" + " made.src = '/module'; document.body.append(made); })")
+    for name in ("api/users", "picture", "module"):
+        assert browser.statuses.pop(url + name) == 404
+    browser.console.clear()
+    browser.failures.clear()
 
 
 @pytest.mark.usefixtures("application")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ringserve.globs import GlobError, check_references, compile_glob, fill_in
+from ringserve.globs import GlobError, check_references, compile_glob, compile_with_contents, fill_in
 
 
 def matches(glob: str, path: str | bytes) -> bool:
@@ -156,6 +156,21 @@ def test_a_glob_with_alternatives_matches_what_any_of_them_matches(glob: str, pa
     except GlobError:
         return  # for its cost, or for how it begins
     assert (pattern.fullmatch(path.encode()) is not None) == oracle(glob, path)
+
+
+@given(st.lists(PIECES | BRACES, min_size=1, max_size=5).map("".join), PATHS)
+@example("/a", "/a/b")
+@example("/a/", "/a/b")
+@example("/{a,b/}", "/b/a")
+@example("*-*", "/a/b-a/a-/b")
+def test_what_lies_in_a_directory_is_matched_by_what_its_name_is_matched_by(glob: str, path: str) -> None:
+    try:
+        pattern = compile_with_contents(glob)
+    except GlobError:
+        return
+    above = [path[: index + slash] for index in range(len(path)) if path[index] == "/" for slash in (0, 1)]
+    expected = any(oracle(glob, name) for name in (path, *filter(None, above)))
+    assert (pattern.fullmatch(path.encode()) is not None) == expected
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def lines_of(items: list[Item], view: View = DEFAULT) -> list[str]:
 def test_every_reference_leads_to_exactly_its_item(media_type: bytes, path: bytes, items: list[Item]) -> None:
     hrefs = hrefs_in(render(path, items, View(), media_type, False), media_type)
     assert len(hrefs) == len(items)
-    base = "http://a.example" + quote_path(path).decode()
+    base = "http://a.example/" + quote_path(path).decode()
     for item, href in zip(arrange(items, View()), hrefs, strict=True):
         wanted = path + item.name + (b"/" if item.is_directory else b"")
         joined = locate(base.encode() + href.encode())
@@ -237,7 +237,7 @@ def test_the_breadcrumbs_lead_to_every_directory_on_the_way(path: bytes) -> None
     steps = path.split(b"/")[:-1]
     wanted = [b"".join(step + b"/" for step in steps[:depth]) for depth in range(len(steps) + 1)]
     crumbs = [link for link in page.all("a") if "class" not in link.attributes]
-    base = quote_path(path)
+    base = b"/" + quote_path(path)
     assert [locate(base + crumb.attributes["href"].encode()).path for crumb in crumbs] == wanted
     assert [crumb.attributes.get("aria-current") for crumb in crumbs] == [None] * len(steps) + ["page"]
     parents = page.all("a", **{"class": "up"})
@@ -398,7 +398,8 @@ def test_what_was_prepared_makes_the_same_page() -> None:
 def test_a_truncated_listing_says_so() -> None:
     page = page_of(numbered(1234), truncated=True)
     assert [paragraph.text for paragraph in page.all("p", **{"class": "note"})] == [
-        "This directory has more entries than a listing shows. These are the first 1,234 that the file system named."
+        "This directory has more entries than a listing shows. "
+        "These are the first 1,234 by name, directories before files."
     ]
     assert not page_of(numbered(3)).all("p")
 
@@ -769,7 +770,7 @@ def test_what_is_answered_by_404_is_left_out(tmp_path: Path) -> None:
 @given(NAMES, st.booleans())
 def test_a_name_is_left_out_exactly_where_its_address_is_hidden(name: bytes, at_root: bool) -> None:
     item = file_called(name)
-    located = locate(quote_path(b"" if at_root else b"d/") + reference(item).encode())
+    located = locate((b"/" if at_root else b"/d/") + reference(item).encode())
     is_dotfile = name.startswith(b".") and not (at_root and name == b".well-known")
     assert located.hidden == (is_dotfile or name.startswith(b"ringserve.toml"))
 
@@ -880,6 +881,37 @@ def test_no_more_than_the_most_is_read(tmp_path: Path, entries_max: int, truncat
         assert is_truncated is truncated
         again, _ = read_directory(fd, 10, False)
         assert len(again) == 5, "the descriptor can be read again"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_beyond_the_most_the_first_by_name_are_read_directories_before_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    for number in range(20):
+        (tmp_path / f"d{number}").mkdir()
+        (tmp_path / f"File {number}").touch()
+    os.symlink(tmp_path, tmp_path / "link")  # the first of all, if it were looked where it leads to
+    scan = os.scandir
+
+    class InOrder:
+        """A file system's order is its own."""
+
+        def __init__(self, fd: int) -> None:
+            with scan(fd) as entries:
+                self.entries = sorted(entries, key=lambda entry: entry.name, reverse=reverse)
+
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            return iter(self.entries)
+
+        def __exit__(self, *_exception: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", InOrder)
+    with opened(tmp_path) as fd:
+        items, truncated = read_directory(fd, 24, False)
+    assert truncated
+    names = [item.name.decode() for item in items]
+    assert names == [*(f"d{number}" for number in range(20)), *(f"File {number}" for number in range(4))]
 
 
 def test_a_name_that_vanishes_meanwhile_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

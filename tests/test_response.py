@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from http import HTTPStatus
 
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 from ringserve.response import (
     _MEANINGS,
     BODILESS,
-    HTML,
-    JSON,
     NOSNIFF,
     Fields,
     FileSlice,
@@ -278,22 +275,6 @@ def test_a_status_that_needs_a_field_has_it(status: int, field: tuple[bytes, byt
 
 def test_an_error_takes_further_fields() -> None:
     assert error_response(416, fields=((b"Content-Range", b"bytes */5"),)).fields[0] == (b"Content-Range", b"bytes */5")
-
-
-@pytest.mark.parametrize("status", [*sorted(_MEANINGS), 418])
-def test_a_program_gets_an_error_that_it_can_read(status: int) -> None:
-    response = error_response(status, media_type=JSON)
-    (body,) = response.body
-    assert isinstance(body, bytes)
-    meaning = _MEANINGS.get(status, b"").decode()
-    assert json.loads(body) == {"status": status, "error": phrase_of(status), "message": meaning}
-    assert body.endswith(b"\n")
-    page = error_response(status, media_type=HTML)
-    assert page == error_response(status)
-    assert response.fields == replaced(page.fields, b"Content-Type", b"application/json"), "else the same"
-    head = error_response(status, media_type=JSON, head=True)
-    assert head == response._replace(body=())
-    assert head.content_length == len(body)
 
 
 # -- fields -----------------------------------------------------------------------------------------------------
