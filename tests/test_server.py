@@ -246,6 +246,7 @@ def test_a_new_client_is_let_in_for_the_longest_idle_one(
             wires.append(stack.enter_context(Wire(running.url)))
             assert wires[-1].ask(get("/page")).status == 200
             assert wires[victim].at_end()
+    running.stop()
     assert capfd.readouterr().err.count("are in use; the longest idle ones are closed") == 1
 
 

@@ -322,6 +322,7 @@ def test_nobody_writes_over_anothers_lines_in_a_file_that_a_shell_opened(site: P
         with Wire(running.url) as wire:
             for number in range(10):
                 wire.ask(get(f"/link/{number}"))
+        eventually("it is announced", lambda: "Ctrl-C" in (tmp_path / "error").read_text())
         assert running.end() == 0
     lines = (tmp_path / "error").read_text().splitlines()
     assert lines[:3] == ["earlier"] * 3

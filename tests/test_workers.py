@@ -222,14 +222,26 @@ def test_new_workers_that_do_not_come_up_change_nothing(page: Path) -> None:
         assert running.end() == 0, "a reload that was given up is no fault in the end"
 
 
-def test_a_new_worker_that_is_killed_while_it_comes_up_is_said_and_changes_nothing(page: Path) -> None:
-    fifo = page / "fifo"
-    os.mkfifo(fifo)
-    configuration = page / "ringserve.toml"
+HANGS = """
+import os, sys, time
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        while name == "ringserve.ring.uring" and os.path.exists({gate!r}):
+            time.sleep(0.01)
+sys.meta_path.insert(0, Finder)
+"""
+"""A worker that imports the ring waits for as long as the gate is there. A supervisor never does."""
+
+
+def test_a_new_worker_that_is_killed_while_it_comes_up_is_said_and_changes_nothing(page: Path, tmp_path: Path) -> None:
+    configuration, gate = page / "ringserve.toml", tmp_path / "gate"
     configuration.write_text("workers = '1'\n")
-    with command(page) as running:
+    (tmp_path / "sitecustomize.py").write_text(HANGS.format(gate=str(gate)))
+    with command(page, environment={"PYTHONPATH": str(tmp_path)}) as running:
         (worker,) = running.workers
-        configuration.write_text(f"workers = '2'\nlog-file = '{fifo}'\n")  # whose opening waits for a reader
+        gate.touch()
+        configuration.write_text("workers = '2'\n")
         running.process.send_signal(signal.SIGHUP)
         eventually("they are coming up", lambda: len(running.workers) == 3)
         hanging = max(running.workers - {worker})
