@@ -18,7 +18,7 @@ OPENING = 64
 LEAST = 16
 """Descriptors: two pipes, six files, six connections. With less, a page and its pictures could not be served."""
 FEW = 64
-"""Connections: ten browsers, which have six each. Fewer than this nobody means, whatever was asked for."""
+"""Connections: ten browsers, which have six each. A limit that leaves fewer is a mistake, whatever was asked for."""
 
 
 class Shares(NamedTuple):

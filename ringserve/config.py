@@ -312,8 +312,9 @@ class Config(SiteConfig):
     )  # fmt: skip
     connections_max: int = _setting(
         10_000,
-        "Connections at a time; further ones get 503, and then wait in the kernel's queue. Lowered to what the limit "
-        "of open files allows.",
+        "Connections at a time. For a further one the longest idle one is closed; if none is idle, it gets 503, and "
+        "others wait in the kernel's queue. Lowered to what the limit of open files allows, which is said if it is "
+        "fewer than asked for, or than 64.",
         minimum=1, maximum=1_000_000, metavar="COUNT",
     )  # fmt: skip
     header_timeout_s: float = _setting(

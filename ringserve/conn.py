@@ -56,7 +56,7 @@ INPUT_PENDING_MAX = 128 * 1024
 LINGER_S = 30.0
 """How long a connection lingers in all: time for a client that sends 100 MiB at 4 MB/s before it reads anything."""
 REQUEST_ARRIVES_S = 0.1
-"""The request of a client that was just accepted is on its way. For so long its connection makes no room for others."""
+"""For this time a new connection makes no room for others: its request is on its way."""
 
 
 Hot = tuple[RequestLine, HeaderBlock, Apart | None, Prepared, float]

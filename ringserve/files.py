@@ -61,7 +61,7 @@ HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 LISTED_MAX = 10_000
 """Names of a directory that are listed, the first by their order: half a second's work for a helper, and 2 MiB."""
 SAID_MAX = 1024
-"""Paths of which it is remembered that they were complained about."""
+"""Paths remembered as reported already, at most."""
 
 NOT_FOUND = frozenset(
     (

@@ -89,7 +89,7 @@ class Selection:
     whose cookies differ ask for the same thing.
 
     host and all after it: None too where the configuration makes no difference by them (`Memory`). fetch_mode: that of
-        Sec-Fetch-Mode; empty if it is absent, and another field of its kind is not.
+        Sec-Fetch-Mode; empty if it is absent, and Sec-Fetch-Dest or Sec-Fetch-Site is not.
     is_shared: equal ones are this one. Else nothing is found again that is kept for it.
     """
 
@@ -279,7 +279,7 @@ class Memory:
 
     def intern(self, fields: dict[bytes, bytes]) -> Selection:
         """The one selection object for these fields."""
-        if FETCH_MODE in self._names and any(name.startswith(b"sec-fetch-") for name in fields):
+        if FETCH_MODE in self._names and any(name in fields for name in (b"sec-fetch-dest", b"sec-fetch-site")):
             fields.setdefault(FETCH_MODE, b"")
         values = tuple(None if name is None else fields.get(name) for name in self._names)
         key = repr(values).encode()

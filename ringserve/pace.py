@@ -1,4 +1,4 @@
-"""How long a client may go on taking an answer, by what it has acknowledged. Pure.
+"""How long a client may take for an answer, by the bytes that it has acknowledged. Pure.
 
 A client has to acknowledge `rate_bytes_min` bytes a second. Each byte buys it time at that rate, beside the write
 timeout that it begins with; so a fast hour buys no idle one, at most PATIENCE write timeouts can be in hand. A client
@@ -19,7 +19,7 @@ PATIENCE = 3
 
 
 class Pace(NamedTuple):
-    """What the looks at a client have shown, all in seconds of one clock.
+    """What was observed of a client, all in seconds of one clock.
 
     began: the first look. progressed: the last one that showed more than the one before. until: it may stay so long.
     acknowledged, at_first: bytes at the last look and at the first.

@@ -47,8 +47,11 @@ def _plain_network(text: str) -> IPv4Network | IPv6Network:
     return network if mapped is None else IPv4Network((mapped, network.prefixlen - 96))
 
 
-IPV6_NETWORK_BITS = 64
-"""What one customer has at least, and whoever has it has all of its addresses (RFC 6177 2, RFC 7421)."""
+IPV6_NETWORK_BITS = 48
+"""The most that one site is given (RFC 6177 2), which can use all of its addresses. With 64, which every household has
+256 of, one of them could be as many clients as a queue has places."""
+NAT64 = IPv6Network("64:ff9b::/96")
+"""Its addresses are those of IPv4 hosts (RFC 6052 2.1)."""
 
 
 def network_of(client: str) -> str:
@@ -61,6 +64,8 @@ def network_of(client: str) -> str:
         return client
     if isinstance(address, IPv4Address):
         return client
+    if address in NAT64:
+        return str(IPv4Address(int(address) & 0xFFFFFFFF))
     host_bits = address.max_prefixlen - IPV6_NETWORK_BITS
     return str(IPv6Address(int(address) >> host_bits << host_bits))
 

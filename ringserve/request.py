@@ -47,7 +47,7 @@ class Limits(NamedTuple):
 
 
 _CONTROLS = bytes(byte for byte in range(0x80) if not chr(byte).isprintable() and byte not in b"\t\r\n")
-"""What no part of a head may hold (RFC 9110 5.5), beside CR and LF in other places than the end of a line."""
+"""What no part of a head may hold (RFC 9110 5.5). Bare CR and LF are looked for separately."""
 _SPLIT_BY_H11 = re.compile(rb"\r\n(?:connection|content-length|expect|upgrade):([^\r]*+)", re.IGNORECASE)
 """Fields that h11 takes to pieces."""
 
@@ -86,7 +86,7 @@ class RequestReader:
         self._searched = self._start
 
     def next_request(self) -> Request | None:
-        """The next request, or None while its head is incomplete. After one that has a body there is none. Raises
+        """The next request, or None while its head is incomplete. A request that has a body is the last. Raises
         RequestError.
         """
         buffer = self._buffer

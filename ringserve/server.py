@@ -89,7 +89,7 @@ def share_descriptors(config: Config, listeners: int) -> tuple[Shares, str | Non
     )
     if shares is None:
         raise StartError(f"the limit of open files ({limit}) is too low to serve anything; raise it (ulimit -n)")
-    # The default is no wish, but as many as a loop can serve.
+    # The default is a ceiling, and not a request.
     asked = config.connections_max
     return shares, shortage(shares, limit, FEW if asked == Config.connections_max else asked)
 
@@ -264,7 +264,7 @@ class Server:
         self.helpers = Helpers(tasks)
         # Of their own, or whoever guesses passwords would keep directories from being read.
         self.verifiers = Helpers(tasks)
-        # And whoever lists directories that hang would keep files from being hashed.
+        # Of their own, so that directories that hang do not keep files from being hashed.
         self.hashers = Helpers(tasks)
         try:
             self._start(ring)

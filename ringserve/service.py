@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Protocol
 
@@ -28,7 +29,7 @@ class Client(Protocol):
 
     @property
     def spare_rank(self) -> int | None:
-        """How little is lost if it ends now: 0 is the least. None: something is."""
+        """How little is lost if it ends now: 0 is the least. None: a request would be lost."""
 
     def rearm_receive(self) -> None:
         """Buffers are back."""
@@ -69,7 +70,9 @@ class Clock:
 
 
 ROOM_LOOK_S = 0.1
-"""How often it is looked which connections could make room, where there is none."""
+"""Between two searches for spare connections while nobody is at the door."""
+SEARCH_S_EACH = 1e-5
+"""For each connection, between two searches for a client that is: a search takes a fiftieth of that."""
 LOOK_EVERY_S = 0.5
 """At most. A look takes some tenths of a microsecond a connection."""
 
@@ -103,7 +106,8 @@ class Service:
         self.starved: deque[Client] = deque()
         self.talking: deque[Client] = deque()
         """Lingering connections for which something has come."""
-        self._spare: list[tuple[int, float, int, Client]] | None = None
+        self._spare: list[tuple[int, float, int, Client]] = []
+        self._searched = -math.inf
         self._said_full = False
         self.draining = False
         """Every response says that its connection ends."""
@@ -122,9 +126,8 @@ class Service:
 
     def make_room(self) -> bool:
         """Close the connection by whose end least is lost, so that a new client has its place. False: there is none."""
-        if not self.has_spare:
+        if not self._find_spare(SEARCH_S_EACH * len(self.connections)):
             return False
-        assert self._spare, "there is a spare one"
         self._spare.pop()[-1].finish_soon()
         if not self._said_full:
             self._said_full = True
@@ -136,10 +139,16 @@ class Service:
 
     @property
     def has_spare(self) -> bool:
-        """Whether `make_room` would find a connection. All are looked at, which takes 2 ms for ten thousand. So what
-        was found is used for ROOM_LOOK_S, and a timer then forgets it.
+        """Whether `make_room` would find a connection. What a search found is used for ROOM_LOOK_S. Then a timer
+        forgets it, and wakes the loop to ask again.
         """
-        if self._spare is None:
+        return self._find_spare(ROOM_LOOK_S)
+
+    def _find_spare(self, every_s: float) -> bool:
+        """Whether the last search, or a new one if that is so old, has a connection that is still spare."""
+        self._drop_used()
+        if not self._spare and self.ring.now >= self._searched + every_s:
+            self._searched = self.ring.now
             ranked = ((connection.spare_rank, connection) for connection in self.connections)
             self._spare = sorted(
                 (
@@ -150,12 +159,15 @@ class Service:
                 reverse=True,
             )
             self.tasks.call_at(self.ring.now + ROOM_LOOK_S, self._forget_spare)
-        while self._spare and self._spare[-1][-1].spare_rank != self._spare[-1][0]:
-            self._spare.pop()
+            self._drop_used()
         return bool(self._spare)
 
+    def _drop_used(self) -> None:
+        while self._spare and self._spare[-1][-1].spare_rank != self._spare[-1][0]:
+            self._spare.pop()
+
     def _forget_spare(self) -> None:
-        self._spare = None
+        self._spare.clear()
 
     def ended(self, connection: Client) -> None:
         """Called by a connection when nothing is in flight on its descriptor any more but its close."""

@@ -1,4 +1,4 @@
-"""Descriptors 0 to 2, which whatever started the process may have closed."""
+"""Descriptors 0 to 2, which the parent may have closed."""
 
 from __future__ import annotations
 

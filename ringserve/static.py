@@ -250,7 +250,7 @@ class _Answering:
         answer = (yield from self._answer_with((yield from self._look(INDEX)))) if mode == b"navigate" else None
         if answer is None:
             answer = yield from self._refuse(404)
-        return _varied(answer, b"Accept", b"Sec-Fetch-Mode")
+        return _varied(answer, b"Accept", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest", b"Sec-Fetch-Site")
 
     def _without_slash(self, location: Location) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
         """A redirect to a page by its clean URL, if the target has only a slash too many, and no directory is there.

@@ -401,6 +401,8 @@ class Supervisor:
             delay_s = min(BACK_OFF_LAST_S, BACK_OFF_FIRST_S * 2.0 ** min(before - 1, 32))
         self._deaths[worker.slot] = before + 1
         again = "at once" if not delay_s else f"in {delay_s:g} s"
+        if self._next is not None:
+            again = "with the new generation"
         self.stderr.report("{} {}; another is started {}", worker, why, again)
         self._due.append(Due(time.monotonic() + delay_s, worker.slot))
 

@@ -499,7 +499,8 @@ NAVIGATION = "Sec-Fetch-Mode: navigate"
 
 SPA = Group("Applications that route in the browser", [
     Row("9.3.1", "a page that does not exist is the application's", get("/users/7", BROWSER), 200, HOME, {
-        "vary": "Accept, Sec-Fetch-Mode", "cache-control": "no-cache", "etag": re.compile('".*"'),
+        "vary": "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site", "cache-control": "no-cache",
+        "etag": re.compile('".*"'),
     }),
     Row("9.3.1", "also below a directory that does not exist", get("/users/", BROWSER), 200, HOME),
     Row("9.3.1", "also for a client that does not say what it likes", get("/users/7"), 200, HOME),
@@ -513,7 +514,7 @@ SPA = Group("Applications that route in the browser", [
     Row("15.5.5", "also if a browser goes there", get("/users/app.js", NAVIGATION, BROWSER), 404),
     Row("15.5.5", "nor a page with its ending", get("/users/7.html", NAVIGATION, BROWSER), 404),
     Row("15.5.5", "nor is it for who reads no HTML", get("/users/7", "Accept: application/json"), 404, None, {
-        "vary": "Accept, Sec-Fetch-Mode",
+        "vary": "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site",
     }),
     Row("15.5.5", "nor for who prefers JSON", get("/users/7", "Accept: application/json, text/plain, */*"), 404),
     *(

@@ -944,7 +944,9 @@ def test_an_application_answers_for_pages_and_for_nothing_else(
     assert body is None or body_of(response) == body
     depends = (b".users", b"about", b".js", b".html")
     if not target.lower().endswith(depends):
-        assert values_of(response)[b"Vary"] == b"Accept, Sec-Fetch-Mode", "another client gets something else"
+        assert values_of(response)[b"Vary"] == b"Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site", (
+            "another client gets something else"
+        )
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
@@ -970,7 +972,10 @@ def test_only_a_navigation_gets_the_page_of_an_application_from_a_browser(
 ) -> None:
     world = World({b"index.html": in_memory(b"app", path=b"index.html")})
     response = respond_in(world, request_of(method, b"/users/jane.doe", *fields), Site(SiteConfig(spa=True)))
-    assert (response.status, values_of(response)[b"Vary"]) == (status, b"Accept, Sec-Fetch-Mode")
+    assert (response.status, values_of(response)[b"Vary"]) == (
+        status,
+        b"Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site",
+    )
     assert respond_in(world, request_of(method, b"/app.js", *fields), Site(SiteConfig(spa=True))).status == 404
 
 
@@ -1025,13 +1030,15 @@ def test_an_application_is_a_file_with_validators_ranges_and_codings() -> None:
         response = respond_in(World({b"index.html": page}), request_of(b"GET", b"/users/7", *fields), site)
         assert response.status == status
         assert values_of(response)[b"ETag"] == page.validators.entity_tag
-        assert values_of(response)[b"Vary"] == b"Accept-Encoding, Accept, Sec-Fetch-Mode"
+        assert (
+            values_of(response)[b"Vary"] == b"Accept-Encoding, Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site"
+        )
 
 
 def test_an_application_without_its_page_is_not_found() -> None:
     response = respond_in(World({}), request_of(b"GET", b"/users/7"), Site(SiteConfig(spa=True)))
     assert response.status == 404
-    assert values_of(response)[b"Vary"] == b"Accept, Sec-Fetch-Mode"
+    assert values_of(response)[b"Vary"] == b"Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site"
 
 
 def test_clean_urls_are_for_what_is_no_file_and_are_never_a_directorys() -> None:

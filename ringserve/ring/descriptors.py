@@ -222,9 +222,13 @@ def tune_listener(listener: Listener) -> None:
     no more than UNSENT_BYTES_MAX that is not on its way.
     """
     with socket.socket(fileno=os.dup(listener.fd)) as borrowed:
-        if borrowed.family != socket.AF_UNIX:
-            borrowed.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            borrowed.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
+        _tune(borrowed)
+
+
+def _tune(listener: socket.socket) -> None:
+    if listener.family != socket.AF_UNIX:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
 
 
 def share_listener(listener: Listener) -> Listener:
@@ -256,6 +260,7 @@ def _bind(
         if joins:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
+        _tune(listener)  # before it listens: a connection has what its listener had when the kernel took it
         if shared and not joins:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if not joins:

@@ -1,7 +1,7 @@
 """What the server says of itself: bounded, limited by kind, and kept until somebody has the time to write it.
 
-Theory of operation. A client can cause a line with each request, and stderr may be a pipe that nobody reads. So nobody
-who has something to say writes. `Diagnostics` keeps lines, and a writer (`stderr.py`) takes them in batches: through
+Theory of operation. A client can cause a line with each request, and stderr may be a pipe that nobody reads. So the
+code that reports does not write. `Diagnostics` keeps lines, and a writer (`stderr.py`) takes them in batches: through
 the ring where there is one, and by a thread where there is none.
 
 The kind of a line is its template: "cannot open {}: {}". Of each kind the first LINES_FIRST in INTERVAL_S are kept. The
@@ -19,6 +19,7 @@ Invariants
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from collections import deque
 
@@ -28,9 +29,10 @@ INTERVAL_S = 10.0
 KINDS_MAX = 64
 """More than there are templates. What comes beyond them is of one kind."""
 WAITING_BYTES_MAX = 65_536
-"""What a pipe holds, once more."""
+"""As much as a pipe holds by default."""
 BATCH_BYTES_MAX = 4096
 """PIPE_BUF: what a pipe takes in one piece (pipe(7)). A longer line is cut."""
+_PLACE = re.compile(r"\{[^}]*\}")
 FAULT_CHARACTERS_MAX = 3000
 """Of a traceback its end, which names the fault."""
 
@@ -45,7 +47,7 @@ class Diagnostics:
         self._kinds: dict[str, tuple[float, int]] = {}
         """Of each kind when its interval ends, and how many lines there were in it."""
         self.due = math.inf
-        """When a number of lines is said that were left out."""
+        """When the count of omitted lines is due."""
 
     def report(self, now: float, template: str, *values: object) -> None:
         """One line. template: its kind, and its text if there are no values; else their places in it are `{}`."""
@@ -79,7 +81,7 @@ class Diagnostics:
             del self._kinds[template]
             if count > LINES_FIRST:
                 more = count - LINES_FIRST
-                like = template.partition("\n")[0].replace("{}", "...") or "lines of other kinds"
+                like = _PLACE.sub("...", template.partition("\n")[0]) or "lines of other kinds"
                 self._keep(f"ringserve: and {more} more: {like}", more)
         self.due = min((until for until, count in self._kinds.values() if count > LINES_FIRST), default=math.inf)
 

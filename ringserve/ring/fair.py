@@ -1,6 +1,6 @@
-"""What waits, sorted by whom it is for: each in turn, and nobody keeps the others out. Pure.
+"""A queue that serves its origins in turn, so that none keeps the others out. Pure.
 
-An origin is whom something is for: an address of a client, say. The origins are served in turn, one of theirs at a
+An origin is a client, by its address. The origins are served in turn, one of theirs at a
 time, whatever they have waiting. When the queue is full, the origin with the most in it loses its newest; so an origin
 that fills the queue only ever refuses itself, and a newcomer is refused only while everybody has as little as it has.
 
@@ -33,7 +33,7 @@ class FairQueue(Generic[Item]):
         self._count += 1
         if self._count <= self._waiting_max:
             return None
-        # Of several with as many, the one that was to wait longest; a newcomer among equals is that one.
+        # Among equals, the origin that would wait longest: a newcomer.
         longest = max(reversed(self._by_origin), key=lambda name: len(self._by_origin[name]))
         return self._leave(longest, self._by_origin[longest].pop())
 

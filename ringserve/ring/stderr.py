@@ -31,8 +31,9 @@ END_S = 1.0
 
 
 def append_to_stderr() -> None:
-    """Let nobody write over another's lines. A file that a shell opened without O_APPEND has one position for all
-    processes, and io_uring moves it without a lock (`turns.py`).
+    """Let no process write over another's lines. A file that a shell opened without O_APPEND has one position for all
+    processes, and io_uring moves it without a lock. The shell shares this flag, as it would O_NONBLOCK; but a program
+    that only appends sees no difference.
     """
     if stat.S_ISREG(os.fstat(STDERR_FD).st_mode):
         fcntl.fcntl(STDERR_FD, fcntl.F_SETFL, fcntl.fcntl(STDERR_FD, fcntl.F_GETFL) | os.O_APPEND)

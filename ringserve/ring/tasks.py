@@ -147,7 +147,7 @@ class Tasks:
         )
 
     def report(self, template: str, *values: object) -> None:
-        """Say something to whoever runs the server. Waits for nothing; see `Diagnostics.report`."""
+        """Say something to the operator. Waits for nothing; see `Diagnostics.report`."""
         self.diagnostics.report(self.ring.now, template, *values)
         self.reported.raise_()
 
