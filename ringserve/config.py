@@ -15,7 +15,6 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ringserve.globs import GlobError, check_references, compile_glob
-from ringserve.ring.interrupt import STRATEGIES
 from ringserve.vitals import LATE_LOOKS
 
 
@@ -197,6 +196,9 @@ class AuthRule:
 
 # -- settings ---------------------------------------------------------------------------------------------------
 
+INTERRUPTS = ("wait", "busy-poll", "kernel-thread")
+"""The names of the ring's strategies (`ring/interrupt.py`), which a configuration does not import; a test holds them
+equal."""
 WORKERS_MAX = 1024
 """More processes than any machine has processors."""
 KIB = 1024
@@ -305,7 +307,7 @@ class Config(SiteConfig):
         "wait",
         "How completions are noticed: sleep in the kernel, busy-poll (burns a core), or a kernel thread that takes "
         "submissions (SQPOLL; burns another).",
-        choices=tuple(STRATEGIES),
+        choices=INTERRUPTS,
     )
     server_name: str = _setting(
         "ringserve", "Value of the Server field; empty for none.", metavar="TEXT"
