@@ -4,13 +4,20 @@ A line is the concatenation of five pieces, each of which changes on its own clo
 time (once a second), the request line and the header block (remembered with what h11 said of them), and the outcome
 (prepared with the response). Most lines are thus put together from bytes that exist already.
 
-The batch is written through the ring, one write at a time. A sink that does not keep up (a pipe nobody reads) leaves
-that write in flight; one that refuses it (a full disk, a pipe that nobody has open) is tried again each second, with
-the line at which the batch was cut first. Lines gather meanwhile, up to a limit. Beyond it they are lost and counted;
-that they are is reported at once, and how many when the sink takes lines again.
+A file gets a batch by one write through the ring; if processes share it, it appends (`append_always`). Any other sink
+gets a batch in pieces: whole lines, of at most PIPE_BUF bytes, which a pipe takes whole or not at all (pipe(7)). So no
+line on a pipe is within another, whoever else writes there. For this, long fields of a line are shortened. A call that
+does not wait writes the pieces, as many in a row as the sink takes. A sink without such a call, such as a terminal,
+gets one piece at a time through the ring.
 
-Where several processes share the sink, one of them writes at a time (`turns.py`). Who waits for its turn serves on, and
-its lines gather as they do behind a slow sink.
+A sink that does not keep up (a pipe nobody reads) leaves a write or a poll in flight; one that refuses what is written
+(a full disk, a pipe that nobody has open) is tried again each second, with the line at which the batch was cut first.
+Lines gather meanwhile, up to a limit. Beyond it they are lost and counted; that they are is reported at once, and how
+many when the sink takes lines again.
+
+Rejected: a lock for each batch (until 2026-11-27): more code, and a worker that was killed left half a line. One piece
+in each turn of the ring: too slow for thousands of clients. A chain of linked writes: Linux 6.18 begins one of them in
+each turn.
 """
 
 from __future__ import annotations
@@ -18,13 +25,14 @@ from __future__ import annotations
 import errno
 import json
 import re
+import stat
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from ringserve.heads import HeaderBlock, RequestLine
-from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
+from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
+from ringserve.ring.interface import PIPE_BUF, POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks
-from ringserve.turns import Turns
 
 LINES_WAITING_MAX = 100_000
 """Lines in memory while the sink does not take them: about 20 MiB, or a second of full load."""
@@ -33,14 +41,18 @@ FLUSH_AFTER_S = 0.1
 """How long a line may wait for company. Short enough for a person who watches."""
 FLUSH_LINES = 500
 """A batch of this many is written without waiting longer."""
-RETRY_S, RETRY_LAST_S = 0.002, 0.05
-"""Between two tries to have the turn at a shared sink: doubled each time, since a stuck sink may keep it."""
 REFUSED_S = 1.0
 """After a sink refused a write, until it is tried again."""
-REST_S = 0.06
-"""After a turn that others wanted. Longer than they wait between tries, shorter than a person notices."""
+PIECES_AT_ONCE = 64
+"""Writes in a row, of a microsecond or two each."""
+
+METHOD_BYTES_MAX, TARGET_BYTES_MAX, RANGE_BYTES_MAX = 32, 1700, 150
+HOST_BYTES_MAX, REFERER_BYTES_MAX, USER_AGENT_BYTES_MAX = 270, 900, 500
+"""How long fields may be in a line, as they stand there: a line has at most 4,000 bytes then, in every format."""
 
 _UNSAFE = re.compile(rb'[^\x20-\x7e]|["\\]')
+_WHOLE = re.compile(rb"(?:[^\\]|\\x..|\\u....|\\[^xu])*+")
+"""Characters and whole escapes, of either kind."""
 
 
 def escape(value: bytes) -> bytes:
@@ -48,6 +60,30 @@ def escape(value: bytes) -> bytes:
     as it is, so that a line cannot be forged nor a terminal driven.
     """
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], value)
+
+
+def _escape_json(value: bytes) -> bytes:
+    return json.dumps(value.decode("latin-1"))[1:-1].encode()
+
+
+class Shortened(bytes):
+    """A piece of a line, some field of which is not whole."""
+
+
+def shorten(value: bytes, bytes_max: int, escape: Callable[[bytes], bytes] = escape) -> bytes:
+    """The escaped value; if that has more than `bytes_max` bytes, its beginning and `...`. No escape is cut."""
+    escaped = escape(value[: bytes_max + 1])  # escaping makes nothing shorter
+    if len(escaped) <= bytes_max:
+        return escaped
+    whole = _WHOLE.match(escaped, 0, bytes_max - len(b"..."))
+    assert whole, "no character is one"
+    return Shortened(whole[0] + b"...")
+
+
+def _put(template: bytes, *fields: bytes) -> bytes:
+    """A piece with these fields."""
+    piece = template % fields
+    return Shortened(piece) if any(isinstance(field, Shortened) for field in fields) else piece
 
 
 class LogFormat(ABC):
@@ -74,9 +110,9 @@ class LogFormat(ABC):
     def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
         """Fourth: what was answered. aborted: the connection broke before the response was complete."""
 
-    def details(self, duration_s: float, asked_range: bytes | None) -> bytes:  # noqa: ARG002
+    def details(self, duration_s: float, asked_range: bytes | None, shortened: bool) -> bytes:  # noqa: ARG002
         """What a detailed outcome ends with: the time from the first byte of the request to the last of the answer, and
-        the range that was asked for.
+        the range that was asked for. shortened: a field of the request line or of the header block is not whole.
         """
         return b""
 
@@ -102,7 +138,8 @@ class CommonFormat(LogFormat):
     def line(self, line: RequestLine | None) -> bytes:
         if line is None:
             return b'-" '
-        return b'%s %s HTTP/%s" ' % (escape(line.method), escape(line.target), line.version)
+        method, target = shorten(line.method, METHOD_BYTES_MAX), shorten(line.target, TARGET_BYTES_MAX)
+        return b'%s %s HTTP/%s" ' % (method, target, line.version)
 
     def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:  # noqa: ARG002
         return b"%d %d" % (status, body_bytes)
@@ -115,17 +152,19 @@ class CombinedFormat(CommonFormat):
     """The format that nginx and Apache call combined: the common one, and what led the client here."""
 
     def block(self, block: HeaderBlock | None) -> bytes:
-        referer = escape(block.referer) if block and block.referer is not None else b"-"
-        agent = escape(block.user_agent) if block and block.user_agent is not None else b"-"
+        referer = shorten(block.referer, REFERER_BYTES_MAX) if block and block.referer is not None else b"-"
+        agent = shorten(block.user_agent, USER_AGENT_BYTES_MAX) if block and block.user_agent is not None else b"-"
         return b' "%s" "%s"\n' % (referer, agent)
 
 
-def _json(value: bytes | None) -> bytes:
-    return b"null" if value is None else json.dumps(value.decode("latin-1")).encode()
+def _json(value: bytes | None, bytes_max: int) -> bytes:
+    return b"null" if value is None else _put(b'"%s"', shorten(value, bytes_max, _escape_json))
 
 
 class JsonFormat(LogFormat):
-    """One JSON object a line, keys in a fixed order. range: what was asked for; the status tells what came of it."""
+    """One JSON object a line, keys in a fixed order. range: what was asked for; the status tells what came of it.
+    shortened: some field is not whole; the key is absent otherwise.
+    """
 
     detailed = True
 
@@ -138,23 +177,25 @@ class JsonFormat(LogFormat):
     def line(self, line: RequestLine | None) -> bytes:
         if line is None:
             return b'"method":null,"target":null,"protocol":null,'
-        return b'"method":%s,"target":%s,"protocol":"HTTP/%s",' % (
-            _json(line.method), _json(line.target), line.version,
-        )  # fmt: skip
+        method, target = _json(line.method, METHOD_BYTES_MAX), _json(line.target, TARGET_BYTES_MAX)
+        return _put(b'"method":%s,"target":%s,"protocol":"HTTP/%s",', method, target, line.version)
 
     def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
         return b'"status":%d,"bytes":%d,"coding":%s,"aborted":%s,' % (
-            status, body_bytes, _json(coding), b"true" if aborted else b"false",
+            status, body_bytes, b"null" if coding is None else b'"%s"' % coding, b"true" if aborted else b"false",
         )  # fmt: skip
 
-    def details(self, duration_s: float, asked_range: bytes | None) -> bytes:
-        return b'"duration":%.6f,"range":%s,' % (duration_s, _json(asked_range))
+    def details(self, duration_s: float, asked_range: bytes | None, shortened: bool) -> bytes:
+        range_ = _json(asked_range, RANGE_BYTES_MAX)
+        mark = b'"shortened":true,' if shortened or isinstance(range_, Shortened) else b""
+        return b'"duration":%.6f,"range":%s,%s' % (duration_s, range_, mark)
 
     def block(self, block: HeaderBlock | None) -> bytes:
-        return b'"host":%s,"referer":%s,"user_agent":%s}\n' % (
-            _json(block.host if block else None),
-            _json(block.referer if block else None),
-            _json(block.user_agent if block else None),
+        return _put(
+            b'"host":%s,"referer":%s,"user_agent":%s}\n',
+            _json(block.host if block else None, HOST_BYTES_MAX),
+            _json(block.referer if block else None, REFERER_BYTES_MAX),
+            _json(block.user_agent if block else None, USER_AGENT_BYTES_MAX),
         )
 
 
@@ -164,42 +205,42 @@ LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": C
 class AccessLog:
     """Gathers lines and writes them to a descriptor.
 
-    fd: the sink. It may be a file, a pipe or a terminal. owned: it is closed in the end, and when it is replaced.
-    turns: where other processes write there too, and take turns with this one.
+    fd: the sink. It may be a file, a pipe, a socket or a terminal. owned: it is closed in the end, and when it is
+        replaced.
     """
 
-    def __init__(
-        self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False, turns: Turns | None = None
-    ) -> None:
+    def __init__(self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False) -> None:
         self.form = form
         self.lost = 0
         self._tasks = tasks
         self._fd = fd
+        self._is_file = self._is_a_file(fd)
         self._owned = owned
-        self._turns = turns
         self._not_before = 0.0
-        self._retry_s = RETRY_S
         self._next_fd: int | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
         self._poll_user_data = tasks.register(Kind.SHARED, self._has_room)
 
         self._pieces: list[bytes] = []
         self._batch = b""
-        """Whole lines: those in flight, or those that the sink refused."""
-        self._mended_bytes = 0
-        self._writing: Pinned | None = None
+        """Whole lines: those being written, or those that the sink refused. Before them a line end if the last line in
+        the sink is not whole."""
         self._written_bytes = 0
+        self._writing = False
+        """A write or a poll is in flight."""
+        self._pinned: Pinned | None = None
         self._due = 0.0
         self._refused = False
-        self._was_cut = False
-        """The last line in the sink is not whole."""
+
+    def _is_a_file(self, fd: int) -> bool:
+        return stat.S_ISREG(self._tasks.ring.status(fd).mode)
 
     def replace_sink(self, fd: int) -> None:
         """Write to `fd`, which is the log's own, from the next batch on, or the one that is refused so far."""
         if self._next_fd is not None:
             self._tasks.close(self._next_fd)
         self._next_fd = fd
-        if self._writing is None:
+        if not self._writing:
             self._take_next_sink()
 
     def _take_next_sink(self) -> None:
@@ -208,13 +249,14 @@ class AccessLog:
         if self._owned:
             self._tasks.close(self._fd)
         self._fd, self._next_fd = self._next_fd, None
+        self._is_file = self._is_a_file(self._fd)
         self._owned = True
-        self._was_cut = False
+        self._batch = self._batch.lstrip(b"\n")
         self._not_before = 0.0
 
     def shut(self) -> None:
         """Close the sink if it is the log's own. After the last `flush`: lines that are not written now are lost."""
-        self.lost += self._batch.count(b"\n", max(0, self._written_bytes - self._mended_bytes))
+        self.lost += self._batch[self._written_bytes :].lstrip(b"\n").count(b"\n")
         self.lost += len(self._pieces) // PIECES
         self._batch, self._pieces = b"", []
         self._report_lost()
@@ -243,31 +285,37 @@ class AccessLog:
         stamp: bytes,
         line: RequestLine | None,
         block: HeaderBlock | None,
+        apart: Apart | None,
         outcome: bytes,
+        began: float,
     ) -> None:
-        """One line, of what is remembered with the request line and the header block; None for one never read."""
-        if line is None:
-            line_piece = self.form.line(None)
+        """One line, of what is remembered with the request line and the header block; None for one never read.
+
+        outcome: without its details. began: when the request's first byte came.
+        """
+        form = self.form
+        if line is None or block is None:
+            line_piece, block_piece = form.line(None), form.block(None)
         else:
             if line.log_piece is None:
-                line.log_piece = self.form.line(line)
-            line_piece = line.log_piece
-        if block is None:
-            block_piece = self.form.block(None)
-        else:
+                line.log_piece = form.line(line)
             if block.log_piece is None:
-                block.log_piece = self.form.block(block)
-            block_piece = block.log_piece
+                block.log_piece = form.block(block)
+            line_piece, block_piece = line.log_piece, block.log_piece
+        if form.detailed:
+            asked_range = None if line is None or block is None else Request(line, block, apart).asked_range
+            shortened = isinstance(line_piece, Shortened) or isinstance(block_piece, Shortened)
+            outcome += form.details(self._tasks.ring.now - began, asked_range, shortened)
         self.add(client, stamp, line_piece, outcome, block_piece)
 
     @property
     def idle(self) -> bool:
         """Whether everything is written, or the sink refuses it."""
-        return self._writing is None and (self._refused or not (self._batch or self._pieces))
+        return not self._writing and (self._refused or not (self._batch or self._pieces))
 
     def flush_if_due(self) -> float | None:
         """Write a batch that is large or old enough. Returns when to call again at the latest, or None."""
-        if self._writing is not None or not (self._pieces or self._batch):
+        if self._writing or not (self._pieces or self._batch):
             return None
         if not self._batch and self._tasks.ring.now < self._due and len(self._pieces) < FLUSH_LINES * PIECES:
             return self._due
@@ -275,68 +323,74 @@ class AccessLog:
 
     def flush(self) -> float | None:
         """Write what is there, unless a write is in flight. Returns when to call again if it is not yet time to."""
-        if self._writing is not None or not (self._batch or self._pieces):
+        if self._writing or not (self._batch or self._pieces):
             return None
         if self._tasks.ring.now < self._not_before:
             return self._not_before
-        if self._turns is not None:
-            if not self._take_turn(self._turns):
-                return self._not_before
-            self._was_cut = self._turns.begin()
         if not self._batch:
             pieces, self._pieces = self._pieces, []
             self._batch = b"".join(pieces)
-        mend = b"\n" if self._was_cut else b""
-        self._mended_bytes = len(mend)
-        self._writing = self._tasks.ring.pin(mend + self._batch)
-        self._written_bytes = 0
-        self._tasks.ring.write(self._user_data, self._fd, self._writing)
+        self._write()
         return None
 
-    def _take_turn(self, turns: Turns) -> bool:
-        if turns.take():
-            self._retry_s = RETRY_S
-            return True
-        self._not_before = self._tasks.ring.now + self._retry_s
-        self._retry_s = min(RETRY_LAST_S, self._retry_s * 2)
-        return False
+    def _write(self) -> None:
+        """Write on, from where the batch has been written to."""
+        if self._is_file:
+            self._write_by_ring(self._batch[self._written_bytes :])
+            return
+        for _write in range(PIECES_AT_ONCE):
+            start = self._written_bytes
+            piece = self._batch[start : self._batch.rfind(b"\n", start, start + PIPE_BUF) + 1]
+            res = self._tasks.ring.write_now(self._fd, piece)
+            if res == -errno.EOPNOTSUPP:
+                self._write_by_ring(piece)
+                return
+            if not self._goes_on(res):
+                return
+        self._await_room()
 
-    def _give_turn(self) -> None:
-        """The batch has been written, or the sink refuses it."""
-        if self._turns is not None and self._turns.give(not self._was_cut):
-            self._not_before = self._tasks.ring.now + REST_S
+    def _write_by_ring(self, data: bytes) -> None:
+        self._pinned = self._tasks.ring.pin(data)
+        self._tasks.ring.write(self._user_data, self._fd, self._pinned)
+        self._writing = True
+
+    def _await_room(self) -> None:
+        self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
+        self._writing = True
 
     def _has_room(self, _res: int, _flags: int) -> None:
-        assert self._writing is not None, "only for a write in flight is room awaited"
-        if not self._batch:
-            return  # it was shut
-        self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
+        assert self._writing, "only for a batch in flight is room awaited"
+        self._writing = False
+        if self._batch:  # it was not shut
+            self._write()
 
     def _written(self, res: int, _flags: int) -> None:
-        assert self._writing is not None, "only a write in flight can complete"
-        if not self._batch:
-            return  # it was shut, and what was not written by then has been counted
+        assert self._writing, "only a write in flight can complete"
+        self._writing, self._pinned = False, None
+        # If it was shut, what was not written by then has been counted.
+        if self._batch and self._goes_on(res):
+            self._write()
+
+    def _goes_on(self, res: int) -> bool:
+        """Heed the result of a write. Whether there is more of the batch to write, and the sink takes it."""
         if res in (-errno.EAGAIN, -errno.EINTR):
-            # An inherited descriptor may be non-blocking: then a full pipe answers so instead of waiting.
-            self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
-            return
+            self._await_room()  # an inherited descriptor may be non-blocking
+            return False
         if res <= 0:
             self._keep_batch(errno_name(res) if res else "the sink takes nothing")
-            return
+            return False
         self._written_bytes += res
-        if self._written_bytes < self._writing.length:
-            self._tasks.ring.write(self._user_data, self._fd, self._writing, self._written_bytes)
-            return
-        self._was_cut = False
-        self._give_turn()
+        if self._written_bytes < len(self._batch):
+            return True
         self._batch = b""
-        self._writing = None
+        self._written_bytes = 0
         self._take_next_sink()
         if self._refused:
             self._refused = False
             self._tasks.report("access log: it is written again")
         self._report_lost()
         self.flush()
+        return False
 
     def _keep_batch(self, reason: str) -> None:
         """EPIPE, ENOSPC: the batch was refused or cut. What is not written of it, in whole lines, is tried again."""
@@ -344,14 +398,10 @@ class AccessLog:
             self._refused = True
             self._tasks.report("access log: {}; it is tried again each second", reason)
             self._report_lost()
-        self._writing = None
-        if self._written_bytes:
-            written = self._written_bytes - self._mended_bytes
-            begin = self._batch.rfind(b"\n", 0, written) + 1
-            self._was_cut = begin < written
-            self._batch = self._batch[begin:]
-            self._written_bytes = 0
-        self._give_turn()
+        begin = self._batch.rfind(b"\n", 0, self._written_bytes) + 1
+        mend = b"\n" if begin < self._written_bytes else b""
+        self._batch = mend + self._batch[begin:]
+        self._written_bytes = 0
         self._not_before = self._tasks.ring.now + REFUSED_S
         self._take_next_sink()
 

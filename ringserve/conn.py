@@ -326,10 +326,8 @@ class Connection(Sender):
             outcome = prepared.log_piece = log.form.outcome(
                 prepared.status, prepared.body_bytes, False, prepared.coding
             )
-        if log.form.detailed:
-            outcome += log.form.details(self.ring.now - began, Request(line, block, apart).asked_range)
         client = self._client_piece if self._client is None else self._client_piece_of(block)
-        log.record(client, self._service.clock.stamp, line, block, outcome)
+        log.record(client, self._service.clock.stamp, line, block, apart, outcome, began)
 
     # -- the general path ---------------------------------------------------------------------------------------
 

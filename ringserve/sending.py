@@ -271,12 +271,9 @@ class Sender(Asker):
             return
         request = record.request
         outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
-        if log.form.detailed:
-            asked_range = None if request is None else request.asked_range
-            outcome += log.form.details(self.ring.now - record.began, asked_range)
         stamp = self._service.clock.stamp
-        line, block = (None, None) if request is None else (request.line, request.block)
-        log.record(self._client_piece_of(block), stamp, line, block, outcome)
+        line, block, apart = (None, None, None) if request is None else request
+        log.record(self._client_piece_of(block), stamp, line, block, apart, outcome, record.began)
 
     def _log_broken(self) -> None:
         """Log what had gathered when the connection broke: what went out whole, and what had begun."""

@@ -52,7 +52,6 @@ from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Kind, Task, Tasks
 from ringserve.sending import ConnectionOverError
 from ringserve.service import Client, Service
-from ringserve.turns import Turns
 
 LONGEST_SLEEP_S = 60.0
 LATER_DESCRIPTORS = 24
@@ -154,7 +153,6 @@ class Server:
 
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
-    log_turns: for a sink that other processes write to as well.
     diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
     ring_factory: opens the ring in the loop's thread.
     shortage: a line for the user if the limit of open files leaves few connections, else None; it is reported.
@@ -167,13 +165,11 @@ class Server:
         *,
         listeners: list[Listener] | None = None,
         log_fd: int = 1,
-        log_turns: Turns | None = None,
         diagnostics: Diagnostics | None = None,
         ring_factory: Callable[..., Ring] = open_ring,
     ) -> None:
         self.config = config
         self._log_fd = log_fd
-        self._log_turns = log_turns
         self._diagnostics = diagnostics
         self._ring_factory = ring_factory
         self._ring: Ring | None = None
@@ -306,11 +302,7 @@ class Server:
         files = FileTable(tasks, self.helpers, self.hashers, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
-        log = (
-            None
-            if form is None
-            else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned, turns=self._log_turns)
-        )
+        log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
         self.service = Service(config, self.sites, tasks, self.verifiers, files, pipes, log)
         self._acceptors = [Acceptor(self.service, listener, self._shares) for listener in self.listeners]

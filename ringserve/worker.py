@@ -21,7 +21,6 @@ from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interface import RingBrokenError, RingRefusedError
 from ringserve.ring.stderr import ThreadWriter
 from ringserve.server import Server, StartError
-from ringserve.turns import Turns
 from ringserve.vitals import BEAT_S, Vitals
 
 USER_ERROR = 2
@@ -50,7 +49,6 @@ class Place(NamedTuple):
 
     slot: int
     listeners: list[Listener]
-    turns: Turns
     parent: int
 
 
@@ -141,7 +139,7 @@ def pin(slot: int) -> None:
 
 
 def _serve(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
-    server = Server(config, listeners=place.listeners, log_turns=place.turns, diagnostics=diagnostics)
+    server = Server(config, listeners=place.listeners, diagnostics=diagnostics)
     if place.slot:
         server.shortage = None  # said once, since all have the same limit
 

@@ -41,10 +41,9 @@ from typing import NamedTuple
 from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
-from ringserve.ring.descriptors import ListenError, raise_descriptor_limit
-from ringserve.ring.stderr import ThreadWriter, append_to_stderr
+from ringserve.ring.descriptors import ListenError, append_always, raise_descriptor_limit
+from ringserve.ring.stderr import STDERR_FD, ThreadWriter
 from ringserve.sockets import Sockets
-from ringserve.turns import Turns
 from ringserve.vitals import READY_LOOKS, Finding, next_look
 from ringserve.worker import (
     ABORTED,
@@ -61,6 +60,7 @@ from ringserve.worker import (
     live,
 )
 
+STDOUT_FD = 1
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_LAST_S = 10.0
 """Between the deaths of a worker and its successor, from the second in a row on: doubled each time, so that one that
@@ -96,7 +96,8 @@ class Supervisor:
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         """Listens. Raises ListenError."""
-        append_to_stderr()
+        for fd in (STDOUT_FD, STDERR_FD):
+            append_always(fd)
         self.stderr = ThreadWriter()
         raise_descriptor_limit()
         self.config = config
@@ -105,7 +106,6 @@ class Supervisor:
         self._notifier = Notifier(dict(os.environ), self.stderr.report)
         self._sockets = Sockets(os.environ)
         self._sockets.prepare(config, self._slots)
-        self._turns = Turns()
         self._workers: dict[int, Worker] = {}
         self._due: list[Due] = []
         self._deaths: dict[int, int] = {}
@@ -158,7 +158,6 @@ class Supervisor:
             os.close(read_fd)
             os.close(write_fd)
             self._sockets.close()
-            self._turns.close()
             self.stderr.close()
         return self._status
 
@@ -330,7 +329,7 @@ class Supervisor:
     # -- workers ------------------------------------------------------------------------------------------------
 
     def _start_worker(self, config: Config, slot: int, slots: int) -> None:
-        place = Place(slot, self._sockets.of(slot, slots), self._turns, os.getpid())
+        place = Place(slot, self._sockets.of(slot, slots), os.getpid())
         voice, mouth = os.pipe2(os.O_CLOEXEC)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import re
+import stat
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -22,13 +24,14 @@ from ringserve.access_log import (
     CommonFormat,
     JsonFormat,
     LogFormat,
+    Shortened,
     escape,
+    shorten,
 )
 from ringserve.heads import HeaderBlock, Memory, Request, RequestLine
 from ringserve.request import Limits, RequestReader
-from ringserve.ring.interface import POLL_OUT, Pinned, errno_name
+from ringserve.ring.interface import PIPE_BUF, POLL_OUT, FileStatus, Pinned, errno_name
 from ringserve.ring.tasks import Handler, Kind, Tasks
-from ringserve.turns import Turns
 
 EXAMPLE = 784_111_777
 FD = 7
@@ -50,16 +53,12 @@ def request_with(target: bytes = b"/a?b", *fields: bytes) -> Request:
 
 
 def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", status: int = 200) -> bytes:
-    return b"".join(
-        (
-            form.client(peer),
-            form.stamp(EXAMPLE),
-            form.line(request.line if request else None),
-            form.outcome(status, 1234, aborted=False, coding=None)
-            + form.details(0.0015, request and request.asked_range),
-            form.block(request.block if request else None),
-        )
-    )
+    line = form.line(request.line if request else None)
+    block = form.block(request.block if request else None)
+    shortened = isinstance(line, Shortened) or isinstance(block, Shortened)
+    outcome = form.outcome(status, 1234, aborted=False, coding=None)
+    details = form.details(0.0015, request and request.asked_range, shortened)
+    return b"".join((form.client(peer), form.stamp(EXAMPLE), line, outcome + details, block))
 
 
 # -- escape -----------------------------------------------------------------------------------------------------
@@ -89,6 +88,101 @@ def test_an_escaped_value_is_printable_ascii_without_quotes_and_can_be_read_back
     assert all(0x20 <= byte <= 0x7E for byte in escaped)
     assert b'"' not in escaped
     assert re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), escaped) == value
+
+
+# -- shortening -------------------------------------------------------------------------------------------------
+
+
+def as_json(value: bytes) -> bytes:
+    return json.dumps(value.decode("latin-1"))[1:-1].encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "bytes_max", "shortened"),
+    [
+        (b"", 3, b""),
+        (b"abcdef", 6, b"abcdef"),
+        (b"abcdefg", 6, b"abc..."),
+        (b"a\n", 5, b"a\\x0a"),
+        (b"a\nb", 5, b"a..."),
+        (b"\n\n\n", 11, b"\\x0a\\x0a..."),
+        (b"\n\n\n", 10, b"\\x0a..."),
+        (b"\n" * 8000, 20, b"\\x0a\\x0a\\x0a\\x0a..."),
+    ],
+)
+def test_a_long_value_is_cut_before_an_escape_that_does_not_fit(value: bytes, bytes_max: int, shortened: bytes) -> None:
+    assert shorten(value, bytes_max) == shortened
+
+
+@pytest.mark.parametrize("by", [escape, as_json])
+@PROPERTY
+@given(st.binary(max_size=40) | st.lists(st.sampled_from(b'"\\\r\n\0\xe9xu2a')).map(bytes), st.integers(3, 60))
+def test_a_shortened_value_is_the_beginning_of_the_whole_one(
+    by: Callable[[bytes], bytes], value: bytes, bytes_max: int
+) -> None:
+    short = shorten(value, bytes_max, by)
+    assert len(short) <= bytes_max
+    if isinstance(short, Shortened):
+        assert len(by(value)) > bytes_max
+        (begin,) = (count for count in range(len(value)) if by(value[:count]) + b"..." == short)
+        assert len(by(value[: begin + 1])) > bytes_max - len(b"..."), "one more would fit"
+    else:
+        assert short == by(value)
+
+
+LONGEST_PEER = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%interface-name15"
+LONG = {
+    "method": b"M" * 5000 + b" / HTTP/1.1\r\nHost: a",
+    "target": b"GET /" + b'"' * 8000 + b" HTTP/1.1\r\nHost: a",
+    "range": b"GET / HTTP/1.1\r\nHost: a\r\nRange: " + b"\xe9" * 5000,
+    "host": b"GET / HTTP/1.1\r\nHost: " + b"a" * 5000,
+    "referer": b"GET / HTTP/1.1\r\nHost: a\r\nReferer: " + b"\xe9" * 5000,
+    "user_agent": b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: " + b"\xe9" * 20_000,
+}
+"""Heads with one long field."""
+
+
+def logged(form: LogFormat, request: Request) -> bytes:
+    """The line of a response that took a day and had as many bytes as a file may have."""
+    tasks = FakeTasks()
+    log = AccessLog(cast(Tasks, tasks), FD, form)
+    outcome = form.outcome(200, 2**63 - 1, aborted=False, coding=b"gzip")
+    for _again in range(2):
+        log.record(form.client(LONGEST_PEER), form.stamp(EXAMPLE), *request, outcome, tasks.ring.now - 86_400)
+    log.flush()
+    tasks.ring.complete()
+    first, second, rest = tasks.ring.sink.split(b"\n")
+    assert (first, rest) == (second, b"")
+    return first + b"\n"
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("name", LOG_FORMATS)
+@pytest.mark.parametrize("filler", [b"a", b"\xe9", b'"'])
+def test_a_line_has_at_most_4000_bytes_whatever_is_asked(name: str, filler: bytes) -> None:
+    fields = [b"%s: %s" % (field, filler * 5000) for field in (b"Referer", b"User-Agent", b"Range")]
+    target = b"/" + (b"a" if filler == b"\xe9" else filler) * 3000
+    head = [b"M" * 5000 + b" " + target + b" HTTP/1.1", b"Host: " + b"h" * 5000, *fields]
+    line = logged(LOG_FORMATS[name](), request_of(b"\r\n".join(head) + b"\r\n\r\n"))
+    assert len(line) <= 4000
+    assert b"..." in line
+    if name == "json":
+        assert json.loads(line, object_pairs_hook=unique)["shortened"] is True
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_json_says_that_a_field_is_shortened_and_leaves_the_others_whole(name: str) -> None:
+    seen = json.loads(logged(JsonFormat(), request_of(LONG[name] + b"\r\n\r\n")), object_pairs_hook=unique)
+    assert seen["shortened"] is True
+    assert [key for key, value in seen.items() if isinstance(value, str) and value.endswith("...")] == [name]
+
+
+def test_json_does_not_speak_of_shortening_where_all_is_whole() -> None:
+    assert "shortened" not in json.loads(logged(JsonFormat(), request_with()))
 
 
 # -- combined ---------------------------------------------------------------------------------------------------
@@ -223,9 +317,15 @@ def test_a_format_is_found_by_its_name() -> None:
 class FakeRing:
     """A ring with a clock and sinks. It asserts that writes come one at a time, are those that were pinned, and go to
     no sink that was closed.
+
+    mode: of the sinks, all of one kind. takes: the results of the next writes that do not wait; then they take all.
+    pieces: the lengths of what was taken so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: int) -> None:
+        self.mode = mode
+        self.takes: list[int] = []
+        self.pieces: list[int] = []
         self.now = 100.0
         self.sinks: dict[int, bytes] = {}
         self.closed: list[int] = []
@@ -250,6 +350,21 @@ class FakeRing:
         """The reports since it was last asked for."""
         reports, self.reports = self.reports, []
         return "\n".join(reports)
+
+    def status(self, _fd: int) -> FileStatus:
+        return FileStatus(self.mode, 0, 0, 0, 0, 0)
+
+    def write_now(self, fd: int, data: bytes) -> int:
+        assert fd not in self.closed
+        assert not stat.S_ISREG(self.mode), "a write to a disk may wait"
+        assert self._write is None, "one write at a time"
+        assert 0 < len(data) <= PIPE_BUF
+        assert data.endswith(b"\n")
+        count = self.takes.pop(0) if self.takes else len(data)
+        if count > 0:
+            self.sinks[fd] = self.sinks.get(fd, b"") + data[:count]
+            self.pieces.append(count)
+        return count
 
     def pin(self, data: bytes) -> Pinned:
         self._pinned.append(Pinned(data, 0, len(data)))
@@ -286,8 +401,8 @@ class FakeRing:
 class FakeTasks:
     """The table of handlers, with room for two: room in the sink, and the end of a write."""
 
-    def __init__(self) -> None:
-        self.ring = FakeRing()
+    def __init__(self, mode: int = stat.S_IFREG) -> None:
+        self.ring = FakeRing(mode)
 
     def register(self, kind: Kind, handler: Handler) -> int:
         assert kind is Kind.SHARED
@@ -307,8 +422,8 @@ class FakeTasks:
         self.ring.reports.append(template.format(*values))
 
 
-def new_log(*, owned: bool = False) -> tuple[AccessLog, FakeRing]:
-    tasks = FakeTasks()
+def new_log(*, owned: bool = False, mode: int = stat.S_IFREG) -> tuple[AccessLog, FakeRing]:
+    tasks = FakeTasks(mode)
     return AccessLog(cast(Tasks, tasks), FD, CombinedFormat(), owned=owned), tasks.ring
 
 
@@ -512,9 +627,7 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
     log = AccessLog(cast(Tasks, tasks), FD, form)
     request = request_with(b"/a", b"User-Agent: b")
     for _again in range(3):
-        log.record(
-            form.client("c"), form.stamp(EXAMPLE), request.line, request.block, form.outcome(200, 5, False, None)
-        )
+        log.record(form.client("c"), form.stamp(EXAMPLE), *request, form.outcome(200, 5, False, None), tasks.ring.now)
     assert form.halves == 2
     log.flush()
     tasks.ring.complete()
@@ -523,7 +636,7 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
 
 def test_a_request_that_was_never_read_is_recorded() -> None:
     log, ring = new_log()
-    log.record(b"client ", b"stamp ", None, None, b"400 5")
+    log.record(b"client ", b"stamp ", None, None, None, b"400 5", ring.now)
     log.flush()
     ring.complete()
     assert ring.sink == b'client stamp -" 400 5 "-" "-"\n'
@@ -551,132 +664,88 @@ def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> No
     assert ring.sink == line
 
 
-# -- turns at a shared sink -----------------------------------------------------------------------------------------
+# -- pipes, sockets and terminals ---------------------------------------------------------------------------------
 
 
-class FakeTurns:
-    """Turns that a test deals out. It asserts that nothing is begun or given without having it."""
-
-    def __init__(self) -> None:
-        self.free = True
-        self.midway = False
-        self.wanted = False
-        self.has = False
-        self.tries = 0
-        self.given: list[bool] = []
-
-    def take(self) -> bool:
-        assert not self.has
-        self.tries += 1
-        self.has = self.free
-        return self.has
-
-    def begin(self) -> bool:
-        assert self.has
-        return self.midway
-
-    def give(self, whole: bool) -> bool:
-        assert self.has
-        self.has = False
-        self.midway = not whole
-        self.given.append(whole)
-        return self.wanted
+def add_line(log: AccessLog, length: int) -> bytes:
+    """A line of so many bytes."""
+    return add(log, b"a" * (length - 4))
 
 
-def shared_log() -> tuple[AccessLog, FakeRing, FakeTurns]:
-    tasks, turns = FakeTasks(), FakeTurns()
-    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat(), turns=cast(Turns, turns)), tasks.ring, turns
-
-
-def test_a_batch_is_written_in_one_turn_whatever_the_sink_takes_at_once() -> None:
-    log, ring, turns = shared_log()
-    line = add(log, b"1")
+def test_a_pipe_gets_whole_lines_of_at_most_what_it_takes_whole() -> None:
+    log, ring = new_log(mode=stat.S_IFIFO)
+    lines = [add_line(log, length) for length in (4000, 96, 97, 4000, 3000, 1000, 50, 50)]
     assert log.flush() is None
-    ring.complete(2)
-    ring.complete(-errno.EAGAIN)
-    assert ring.room_handler is not None
-    assert turns.has
-    ring.room_handler(POLL_OUT, 0)
-    assert turns.has
-    ring.complete()
-    assert (turns.has, turns.given) == (False, [True])
-    assert ring.sink == line
+    assert ring.sink == b"".join(lines)
+    assert ring.pieces == [4096, 97, 4000, 4050, 50], "no further line fits into any"
+    assert log.idle
+    assert ring.polls == 0
 
 
-def test_who_has_not_the_turn_gathers_lines_and_tries_again_less_and_less_often() -> None:
-    log, ring, turns = shared_log()
-    turns.free = False
-    lines = add(log, b"1")
-    ring.now += FLUSH_AFTER_S
-    waits = []
-    for _try in range(8):
-        again = log.flush_if_due()
-        assert again is not None
-        assert log.flush_if_due() == again, "not tried before it is time to"
-        assert not ring.writing
-        waits.append(again - ring.now)
-        ring.now = again
-        lines += add(log, b"more")
-    assert turns.tries == 8
-    assert waits == pytest.approx([0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05, 0.05])
+def test_a_full_pipe_is_polled_and_gets_the_next_piece_when_it_has_room() -> None:
+    log, ring = new_log(mode=stat.S_IFIFO)
+    lines = b"".join(add_line(log, 3000) for _line in range(5))
+    ring.takes = [3000, -errno.EAGAIN, 3000, 3000, -errno.EAGAIN]
+    log.flush()
+    assert (ring.sink, ring.polls) == (lines[:3000], 1)
     assert not log.idle
-    turns.free = True
-    assert log.flush_if_due() is None
-    ring.complete()
+    lines += add(log, b"more")
+    assert log.flush() is None, "room is awaited"
+    assert ring.room_handler is not None
+    ring.room_handler(POLL_OUT, 0)
+    assert (ring.sink, ring.polls) == (lines[:9000], 2)
+    ring.room_handler(POLL_OUT, 0)
     assert ring.sink == lines
     assert log.idle
-    turns.free = False
-    add(log, b"2")
-    assert log.flush() == pytest.approx(ring.now + access_log.RETRY_S), "that it waited before is forgotten"
 
 
-def test_who_had_a_turn_that_others_wanted_rests_for_longer_than_they_wait() -> None:
-    log, ring, turns = shared_log()
-    first = add(log, b"1")
+def test_after_many_pieces_in_a_row_the_loop_has_its_turn() -> None:
+    log, ring = new_log(mode=stat.S_IFIFO)
+    lines = b"".join(add_line(log, 4000) for _line in range(access_log.PIECES_AT_ONCE + 1))
     log.flush()
-    second = add(log, b"2")
-    turns.wanted = True
+    assert (len(ring.sink), ring.polls) == (4000 * access_log.PIECES_AT_ONCE, 1)
+    assert ring.room_handler is not None
+    ring.room_handler(POLL_OUT, 0)
+    assert ring.sink == lines
+    assert log.idle
+
+
+def test_a_socket_that_takes_part_of_a_piece_gets_the_rest_first() -> None:
+    log, ring = new_log(mode=stat.S_IFSOCK)
+    lines = b"".join(add_line(log, 3000) for _line in range(3))
+    ring.takes = [10, 2000, -errno.EAGAIN]
+    log.flush()
+    assert ring.room_handler is not None
+    ring.room_handler(POLL_OUT, 0)
+    assert ring.sink == lines
+    assert ring.pieces == [10, 2000, 990 + 3000, 3000]
+
+
+def test_a_sink_that_cannot_say_whether_it_would_wait_gets_one_piece_at_a_time_through_the_ring() -> None:
+    log, ring = new_log(mode=stat.S_IFCHR)
+    lines = b"".join(add_line(log, 3000) for _line in range(2))
+    ring.takes = [-errno.EOPNOTSUPP] * 3
+    log.flush()
+    assert ring.writing
+    ring.complete(1000)
     ring.complete()
-    assert not ring.writing
-    rested = ring.now + access_log.REST_S
-    assert access_log.REST_S > access_log.RETRY_LAST_S
-    assert log.flush() == rested
-    ring.now = rested
-    assert log.flush() is None
+    assert not log.idle
     ring.complete()
-    assert ring.sink == first + second
+    assert log.idle
+    assert ring.sink == lines
 
 
-def test_after_one_that_died_within_a_batch_a_line_end_goes_first_and_is_no_line_of_ours() -> None:
-    log, ring, turns = shared_log()
-    turns.midway = True
-    line = add(log, b"1")
+def test_lines_that_a_pipe_refused_are_written_when_somebody_has_it_open_again() -> None:
+    log, ring = new_log(mode=stat.S_IFIFO)
+    lines = b"".join(add_line(log, 3000) for _line in range(3))
+    ring.takes = [3000, -errno.EPIPE]
     log.flush()
-    ring.complete()
-    assert ring.sink == b"\n" + line
-    second = add(log, b"2")
+    assert ring.said() == f"access log: {errno_name(-errno.EPIPE)}; it is tried again each second"
+    assert log.idle
+    ring.now += access_log.REFUSED_S
     log.flush()
-    ring.complete()
-    assert ring.sink == b"\n" + line + second, "it is mended once"
-    turns.midway = True
-    add(log, b"3")
-    log.flush()
-    ring.complete(-errno.EIO)
-    assert turns.given[-1] is False, "it is still to be mended"
-    assert "EIO" in ring.said()
-
-
-@pytest.mark.parametrize(("written", "whole"), [(0, True), (5, True), (7, False)])
-def test_a_sink_that_breaks_within_a_line_is_said_to_whoever_writes_next(written: int, whole: bool) -> None:
-    log, ring, turns = shared_log()
-    assert len(add(log, b"1")) == 5
-    add(log, b"2")
-    log.flush()
-    if written:
-        ring.complete(written)
-    ring.complete(-errno.ENOSPC)
-    assert turns.given == [whole]
-    assert "ENOSPC" in ring.said()
+    assert ring.sink == lines
+    assert ring.said() == "access log: it is written again"
 
 
 # -- another sink -----------------------------------------------------------------------------------------------
@@ -794,6 +863,29 @@ def test_what_is_not_written_in_the_end_is_lost_and_told_once() -> None:
     assert "4 lines lost" in said
 
 
+def test_a_line_end_that_was_to_go_first_is_no_lost_line() -> None:
+    log, ring = new_log()
+    add(log, b"1")
+    log.flush()
+    ring.complete(2)
+    ring.complete(-errno.ENOSPC)
+    ring.said()
+    log.shut()
+    assert ring.said() == "access log: 1 lines lost, because the sink did not take them"
+
+
+def test_the_next_sink_begins_with_a_line_whatever_the_one_before_ended_with() -> None:
+    log, ring = new_log()
+    line = add(log, b"1")
+    log.flush()
+    ring.complete(2)
+    ring.complete(-errno.ENOSPC)
+    log.replace_sink(NEXT)
+    log.flush()
+    ring.complete()
+    assert ring.sinks[NEXT] == line
+
+
 def test_a_log_that_was_written_to_the_end_says_nothing_of_it() -> None:
     log, ring = new_log(owned=True)
     add(log, b"1")
@@ -823,10 +915,10 @@ def test_a_line_has_one_line_end_by_which_lost_lines_are_counted(name: str, targ
     ("seconds", "text"), [(0.0, b"0.000000"), (1e-7, b"0.000000"), (0.25, b"0.250000"), (86400.0, b"86400.000000")]
 )
 def test_a_duration_is_in_seconds_with_microseconds_and_only_in_json(seconds: float, text: bytes) -> None:
-    assert JsonFormat().details(seconds, None) == b'"duration":%s,"range":null,' % text
+    assert JsonFormat().details(seconds, None, False) == b'"duration":%s,"range":null,' % text
     assert JsonFormat().detailed
     for form in (CommonFormat(), CombinedFormat()):
-        assert form.details(seconds, None) == b""
+        assert form.details(seconds, None, False) == b""
         assert not form.detailed
 
 
@@ -834,7 +926,7 @@ def test_a_duration_is_in_seconds_with_microseconds_and_only_in_json(seconds: fl
 def test_the_coding_is_told_in_json_and_nowhere_else(coding: bytes | None) -> None:
     expected = None if coding is None else coding.decode()
     request = request_with()
-    said = JsonFormat().outcome(200, 5, aborted=False, coding=coding) + JsonFormat().details(0, None)
+    said = JsonFormat().outcome(200, 5, aborted=False, coding=coding) + JsonFormat().details(0, None, False)
     assert json.loads(b"{" + said.rstrip(b",") + b"}")["coding"] == expected
     for form in (CommonFormat(), CombinedFormat()):
         assert form.outcome(200, 5, aborted=False, coding=coding) == b"200 5"

@@ -30,6 +30,7 @@ from ringserve.ring.interface import (
     DISCARD_BYTES_MAX,
     F_BUFFER,
     F_MORE,
+    PIPE_BUF,
     POLL_ERROR_OR_HANGUP,
     POLL_IN,
     POLL_OUT,
@@ -1547,6 +1548,56 @@ def test_a_pipe_of_a_capacity_that_the_system_refuses_is_smaller_and_works(bench
 def test_a_pipe_without_descriptors_left_raises_emfile(bench: Bench) -> None:
     with bench.world.descriptors_exhausted(), pytest.raises(OSError, match="Too many open files"):
         bench.ring.pipe(65536)
+
+
+def write_now_or_skip(bench: Bench, fd: int, data: bytes) -> int:
+    res = bench.ring.write_now(fd, data)
+    if res == -errno.EOPNOTSUPP:
+        pytest.skip("this kernel cannot tell whether a write to a pipe or a socket would wait")
+    return res
+
+
+def test_write_now_fills_a_pipe_with_whole_pieces_and_does_not_wait_for_room(bench: Bench) -> None:
+    read_fd, write_fd = bench.world.pipe()
+    piece = b"a" * (PIPE_BUF - 1) + b"\n"
+    pieces = bench.world.pipe_capacity(write_fd) // PIPE_BUF
+    for _piece in range(pieces):
+        assert write_now_or_skip(bench, write_fd, piece) == PIPE_BUF
+    assert bench.ring.write_now(write_fd, piece) == -errno.EAGAIN
+    operation = bench.poll(write_fd, POLL_OUT)
+    assert bench.stays_pending(operation)
+    buffer = bench.buffer(PIPE_BUF)
+    taken = bench.begin()
+    bench.ring.read(taken, read_fd, buffer, 0, -1)
+    assert bench.result(taken) == PIPE_BUF
+    assert buffer.memory == piece
+    assert bench.result(operation) & POLL_OUT
+    assert bench.ring.write_now(write_fd, piece) == PIPE_BUF
+
+
+def test_write_now_to_a_full_socket_is_eagain(bench: Bench) -> None:
+    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
+    assert write_now_or_skip(bench, fd, b"kept") == 4
+    filled = bench.world.fill(fd)
+    assert bench.ring.write_now(fd, b"not kept") == -errno.EAGAIN
+    assert bench.until_peer(peer, 4 + filled)[:4] == b"kept"
+
+
+def test_write_now_to_a_pipe_that_nobody_reads_is_epipe(bench: Bench) -> None:
+    read_fd, write_fd = bench.world.pipe()
+    assert write_now_or_skip(bench, write_fd, b"for nobody") == 10
+    os.close(bench.world.disown(read_fd))
+    assert bench.ring.write_now(write_fd, b"for nobody") == -errno.EPIPE
+
+
+def test_write_now_to_a_terminal_is_left_to_a_write_that_may_wait(bench: Bench) -> None:
+    _master_fd, slave_fd = (bench.world.own(fd) for fd in os.openpty())
+    assert bench.ring.write_now(slave_fd, b"x") == -errno.EOPNOTSUPP
+
+
+def test_write_now_to_what_is_not_open_for_it_is_ebadf(bench: Bench) -> None:
+    fd = bench.world.open(bench.world.file("file", b""))
+    assert bench.ring.write_now(fd, b"x") == -errno.EBADF
 
 
 def test_splice_now_moves_what_the_pipe_holds_and_says_eagain_when_it_is_empty(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -19,20 +20,21 @@ import pytest
 from supervised import BODY, Running, client_ports, command
 from wire import TIMEOUT_S, Wire, eventually
 
-from ringserve.ring.descriptors import F_SETPIPE_SZ
+from ringserve.ring.descriptors import F_SETPIPE_SZ, append_always
 
 pytestmark = pytest.mark.usefixtures("io_uring")
 
 PAGE_BYTES = 4096
 CLIENTS_EACH = 2
 ROUNDS = 12
+FULL_AT_BYTES = 300_001
 BATCH = 60
 LONG_EVERY = 20
-"""One in so many lines is longer than a pipe takes in one piece."""
+"""One in so many requests has a target and a browser's name that are longer than their place in a line."""
 WRITTEN_S = 60.0
 LINE = re.compile(
     rb"127\.0\.0\.1 - - \[\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} \+0000\] "
-    rb'"GET /page\?(\d+)-(a*)- HTTP/1\.1" 200 1000 "-" "(b*)"'
+    rb'"GET /page\?(\d+)-(a*)(?:-|\.\.\.) HTTP/1\.1" 200 1000 "-" "(b*)(?:\.\.\.)?"'
 )
 
 
@@ -50,18 +52,28 @@ def request_of(number: int) -> bytes:
     ) + b"\r\n\r\n"
 
 
-def check(log: bytes, count: int) -> None:
-    """Every request has its line, which is whole, and there is nothing else."""
+def is_whole(match: re.Match[bytes]) -> bool:
+    """Whether the fields are as long as they were sent, or as may be."""
+    target, agent = lengths_of(int(match[1]))
+    whole = len(match[2]) == target or len(match[2]) > 1600 < target
+    return whole and (len(match[3]) == agent or len(match[3]) > 490 < agent)
+
+
+def check(log: bytes, count: int, broken_max: int = 0) -> None:
+    """Every request has its line, which is whole, and there is nothing else. So many lines may be broken."""
     assert log.endswith(b"\n")
-    seen = set()
+    seen: set[int] = set()
+    broken = []
     for line in log[:-1].split(b"\n"):
         match = LINE.fullmatch(line)
-        assert match, f"not a line: {line[:300]!r}"
-        number = int(match[1])
-        assert (len(match[2]), len(match[3])) == lengths_of(number)
-        assert number not in seen
-        seen.add(number)
-    assert seen == set(range(count))
+        if not match or not is_whole(match):
+            broken.append(line[:300])
+            continue
+        assert int(match[1]) not in seen
+        seen.add(int(match[1]))
+    assert len(broken) <= broken_max, broken
+    assert seen <= set(range(count))
+    assert count - len(seen) <= broken_max
 
 
 class Load:
@@ -212,12 +224,25 @@ def test_lines_of_several_workers_are_whole_in_a_file_that_they_share(
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if appends else 0)
     fd = os.open(path, flags, 0o600)
     with command(page, "--workers", "3", stdout=fd) as running, ExitStack() as stack:
+        assert fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
         os.close(fd)
         load = Load(running, stack)
         load.run()
         assert running.end() == 0
         assert not running.heard("access log")
     check(path.read_bytes(), load.asked)
+
+
+def test_a_file_is_made_to_append_and_a_pipe_is_left_as_it_is(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file, sink("pipe that waits") as (_read_fd, write_fd):
+        os.write(file.fileno(), b"first")
+        for fd in (file.fileno(), write_fd):
+            append_always(fd)
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        os.write(file.fileno(), b" second")
+        assert fcntl.fcntl(write_fd, fcntl.F_GETFL) & os.O_APPEND == 0
+        os.close(write_fd)
+    assert (tmp_path / "log").read_bytes() == b"first second"
 
 
 def test_lines_of_old_and_new_workers_are_whole_in_a_file_that_they_share(page: Path, tmp_path: Path) -> None:
@@ -236,40 +261,48 @@ def test_lines_of_old_and_new_workers_are_whole_in_a_file_that_they_share(page: 
     check(path.read_bytes(), load.asked)
 
 
-def holder(workers: set[int]) -> int | None:
-    """The worker whose turn it is, which has a lock (proc_locks(5))."""
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if "->" not in fields and int(fields[4]) in workers:
-            return int(fields[4])
-    return None
+def test_lines_are_whole_after_a_disk_was_full_except_one_of_each_worker(page: Path, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb", buffering=0) as file, command(page, "--workers", "3", stdout=file.fileno()) as running:
+        with ExitStack() as stack:
+            load = Load(running, stack)
+            limit_file_bytes(running, FULL_AT_BYTES)
+            load.run()
+            eventually("all say it", lambda: sum("access log: EFBIG" in line for line in running.said) == 3)
+            assert path.stat().st_size == FULL_AT_BYTES
+            limit_file_bytes(running, resource.RLIM_INFINITY)
+            eventually("it is written again", lambda: path.read_bytes().count(b"\n") >= load.asked - 3, WRITTEN_S)
+        assert running.end() == 0
+        assert not running.heard("lost")
+    check(path.read_bytes(), load.asked, broken_max=3)
+
+
+def limit_file_bytes(running: Running, limit: int) -> None:
+    """Let the workers write no further than to this byte of any file, which is as if the disk were full."""
+    for pid in running.workers:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 def readable_bytes(fd: int) -> int:
     return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0])
 
 
-def test_the_line_that_a_killed_worker_did_not_finish_stands_alone_and_the_others_go_on(page: Path) -> None:
+def test_all_lines_of_a_pipe_are_whole_where_a_worker_was_killed_that_waited_for_room(page: Path) -> None:
     with sink("pipe that waits") as (read_fd, write_fd):
         with command(page, "--workers", "2", stdout=write_fd) as running, ExitStack() as stack:
             os.close(write_fd)
             load = Load(running, stack)
             load.run()
-            # Nobody has read, so that whoever has the turn is in the middle of a batch.
-            eventually("the pipe is full", lambda: readable_bytes(read_fd) == PAGE_BYTES)
-            victim = holder(running.workers)
-            assert victim is not None
+            # Nobody has read, so that both wait.
+            eventually("the pipe is full", lambda: readable_bytes(read_fd) > PAGE_BYTES / 2)
+            victim = min(running.workers)
             os.kill(victim, signal.SIGKILL)
             eventually("it is said", lambda: running.heard(f"(pid {victim}) was ended"))
             reader = Reader(read_fd)
             eventually("another is there", lambda: len(running.workers - {victim}) == 2)
             assert running.end() == 0
-        log = reader.join()
-    lines = log[:-1].split(b"\n")
-    whole = {int(match[1]) for match in map(LINE.fullmatch, lines) if match}
+        lines = reader.join().splitlines(keepends=True)
+    matches = [LINE.fullmatch(line, 0, len(line) - 1) for line in lines]
+    assert all(match and is_whole(match) for match in matches)
     (survivor,) = load.of.keys() - {victim}
-    assert whole >= load.of[survivor]
-    cut_off = [line for line in lines if not LINE.fullmatch(line)]
-    assert len(cut_off) <= 1, "all others are whole"
-    for line in cut_off:
-        assert line.count(b"127.0.0.1 - - [") <= 1, "it has no other's line at its end"
+    assert {int(match[1]) for match in matches if match} >= load.of[survivor]

@@ -120,6 +120,12 @@ class Descriptors(Ring):
             return address.removeprefix("::ffff:") if "." in address else address
         return "unix"
 
+    def write_now(self, fd: int, data: bytes) -> int:
+        try:
+            return os.pwritev(fd, [data], -1, os.RWF_NOWAIT)  # -1: at its position, which a pipe has not (pwritev2(2))
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
     def pipe(self, capacity_bytes: int) -> Pipe:
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -135,6 +141,15 @@ class Descriptors(Ring):
 
     def close_now(self, fd: int) -> None:
         os.close(fd)
+
+
+def append_always(fd: int) -> None:
+    """Let no process write over another's lines, if `fd` is a file. One that a shell opened without O_APPEND has one
+    position for all processes, and io_uring moves it without a lock. The shell shares this flag, as it would
+    O_NONBLOCK; but a program that only appends sees no difference.
+    """
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
 
 
 def raise_descriptor_limit() -> int:

@@ -44,6 +44,9 @@ POLL_IN = 0x001
 POLL_OUT = 0x004
 POLL_ERROR_OR_HANGUP = 0x018
 
+PIPE_BUF = 4096
+"""So many bytes a pipe takes whole or not at all, and no other's come in between (pipe(7))."""
+
 SPLICE_MOVE = 1
 SPLICE_NONBLOCK = 2
 SPLICE_MORE = 4
@@ -271,6 +274,13 @@ class Ring(ABC):
         """splice(2) of a file's bytes into a pipe, if they are in the page cache: a count, perhaps short, or a negative
         errno. -EAGAIN: some are not, or it cannot be told (a file system without a page cache of its own), or the pipe
         is full; then `splice` is for them, which may wait.
+        """
+
+    @abstractmethod
+    def write_now(self, fd: int, data: bytes) -> int:
+        """Write to a pipe or a socket what it takes at once: a count, or a negative errno. -EAGAIN: it is full.
+        -EOPNOTSUPP: the kernel cannot tell (a terminal, a FIFO that has a name, a pipe before Linux 6.4); then `write`
+        is for it.
         """
 
     @abstractmethod

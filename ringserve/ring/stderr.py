@@ -14,10 +14,8 @@ pipe that had room may have none any more, since others write to it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
 import os
-import stat
 import threading
 import time
 
@@ -28,15 +26,6 @@ STDERR_FD = 2
 RETRY_S = 1.0
 END_S = 1.0
 """How long a process that ends waits for its last lines to be taken."""
-
-
-def append_to_stderr() -> None:
-    """Let no process write over another's lines. A file that a shell opened without O_APPEND has one position for all
-    processes, and io_uring moves it without a lock. The shell shares this flag, as it would O_NONBLOCK; but a program
-    that only appends sees no difference.
-    """
-    if stat.S_ISREG(os.fstat(STDERR_FD).st_mode):
-        fcntl.fcntl(STDERR_FD, fcntl.F_SETFL, fcntl.fcntl(STDERR_FD, fcntl.F_GETFL) | os.O_APPEND)
 
 
 class WriterEndedError(Exception):

@@ -53,6 +53,8 @@ SERVING_CALLS = frozenset(
         # Of large files: the hop out of a pipe into the socket, which does not wait, and the questions before the one
         # into the pipe (docs/decisions.md).
         "splice", "cachestat", "preadv2", "pipe2", "fcntl",
+        # The log on a pipe, which does not wait either.
+        "pwritev2",
         # The second look at a file, after a second: it may fall into the trace.
         LOOK, "statx", "close",
         # Once a second, to the supervisor.
@@ -64,7 +66,7 @@ SERVING_CALLS = frozenset(
     )
 )  # fmt: skip
 """What the worker may call while it serves. No accept, no recv, no send, no read, no epoll, no write but one byte to
-the supervisor, and no open but one that only looks."""
+the supervisor and lines of the log, and no open but one that only looks."""
 NAMED = {"syscall_0x1c3": "cachestat"}
 """What the strace of Debian 12 does not know yet (x86-64)."""
 
