@@ -22,7 +22,7 @@ import errno
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ringserve.ring.interface import POLL_OUT, SPLICE_MORE, SPLICE_MOVE, SPLICE_NONBLOCK, Pipe, errno_name
+from ringserve.ring.interface import POLL_OUT, SPLICE_MORE, SPLICE_NONBLOCK, Pipe, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks
 
 BURST_BYTES = 512 * 1024
@@ -175,7 +175,7 @@ class PipePool:
         while filled == -errno.EINTR:  # a signal came: nothing has moved, and its handler has run by now
             filled = self._tasks.ring.splice_resident(file_fd, offset, pipe.write_fd, wanted)
         if filled == -errno.EAGAIN:
-            filled = await task.splice(file_fd, offset, pipe.write_fd, wanted, SPLICE_MOVE)
+            filled = await task.splice(file_fd, offset, pipe.write_fd, wanted)
         if filled <= 0:
             raise TransferError("splice from the file", filled)
         lease.filled = filled

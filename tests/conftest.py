@@ -102,6 +102,14 @@ def serving(request: pytest.FixtureRequest, site: Path) -> Iterator[Serving]:
         assert service.pipes.count == 0
 
 
+@pytest.fixture
+def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without inotify, and every entry is old at once: a change is seen by the look alone."""
+    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches: None)
+    monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.files.FRESH_S", 1e-9)
+
+
 # -- a browser --------------------------------------------------------------------------------------------------
 
 FOUND = {200, 206, 304}

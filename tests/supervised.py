@@ -56,15 +56,15 @@ class Running:
         stdout: int = subprocess.DEVNULL,
         environment: Mapping[str, str] | None = None,
         inherits: int | None = None,
-        sees_none_killed: bool = False,
+        program: str | None = None,
         open_files: int | None = None,
     ) -> None:
-        """inherits: a listening socket, which is handed over as systemd does it. sees_none_killed: see the program.
-        open_files: as by `ulimit -n`.
+        """inherits: a listening socket, which is handed over as systemd does it. program: what is run in place of the
+        command, one of those above. open_files: as by `ulimit -n`.
         """
         command = ["-m", "ringserve"] if inherits is None else ["-c", INHERITING, str(inherits)]
-        if sees_none_killed:
-            command = ["-c", SEEING_NONE_KILLED]
+        if program is not None:
+            command = ["-c", program]
         if open_files is not None:
             command = ["-c", LIMITED, str(open_files)]
         self.process = subprocess.Popen(
@@ -118,12 +118,12 @@ def command(
     *arguments: str,
     stdout: int = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
-    sees_none_killed: bool = False,
+    program: str | None = None,
     open_files: int | None = None,
 ) -> Iterator[Running]:
     running = Running(
         directory, "--port", "0", "--host", "127.0.0.1", *arguments, stdout=stdout, environment=environment,
-        sees_none_killed=sees_none_killed, open_files=open_files,
+        program=program, open_files=open_files,
     )  # fmt: skip
     try:
         yield running

@@ -1,28 +1,25 @@
 """Real clients, as people use them: curl, wget and httpx, each against a server of ours.
 
-What they make of our answers is compared byte by byte with the files. A client that is not installed is a failure: what
-was not tried is not tested. Nothing of the user's reaches them, neither configuration nor proxies.
+Here is only what a client shows that reads our answers for purposes of its own: it resumes, mirrors, decodes, follows,
+and asks again. Whether an answer is right byte for byte is asked by `exchanges.py`. A client that is not installed is a
+failure: what was not tried is not tested. Nothing of the user's reaches them, neither configuration nor proxies.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email
-import email.policy
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from conftest import Serving
-from exchanges import HELLO, LARGE_BYTES, MODIFIED, MODIFIED_DATE, PASSWORD_HASH, STYLE, TAG, fill
+from exchanges import HELLO, LARGE_BYTES, MODIFIED, PASSWORD_HASH, STYLE, TAG, fill
 
 from ringserve.compress import SUFFIXES, encode
 from ringserve.config import AuthRule
@@ -33,8 +30,6 @@ WAIT_S = 30
 HALF = LARGE_BYTES // 2
 UPLOAD_BYTES = 2_000_000
 """More than we read over."""
-WGET_REFUSED = 8
-"""Its exit status when a server answered with an error."""
 
 
 @pytest.fixture
@@ -52,8 +47,8 @@ def place(tmp_path: Path) -> Path:
     return directory
 
 
-def run(place: Path, name: str, *arguments: str, status: int = 0) -> str:
-    """Run a client, and return what it printed. status: what it has to exit with."""
+def run(place: Path, name: str, *arguments: str) -> str:
+    """Run a client, and return what it printed."""
     program = shutil.which(name)
     if program is None:
         pytest.fail(f"there is no {name} on this machine; to install it: apt-get install {name}", pytrace=False)
@@ -62,7 +57,7 @@ def run(place: Path, name: str, *arguments: str, status: int = 0) -> str:
         [program, *arguments], cwd=place, env=environment, capture_output=True, timeout=WAIT_S, check=False
     )
     printed = (ended.stdout + ended.stderr).decode()
-    assert ended.returncode == status, f"{name} ended with {ended.returncode}: {printed}"
+    assert ended.returncode == 0, f"{name} ended with {ended.returncode}: {printed}"
     return ended.stdout.decode()
 
 
@@ -138,70 +133,14 @@ def each_to_a_file(*urls: str) -> list[str]:
     return [word for number, url in enumerate(urls) for word in ("--output", str(number), url)]
 
 
-@pytest.mark.usefixtures("served")
-def test_curl_gets_a_file(serving: Serving, place: Path) -> None:
-    got = curl(place, f"{serving().url}hello.txt")
-    assert (got.status, got.body, got.told["http_version"]) == (200, HELLO, "1.1")
-    assert got.fields["content-type"] == "text/plain; charset=utf-8"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "start", "end"),
-    [
-        ("0-0", 0, 1),
-        ("100-299999", 100, 300_000),
-        (f"{HALF}-", HALF, None),
-        ("-5", -5, None),
-        ("599999-700000", -1, None),
-    ],
-)
-def test_curl_gets_a_range(
-    serving: Serving, served: Path, place: Path, wanted: str, start: int, end: int | None
-) -> None:
-    large = (served / "large.bin").read_bytes()
-    got = curl(place, f"{serving().url}large.bin", "--range", wanted)
-    assert (got.status, got.body) == (206, large[start:end])
-    first = start % LARGE_BYTES
-    assert got.fields["content-range"] == f"bytes {first}-{first + len(got.body) - 1}/{LARGE_BYTES}"
-
-
-def test_curl_gets_several_ranges(serving: Serving, served: Path, place: Path) -> None:
-    large = (served / "large.bin").read_bytes()
-    got = curl(place, f"{serving().url}large.bin", "--range", "0-9,300000-399999,-1")
-    assert got.status == 206
-    assert "content-range" not in got.fields
-    head = f"Content-Type: {got.fields['content-type']}\r\n\r\n".encode()
-    message = email.message_from_bytes(head + got.body, EmailMessage, policy=email.policy.HTTP)
-    assert not message.defects
-    parts = [(part["content-range"], part.get_payload(decode=True)) for part in message.iter_parts()]
-    assert parts == [
-        (f"bytes 0-9/{LARGE_BYTES}", large[:10]),
-        (f"bytes 300000-399999/{LARGE_BYTES}", large[300_000:400_000]),
-        (f"bytes {LARGE_BYTES - 1}-{LARGE_BYTES - 1}/{LARGE_BYTES}", large[-1:]),
-    ]
-
-
-@pytest.mark.usefixtures("served")
-def test_curl_is_told_the_size_of_a_file_without_such_a_range(serving: Serving, place: Path) -> None:
-    got = curl(place, f"{serving().url}large.bin", "--range", f"{LARGE_BYTES}-")
-    assert (got.status, got.fields["content-range"]) == (416, f"bytes */{LARGE_BYTES}")
-
-
-@pytest.mark.parametrize("so_far", [0, 1, HALF, LARGE_BYTES - 1])
-def test_curl_resumes_a_download(serving: Serving, served: Path, place: Path, so_far: int) -> None:
+@pytest.mark.parametrize(("so_far", "status"), [(0, 200), (HALF, 206), (LARGE_BYTES, 416)])
+def test_curl_resumes_a_download(serving: Serving, served: Path, place: Path, so_far: int, status: int) -> None:
     large = (served / "large.bin").read_bytes()
     (place / "0").write_bytes(large[:so_far])
     got = curl(place, f"{serving().url}large.bin", "--continue-at", "-")
-    assert got.status == (206 if so_far else 200)
-    assert got.told["size_download"] == LARGE_BYTES - so_far, "only what was missing was sent"
-    assert got.body == large
-
-
-def test_curl_resumes_a_download_that_is_complete(serving: Serving, served: Path, place: Path) -> None:
-    large = (served / "large.bin").read_bytes()
-    (place / "0").write_bytes(large)
-    got = curl(place, f"{serving().url}large.bin", "--continue-at", "-")
-    assert (got.status, got.body) == (416, large)
+    assert (got.status, got.body) == (status, large)
+    if status != 416:
+        assert got.told["size_download"] == LARGE_BYTES - so_far, "only what was missing was sent"
 
 
 @pytest.mark.parametrize(("coding", "feature"), [("br", "brotli"), ("zstd", "zstd"), ("gzip", "libz")])
@@ -221,12 +160,6 @@ def test_curl_decodes_what_is_precompressed(
         assert got.told["size_download"] == len(encode(coding, STYLE)) < len(STYLE)
 
 
-def test_curl_that_decodes_nothing_gets_the_file_itself(serving: Serving, served: Path, place: Path) -> None:
-    got = curl(place, f"{serving().url}style.css")
-    assert (got.status, got.body) == (200, (served / "style.css").read_bytes())
-    assert "content-encoding" not in got.fields
-
-
 @pytest.mark.usefixtures("served")
 def test_curl_of_http_1_0_is_answered_and_the_connection_ends(serving: Serving, place: Path) -> None:
     url = serving().url
@@ -236,58 +169,25 @@ def test_curl_of_http_1_0_is_answered_and_the_connection_ends(serving: Serving, 
         assert got.told["num_connects"] == 1, "each has a connection of its own"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../../etc/passwd", "docs/../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd",
-        ".%2e/.%2E/etc/passwd", "./../etc/passwd", "..", "%2e%2e%5cetc%5cpasswd", "..\\..\\etc\\passwd",
-        "//etc/passwd", "%00/etc/passwd", "outside", ".secret", "docs/./../.secret", "%2esecret",
-        "..%252f..%252fetc/passwd", "..%c0%af..%c0%afetc/passwd", "hello.txt/../../../etc/passwd",
-    ],
+AROUND = (
+    "../../etc/passwd", "docs/../../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e/%2e%2e/etc/passwd",
+    ".%2e/.%2E/etc/passwd", "./../etc/passwd", "..", "%2e%2e%5cetc%5cpasswd", "..\\..\\etc\\passwd",
+    "//etc/passwd", "%00/etc/passwd", "outside", ".secret", "docs/./../.secret", "%2esecret",
+    "..%252f..%252fetc/passwd", "..%c0%af..%c0%afetc/passwd", "hello.txt/../../../etc/passwd",
 )  # fmt: skip
+
+
 @pytest.mark.parametrize("listing", [False, True])
-def test_curl_does_not_get_out_of_the_site(
-    serving: Serving, served: Path, place: Path, path: str, listing: bool
-) -> None:
+def test_curl_does_not_get_out_of_the_site(serving: Serving, served: Path, place: Path, listing: bool) -> None:
     (served.parent / "etc").mkdir()
     (served.parent / "etc" / "passwd").write_bytes(b"a secret")
-    got = curl(place, f"{serving(listing=listing).url}{path}", "--path-as-is")
-    assert got.status in (400, 404)
-    for told in (b"root:", b"secret", b"no\n", str(served).encode()):
-        assert told not in got.body
-
-
-@pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("path", ["docs/../hello.txt", "./hello.txt", "docs/./../hello.txt", "docs/%2e%2e/hello.txt"])
-def test_curl_goes_around_within_the_site(serving: Serving, place: Path, path: str) -> None:
-    got = curl(place, f"{serving().url}{path}", "--path-as-is")
-    assert (got.status, got.body) == (200, HELLO)
-
-
-@pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("path", ["hello.txt", "large.bin", "", "style.css", "empty"])
-def test_curl_asks_for_the_head_alone(serving: Serving, place: Path, path: str) -> None:
-    url = serving().url + path
-    whole = curl(place, url)
-    head = curl(place, url, "--head")
-    assert (head.status, head.told["size_download"]) == (200, 0)
-    whole.fields.pop("date")
-    head.fields.pop("date")
-    assert head.fields == whole.fields
-    assert head.fields["content-length"] == str(len(whole.body))
-
-
-@pytest.mark.usefixtures("served")
-def test_curl_asks_for_what_is_newer_than_its_copy(serving: Serving, place: Path) -> None:
-    url = f"{serving().url}hello.txt"
-    first = curl(place, url, "--remote-time")
-    assert (first.status, first.fields["last-modified"]) == (200, MODIFIED_DATE)
-    assert (place / "0").stat().st_mtime == MODIFIED
-    (place / "0").write_bytes(b"kept")
-    os.utime(place / "0", (MODIFIED, MODIFIED))
-    assert (curl(place, url, "--time-cond", "0").status, (place / "0").read_bytes()) == (304, b"kept")
-    os.utime(place / "0", (MODIFIED - 1, MODIFIED - 1))
-    assert (curl(place, url, "--time-cond", "0").status, (place / "0").read_bytes()) == (200, HELLO)
+    url = serving(listing=listing).url
+    transfers = curl_all(place, "--path-as-is", *each_to_a_file(*(url + path for path in AROUND)))
+    assert len(transfers) == len(AROUND)
+    for path, got in zip(AROUND, transfers, strict=True):
+        assert got.status in (400, 404), path
+        for told in (b"root:", b"secret", b"no\n", str(served).encode()):
+            assert told not in got.body, path
 
 
 def test_curl_keeps_a_tag_and_asks_with_it(serving: Serving, served: Path, place: Path) -> None:
@@ -323,7 +223,7 @@ def test_curl_asks_for_many_things_on_one_connection(serving: Serving, served: P
 
 def test_curl_asks_for_many_things_at_once(serving: Serving, served: Path, place: Path) -> None:
     url = serving().url
-    names = ["hello.txt", "large.bin", "style.css", "empty"] * 12
+    names = ["hello.txt", "large.bin", "style.css", "empty"] * 4
     transfers = curl_all(place, "--parallel", "--parallel-immediate", *each_to_a_file(*(url + name for name in names)))
     assert [got.status for got in transfers] == [200] * len(names)
     for number, name in enumerate(names):
@@ -339,9 +239,8 @@ def test_curl_comes_by_a_unix_socket(serving: Serving, tmp_path: Path, place: Pa
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("size", [5, UPLOAD_BYTES])
-def test_curl_that_waits_for_a_go_ahead_uploads_nothing(serving: Serving, place: Path, size: int) -> None:
-    (place / "upload").write_bytes(b"x" * size)
+def test_curl_that_waits_for_a_go_ahead_uploads_nothing(serving: Serving, place: Path) -> None:
+    (place / "upload").write_bytes(b"x" * 5)
     got = curl(
         place, f"{serving().url}hello.txt", "--upload-file", "upload", "--header", "Expect: 100-continue",
         "--expect100-timeout", str(WAIT_S),
@@ -377,24 +276,7 @@ def test_curl_comes_through_a_proxy_that_says_so(serving: Serving, place: Path, 
     assert [line["client"] for line in log.of(running)] == ["127.0.0.1"] * 2
 
 
-@pytest.mark.usefixtures("served")
-def test_curl_is_refused_if_it_does_not_say_so_or_nobody_wants_to_know(serving: Serving, place: Path) -> None:
-    proxied = serving(proxy_protocol=True, trusted_proxy=("127.0.0.0/8",))
-    for got in (curl(place, proxied.url), curl(place, serving().url, "--haproxy-protocol")):
-        assert (got.status, got.fields["connection"]) == (400, "close")
-
-
 PROTECTED = {"auth": (AuthRule(("/private/**",), "The cave", (("aladdin", PASSWORD_HASH),)),)}
-
-
-@pytest.mark.usefixtures("served")
-def test_curl_says_who_it_is(serving: Serving, place: Path) -> None:
-    url = f"{serving(**PROTECTED).url}private/plan.txt"
-    assert curl(place, url).fields["www-authenticate"] == 'Basic realm="The cave", charset="UTF-8"'
-    for user, status in (("aladdin:open sesame", 200), ("aladdin:no way", 401), ("cassim:open sesame", 401)):
-        got = curl(place, url, "--user", user)
-        assert got.status == status
-        assert (got.body == b"the plan") is (status == 200)
 
 
 @pytest.mark.usefixtures("served")
@@ -413,9 +295,9 @@ def test_curl_that_would_rather_have_http_2_gets_http_1_1(serving: Serving, plac
 # -- wget -------------------------------------------------------------------------------------------------------
 
 
-def wget(place: Path, *arguments: str, status: int = 0) -> None:
+def wget(place: Path, *arguments: str) -> None:
     ours = ("--no-config", "--no-proxy", "--no-hsts", "--no-verbose", "--tries=1", f"--timeout={WAIT_S}")
-    run(place, "wget", *ours, *arguments, status=status)
+    run(place, "wget", *ours, *arguments)
 
 
 def test_wget_resumes_a_download(serving: Serving, served: Path, place: Path, log: Log) -> None:
@@ -473,111 +355,23 @@ def test_wget_mirrors_a_listing(serving: Serving, tree: Path, place: Path, log: 
     assert len({line["target"] for line in lines}) == len(lines), "no listing leads around in circles"
 
 
-@pytest.mark.usefixtures("served")
-def test_wget_looks_whether_something_is_there(serving: Serving, place: Path) -> None:
-    url = serving().url
-    wget(place, "--spider", f"{url}hello.txt", f"{url}docs")
-    wget(place, "--spider", f"{url}missing", status=WGET_REFUSED)
-
-
-def test_wget_decodes_what_is_precompressed(serving: Serving, served: Path, place: Path, log: Log) -> None:
-    (served / "style.css.gz").write_bytes(encode("gzip", STYLE))
-    running = serving(**log.settings)
-    wget(place, "--compression=auto", f"{running.url}style.css")
-    assert (place / "style.css").read_bytes() == STYLE
-    assert [line["coding"] for line in log.of(running)] == ["gzip"]
-
-
 # -- httpx ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def client() -> Iterator[httpx.Client]:
-    with httpx.Client(trust_env=False, timeout=WAIT_S) as made:
-        yield made
-
-
-@pytest.mark.usefixtures("served")
-def test_httpx_speaks_http_1_1_on_one_connection(serving: Serving, client: httpx.Client) -> None:
-    url = serving().url
-    local = set()
-    for _again in range(3):
-        with client.stream("GET", f"{url}hello.txt") as response:
-            local.add(response.extensions["network_stream"].get_extra_info("client_addr"))
-            assert (response.read(), response.status_code, response.http_version) == (HELLO, 200, "HTTP/1.1")
-    assert len(local) == 1
-
-
-def test_httpx_asks_for_ranges(serving: Serving, served: Path, client: httpx.Client) -> None:
-    url = f"{serving().url}large.bin"
-    large = (served / "large.bin").read_bytes()
-    for wanted, part in (("0-0", large[:1]), (f"{HALF}-", large[HALF:]), ("-7", large[-7:])):
-        response = client.get(url, headers={"Range": f"bytes={wanted}"})
-        assert (response.status_code, response.content) == (206, part)
-    tag = client.head(url).headers["etag"]
-    for condition, status in ((tag, 206), ('"another"', 200)):
-        response = client.get(url, headers={"Range": "bytes=0-9", "If-Range": condition})
-        assert (response.status_code, response.content) == (status, large[:10] if status == 206 else large)
-
-
-@pytest.mark.usefixtures("served")
-def test_httpx_asks_on_conditions(serving: Serving, client: httpx.Client) -> None:
-    url = f"{serving().url}hello.txt"
-    first = client.get(url)
-    for name, value in (
-        ("If-None-Match", first.headers["etag"]),
-        ("If-Modified-Since", first.headers["last-modified"]),
-    ):
-        response = client.get(url, headers={name: value})
-        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", first.headers["etag"])
-    assert client.get(url, headers={"If-Match": '"another"'}).status_code == 412
-
-
-def test_httpx_streams_a_large_body(serving: Serving, site: Path, client: httpx.Client) -> None:
-    content = os.urandom(1 << 20) * 24
-    (site / "video").write_bytes(content)
-    url = f"{serving().url}video"
-    got = bytearray()
-    with client.stream("GET", url) as response:
-        assert response.headers["content-length"] == str(len(content))
-        for chunk in response.iter_raw(100_000):
-            got += chunk
-    assert got == content
-
-
-def test_httpx_goes_away_in_the_middle_of_a_body(serving: Serving, site: Path, client: httpx.Client, log: Log) -> None:
-    (site / "video").write_bytes(bytes(24 << 20))
+def test_httpx_goes_away_in_the_middle_of_a_body(serving: Serving, site: Path, log: Log) -> None:
+    (site / "video").write_bytes(bytes(8 << 20))
     (site / "hello.txt").write_bytes(HELLO)
     running = serving(**log.settings)
-    with client.stream("GET", f"{running.url}video") as response:
-        assert next(response.iter_raw(1000)) == bytes(1000)
-    assert client.get(f"{running.url}hello.txt").content == HELLO
+    with httpx.Client(trust_env=False, timeout=WAIT_S) as client:
+        with client.stream("GET", f"{running.url}video") as response:
+            assert next(response.iter_raw(1000)) == bytes(1000)
+        assert client.get(f"{running.url}hello.txt").content == HELLO
     assert {(line["target"], line["aborted"]) for line in log.of(running)} == {("/video", True), ("/hello.txt", False)}
-
-
-@pytest.mark.parametrize("coding", ["br", "zstd", "gzip"])
-def test_httpx_decodes_what_is_precompressed(serving: Serving, served: Path, client: httpx.Client, coding: str) -> None:
-    for name, suffix in SUFFIXES.items():
-        (served / f"style.css{suffix}").write_bytes(encode(name, STYLE))
-    url = f"{serving().url}style.css"
-    response = client.get(url, headers={"Accept-Encoding": coding})
-    assert (response.content, response.headers["content-encoding"]) == (STYLE, coding)
-    offered = client.get(url)
-    assert (offered.content, offered.headers["content-encoding"]) == (STYLE, "br"), "of all that it offers by itself"
-
-
-@pytest.mark.usefixtures("served")
-def test_httpx_follows_and_says_who_it_is(serving: Serving, client: httpx.Client) -> None:
-    url = serving(**PROTECTED).url
-    response = client.get(f"{url}docs", follow_redirects=True)
-    assert (str(response.url), [step.status_code for step in response.history]) == (f"{url}docs/", [308])
-    assert client.get(f"{url}private/plan.txt").status_code == 401
-    assert client.get(f"{url}private/plan.txt", auth=("aladdin", "open sesame")).content == b"the plan"
 
 
 def test_httpx_asks_for_many_things_at_once_on_few_connections(serving: Serving, served: Path, log: Log) -> None:
     running = serving(**log.settings)
-    names = ["hello.txt", "large.bin", "style.css", "empty", "docs/index.html"] * 40
+    names = ["hello.txt", "large.bin", "style.css", "empty", "docs/index.html"] * 8
 
     async def ask_all() -> list[bytes]:
         limits = httpx.Limits(max_connections=8)

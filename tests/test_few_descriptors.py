@@ -90,7 +90,7 @@ def test_files_beyond_their_share_are_503_until_a_download_ends_and_no_download_
         assert (refused.status, refused.fields["retry-after"]) == (503, "1")
         assert wires[3].ask(get("/missing")).status == 503, "it cannot be looked for either"
         for index in range(3):
-            wires[index]._pending = b"H"
+            wires[index].put_back(b"H")
             assert wires[index].answer().body == pages[index]
         eventually("there is a place", lambda: wires[3].ask(get("/page3", method="HEAD")).status == 200)
         assert wires[3].ask(get("/page3")).body == pages[3]

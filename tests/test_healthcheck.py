@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import socket
 import subprocess
@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -215,36 +217,52 @@ def test_a_port_that_the_kernel_picked_cannot_be_asked() -> None:
 # -- the command ------------------------------------------------------------------------------------------------
 
 
-def command(*arguments: str, directory: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ringserve", "healthcheck", *arguments],
-        capture_output=True, text=True, timeout=30, check=False, cwd=directory, env={**os.environ, **environment},
-    )  # fmt: skip
+class Ended(NamedTuple):
+    """How the command ended, and what it wrote."""
+
+    status: object
+    out: str
+    err: str
+
+
+def command(*arguments: str, directory: Path | None = None, **environment: str) -> Ended:
+    """The command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as elsewhere, redirect_stdout(out), redirect_stderr(err):
+        for name, value in environment.items():
+            elsewhere.setenv(name, value)
+        elsewhere.chdir(directory or ".")
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["healthcheck", *arguments])
+    return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def test_the_command_asks_where_flags_environment_and_file_say(serving: Serving, site: Path) -> None:
     port, wrong = str(port_of(serving().url)), str(free_port())
-    assert command("--host", "127.0.0.1", "--port", port).returncode == 0
-    assert command(RINGSERVE_HOST="127.0.0.1", RINGSERVE_PORT=port).returncode == 0
+    assert command("--host", "127.0.0.1", "--port", port).status == 0
+    assert command(RINGSERVE_HOST="127.0.0.1", RINGSERVE_PORT=port).status == 0
     (site / "ringserve.toml").write_text(f'host = "127.0.0.1"\nport = {port}\n')
     for finished in (command(directory=site), command("--config", str(site / "ringserve.toml"), str(site))):
-        assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
-    assert command(directory=site, RINGSERVE_PORT=wrong).returncode == 1
-    assert command("--port", port, directory=site, RINGSERVE_PORT=wrong).returncode == 0
+        assert finished == (0, "", "")
+    assert command(directory=site, RINGSERVE_PORT=wrong).status == 1
+    assert command("--port", port, directory=site, RINGSERVE_PORT=wrong).status == 0
 
 
 def test_the_command_takes_what_the_server_takes(serving: Serving, site: Path) -> None:
     server = serving(listing=True)
     arguments = [str(site), "--host", "127.0.0.1", "--port", str(port_of(server.url)), "--listing", "--workers", "2"]
-    assert command(*arguments).returncode == 0
-    shown = command("--help").stdout
+    assert command(*arguments).status == 0
+    shown = command("--help").out
     assert "--port PORT" in shown
     assert "--workers" not in shown
 
 
 def test_an_unhealthy_server_is_one_line_and_status_1() -> None:
     port = free_port()
-    finished = command("--host", "127.0.0.1", "--port", str(port))
+    finished = subprocess.run(
+        [sys.executable, "-m", "ringserve", "healthcheck", "--host", "127.0.0.1", "--port", str(port)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr == f"ringserve healthcheck: 127.0.0.1:{port}: Connection refused\n"
 
@@ -261,11 +279,11 @@ def test_an_unhealthy_server_is_one_line_and_status_1() -> None:
     ],
 )
 def test_a_usage_error_is_one_line_and_status_2(arguments: tuple[str, ...], words: str) -> None:
-    finished = command(*arguments)
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr.startswith("ringserve: ")
-    assert finished.stderr.count("\n") == 1
-    assert words in finished.stderr
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("ringserve: ")
+    assert err.count("\n") == 1
+    assert words in err
 
 
 def test_the_timeout_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from conftest import Serving
@@ -25,18 +24,6 @@ from ringserve.library import RunningServer
 TRUSTED = "127.0.0.1"
 UNTRUSTED = "127.0.0.2"
 """Another address of the loopback, for a peer of the same server that is no proxy."""
-
-
-class WireFrom(Wire):
-    """A client with an address of its own."""
-
-    def __init__(self, url: str, address: str) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self.socket = socket.create_connection((parts.hostname, parts.port), TIMEOUT_S, (address, 0))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pending = b""
 
 
 class Log:
@@ -224,7 +211,7 @@ def test_requests_pipelined_behind_a_preface_are_all_the_clients(proxied: Proxie
 )  # fmt: skip
 def test_what_is_no_preface_gets_400_and_the_end(proxied: Proxied, log: Log, garbage: bytes) -> None:
     running = proxied(proxy_protocol=True)
-    with WireFrom(running.url, UNTRUSTED) as other:
+    with Wire(running.url, source=UNTRUSTED) as other:
         for _ in range(3):
             assert other.ask(get("/page")).status == 200  # so that the hot path would know the request
     with Wire(running.url) as wire:
@@ -251,13 +238,13 @@ def test_a_second_preface_is_no_request(proxied: Proxied, log: Log) -> None:
 @EACH_PATH
 def test_a_peer_that_is_not_trusted_has_no_preface(proxied: Proxied, log: Log, hot_path: bool) -> None:
     running = proxied(proxy_protocol=True, hot_path=hot_path)
-    with WireFrom(running.url, UNTRUSTED) as wire:
+    with Wire(running.url, source=UNTRUSTED) as wire:
         for _ in range(3):
             assert wire.ask(get("/page")).body == b"page"
         wire.send(text("203.0.113.7") + get("/page"))
         assert wire.answer().status == 400
         assert wire.at_end()
-    with WireFrom(running.url, UNTRUSTED) as wire:
+    with Wire(running.url, source=UNTRUSTED) as wire:
         wire.send(binary("203.0.113.7") + get("/page"))
         assert wire.answer().status == 400
         assert wire.at_end()
@@ -355,7 +342,7 @@ FORWARDED = ("X-Forwarded-For: 198.51.100.1, 203.0.113.7", 'Forwarded: for=198.5
 @EACH_PATH
 def test_only_trusted_peers_say_for_whom_they_ask(proxied: Proxied, log: Log, hot_path: bool) -> None:
     running, client = proxied(hot_path=hot_path), "203.0.113.7"
-    with Wire(running.url) as proxy, WireFrom(running.url, UNTRUSTED) as other:
+    with Wire(running.url) as proxy, Wire(running.url, source=UNTRUSTED) as other:
         for _ in range(4):
             # The same bytes from both, so that what is remembered with the block of one must not name the other's.
             for wire in (proxy, other):

@@ -35,7 +35,6 @@ from ringserve.ring.interface import (
     POLL_IN,
     POLL_OUT,
     SPLICE_MORE,
-    SPLICE_MOVE,
     SPLICE_NONBLOCK,
     FileStatus,
     Pinned,
@@ -407,9 +406,9 @@ class Bench:
         self.ring.open_beneath(operation, directory_fd, self.pin(path + b"\0"), flags)
         return self.result(operation)
 
-    def splice(self, fd_in: int, offset: int, fd_out: int, length: int, flags: int = SPLICE_NONBLOCK) -> int:
+    def splice(self, file_fd: int, offset: int, pipe_fd: int, length: int) -> int:
         operation = self.begin()
-        self.ring.splice(operation, fd_in, offset, fd_out, length, flags)
+        self.ring.splice(operation, file_fd, offset, pipe_fd, length)
         return self.result(operation)
 
     def receive(self, fd: int) -> int:
@@ -754,20 +753,15 @@ def test_a_send_to_a_full_socket_can_be_cancelled(bench: Bench) -> None:
 # -- splice -----------------------------------------------------------------------------------------------------------
 
 
-def test_splice_carries_a_file_through_a_pipe_to_a_socket(bench: Bench) -> None:
+def test_splice_carries_a_file_into_a_pipe(bench: Bench) -> None:
     world = bench.world
     body = bytes(range(256)) * 100
     file_fd = world.open(world.file("body", body))
-    fd, peer = world.connected()
     pipe = bench.ring.pipe(65536)
     read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
     start = 1001  # not on a page
-    moved = bench.splice(file_fd, start, write_fd, len(body) - start, SPLICE_MOVE | SPLICE_NONBLOCK)
-    assert moved == len(body) - start
-    first = bench.splice(read_fd, -1, fd, 5000, SPLICE_MOVE | SPLICE_NONBLOCK | SPLICE_MORE)
-    assert first == 5000
-    assert bench.splice(read_fd, -1, fd, moved - first, SPLICE_MOVE | SPLICE_NONBLOCK) == moved - first
-    assert bench.until_peer(peer, moved) == body[start:]
+    assert bench.splice(file_fd, start, write_fd, len(body) - start) == len(body) - start
+    assert world.read(read_fd, len(body)) == body[start:]
 
 
 def test_splice_beyond_the_end_of_a_file_moves_what_there_is(bench: Bench) -> None:
@@ -781,46 +775,13 @@ def test_splice_beyond_the_end_of_a_file_moves_what_there_is(bench: Bench) -> No
     assert bench.splice(file_fd, 1_000_000, write_fd, 60000) == 0
 
 
-def test_splice_of_more_than_the_pipe_holds_moves_what_fits_and_then_eagain(bench: Bench) -> None:
+def test_splice_of_more_than_the_pipe_holds_moves_what_fits(bench: Bench) -> None:
     world = bench.world
     file_fd = world.open(world.file("long", bytes(1 << 20)))
     pipe = bench.ring.pipe(65536)
     world.own(pipe.read_fd)
     write_fd = world.own(pipe.write_fd)
-    moved = bench.splice(file_fd, 0, write_fd, 1 << 20)
-    assert 0 < moved <= pipe.capacity_bytes
-    while moved < pipe.capacity_bytes:
-        more = bench.splice(file_fd, moved, write_fd, 1 << 20)
-        assert more > 0
-        moved += more
-    assert bench.splice(file_fd, moved, write_fd, 1 << 20) == -errno.EAGAIN
-
-
-def test_splice_into_a_full_socket_is_eagain_and_keeps_the_bytes_in_the_pipe(bench: Bench) -> None:
-    world = bench.world
-    file_fd = world.open(world.file("body", b"kept in the pipe"))
-    fd, peer = world.connected(socket_bytes=SMALL_BUFFER)
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
-    assert bench.splice(file_fd, 0, write_fd, 100) == 16
-    filled = world.fill(fd)
-    assert bench.splice(read_fd, -1, fd, 16) == -errno.EAGAIN
-    poll = bench.poll(fd, POLL_OUT)
-    assert bench.stays_pending(poll)
-    bench.until_peer(peer, filled)
-    assert bench.result(poll) & POLL_OUT
-    assert bench.splice(read_fd, -1, fd, 16) == 16
-    assert bench.until_peer(peer, 16) == b"kept in the pipe"
-
-
-def test_splice_from_an_empty_pipe_is_eagain_and_zero_after_the_writer_closed(bench: Bench) -> None:
-    world = bench.world
-    fd, _peer = world.connected()
-    pipe = bench.ring.pipe(65536)
-    read_fd = world.own(pipe.read_fd)
-    assert bench.splice(read_fd, -1, fd, 100) == -errno.EAGAIN
-    bench.ring.close_now(pipe.write_fd)
-    assert bench.splice(read_fd, -1, fd, 100) == 0
+    assert 0 < bench.splice(file_fd, 0, write_fd, 1 << 20) <= pipe.capacity_bytes
 
 
 # -- poll -------------------------------------------------------------------------------------------------------------
@@ -1849,6 +1810,10 @@ def test_status_cached_leaves_the_directory_no_more_than_an_open_does(bench: Ben
 
 
 def test_status_cached_follows_a_link_out_if_it_may(bench: Bench, tree: int) -> None:
-    found = bench.ring.status_cached(tree, b"link-out", True)
+    for _attempt in range(100):  # a rename anywhere may race with it
+        os.stat("link-out", dir_fd=tree)  # so that the kernel knows the way
+        found = bench.ring.status_cached(tree, b"link-out", True)
+        if found != -errno.EAGAIN:
+            break
     assert isinstance(found, FileStatus)
     assert found.size == len(b"secret")

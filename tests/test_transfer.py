@@ -164,7 +164,7 @@ def test_a_file_replaced_in_mid_download_is_finished_as_it_was(serving: Serving,
         os.replace(site / "new", site / "big")
         new = (site / "big").read_bytes()
         assert other.ask(get("/big")).body == new
-        wire._pending = start
+        wire.put_back(start)
         assert wire.answer().body == old
         assert wire.ask(get("/big")).body == new
 

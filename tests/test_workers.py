@@ -12,7 +12,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from supervised import BODY, ENDS_S, Askers, Running, client_ports, command, free_port, stop_process
+from supervised import (
+    BODY,
+    ENDS_S,
+    SEEING_NONE_KILLED,
+    Askers,
+    Running,
+    client_ports,
+    command,
+    free_port,
+    stop_process,
+)
 from wire import Wire, eventually, get
 
 pytestmark = pytest.mark.usefixtures("io_uring")
@@ -426,22 +436,20 @@ def test_a_stopped_worker_does_not_keep_others_from_a_socket_that_they_share(pag
         running.end()
 
 
-def test_nobody_is_killed_when_the_supervisor_or_all_were_stopped_for_longer_than_a_worker_may(
-    page: Path, tmp_path: Path
-) -> None:
+def test_nobody_is_killed_when_all_were_stopped_for_longer_than_a_worker_may(page: Path, tmp_path: Path) -> None:
     with Manager(tmp_path) as manager:
         environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
         with command(page, "--workers", "2", *QUIET, "--worker-timeout", "3", environment=environment) as running:
             workers = running.workers
-            for stopped in ((running.process.pid,), (running.process.pid, *workers)):
-                for pid in stopped:
-                    stop_process(pid)
-                with pytest.raises(subprocess.TimeoutExpired):
-                    running.process.wait(3.5)  # more than the time of three looks
-                for pid in stopped:
-                    os.kill(pid, signal.SIGCONT)
-                beats = manager.count("WATCHDOG=1")
-                eventually("it has looked again", manager.hears("WATCHDOG=1", beats + 10))
+            stopped = (running.process.pid, *workers)
+            for pid in stopped:
+                stop_process(pid)
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.process.wait(3.5)  # more than the time of three looks
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            beats = manager.count("WATCHDOG=1")
+            eventually("it has looked again", manager.hears("WATCHDOG=1", beats + 10))
             assert not running.heard("has not turned its loop")
             assert running.workers == workers
             assert running.end() == 0
@@ -451,7 +459,7 @@ def test_nobody_is_killed_when_the_supervisor_or_all_were_stopped_for_longer_tha
     ("arguments", "why"),
     [
         (("--worker-timeout", "0", "--drain-timeout", "0"), "does not end"),
-        (("--worker-timeout", "4", "--drain-timeout", "60"), "has not turned its loop for 4 s"),
+        (("--worker-timeout", "3", "--drain-timeout", "60"), "has not turned its loop for 3 s"),
     ],
 )
 def test_a_worker_of_the_old_generation_that_hangs_is_killed(page: Path, arguments: tuple[str, ...], why: str) -> None:
@@ -478,7 +486,7 @@ def test_neither_its_successor_nor_a_stop_waits_for_a_worker_that_cannot_be_kill
     with Manager(tmp_path) as manager:
         environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
         arguments = ("--workers", "2", *QUIET, "--worker-timeout", "3")
-        with command(page, *arguments, environment=environment, sees_none_killed=True) as running:
+        with command(page, *arguments, environment=environment, program=SEEING_NONE_KILLED) as running:
             victim, other = sorted(running.workers)
             stop_process(victim)
             answers(running)

@@ -51,7 +51,7 @@ class Wire:
             raise
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pending = b""
+        self._pending = bytearray()
 
     def __enter__(self) -> Wire:
         return self
@@ -70,10 +70,9 @@ class Wire:
 
     def answer(self, *, method: str = "GET") -> Answer:
         """The next response. Fails if the connection ends within it."""
-        while b"\r\n\r\n" not in self._pending:
+        while (head_bytes := self._pending.find(b"\r\n\r\n")) < 0:
             self._more()
-        head, _, rest = self._pending.partition(b"\r\n\r\n")
-        lines = head.split(b"\r\n")
+        lines = self._pending[:head_bytes].split(b"\r\n")
         status = int(lines[0].split(b" ")[1])
         fields: dict[str, str] = {}
         for line in lines[1:]:
@@ -81,26 +80,29 @@ class Wire:
             assert name.lower() not in fields, f"{name} comes twice"
             fields[name.lower()] = value
         length = 0 if method == "HEAD" or status in (204, 304) else int(fields["content-length"])
-        while len(rest) < length:
+        end = head_bytes + 4 + length
+        while len(self._pending) < end:
             self._more()
-            rest = self._pending.partition(b"\r\n\r\n")[2]
-        self._pending = rest[length:]
-        return Answer(status, fields, rest[:length], head + b"\r\n\r\n" + rest[:length])
+        raw = bytes(self._pending[:end])
+        del self._pending[:end]
+        return Answer(status, fields, raw[head_bytes + 4 :], raw)
+
+    def put_back(self, data: bytes) -> None:
+        """The beginning of a response, which was received from the socket itself."""
+        self._pending[:0] = data
 
     def _more(self) -> None:
         data = self.socket.recv(65536)
-        assert data, f"the connection ended after {self._pending[:200]!r}"
+        assert data, f"the connection ended after {bytes(self._pending[:200])!r}"
         self._pending += data
 
     def rest(self) -> bytes:
         """Everything up to the end of the connection."""
-        data = bytearray(self._pending)  # not bytes, which would be copied for each piece: 32 MiB took ten seconds
-        self._pending = b""
-        while True:
-            more = self.socket.recv(65536)
-            if not more:
-                return bytes(data)
-            data += more
+        while more := self.socket.recv(65536):
+            self._pending += more
+        data = bytes(self._pending)
+        self._pending.clear()
+        return data
 
     def at_end(self) -> bool:
         """Whether the server has ended the connection cleanly, with nothing more to say."""

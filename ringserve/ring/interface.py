@@ -169,9 +169,9 @@ class Ring(ABC):
         """Send `data` from `offset` to its end. It waits for room in the socket; res may be short of the whole."""
 
     @abstractmethod
-    def splice(self, user_data: int, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> None:
-        """Move up to `length` bytes from `fd_in` to `fd_out`, one of which is a pipe. `offset`: position in a
-        file, or -1 for a pipe. With a non-blocking socket and SPLICE_NONBLOCK, -EAGAIN comes back when it is full.
+    def splice(self, user_data: int, file_fd: int, offset: int, pipe_fd: int, length: int) -> None:
+        """Move up to `length` bytes of a file from `offset` to an empty pipe. It may wait for the disk. res: how many;
+        0 at the end of the file.
         """
 
     @abstractmethod

@@ -303,10 +303,10 @@ class Task:
         self.ring.send(self.user_data, fd, data, offset)
         return self._operation(data)
 
-    def splice(self, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> Awaitable[int]:
+    def splice(self, file_fd: int, offset: int, pipe_fd: int, length: int) -> Awaitable[int]:
         """See `Ring.splice`."""
         self.take_interruption()
-        self.ring.splice(self.user_data, fd_in, offset, fd_out, length, flags)
+        self.ring.splice(self.user_data, file_fd, offset, pipe_fd, length)
         return self._operation()
 
     def poll(self, fd: int, events: int) -> Awaitable[int]:

@@ -33,6 +33,7 @@ from ringserve.ring.interface import (
     F_BUFFER,
     F_MORE,
     NANOSECONDS,
+    SPLICE_MOVE,
     Completion,
     FileStatus,
     Pinned,
@@ -198,8 +199,8 @@ class UringRing(Descriptors):
         if self._deferred or self._send(self._ring, user_data, fd, address + offset, length - offset) < 0:
             self._deferred.append((self._send, (user_data, fd, address + offset, length - offset)))
 
-    def splice(self, user_data: int, fd_in: int, offset: int, fd_out: int, length: int, flags: int) -> None:
-        self._queue(lib.ringserve_splice, user_data, fd_in, offset, fd_out, length, flags)
+    def splice(self, user_data: int, file_fd: int, offset: int, pipe_fd: int, length: int) -> None:
+        self._queue(lib.ringserve_splice, user_data, file_fd, offset, pipe_fd, length, SPLICE_MOVE)
 
     def poll(self, user_data: int, fd: int, events: int) -> None:
         self._queue(lib.ringserve_poll, user_data, fd, events)
