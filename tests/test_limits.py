@@ -14,7 +14,7 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.conn import Connection, State
+from ringserve.conn import LINGER_S, Connection, State
 from ringserve.library import RunningServer
 from ringserve.ring import uring
 from ringserve.sending import ConnectionOverError
@@ -245,10 +245,12 @@ class Reader:
         return connection._taken_bytes - connection.ring.unacknowledged_bytes(connection.fd)
 
     def has_filled_the_buffers(self) -> bool:
-        """Whether nothing moves any more: as much is acknowledged as a moment ago."""
-        before = self.acknowledged
-        time.sleep(0.05)
-        return before == self.acknowledged
+        """Whether nothing moves any more: ten looks find as much taken and acknowledged as the first."""
+        looks = set()
+        for _look in range(10):
+            looks.add((self._connection._taken_bytes, self.acknowledged))
+            time.sleep(0.02)
+        return len(looks) == 1
 
     def read_until_more_is_acknowledged(self) -> None:
         before = self.acknowledged
@@ -260,6 +262,11 @@ class Reader:
         self.wake_the_server()
         pace = self._connection._pace
         return pace is not None and pace.progressed == self._clock.monotonic()
+
+    def was_heard(self) -> bool:
+        """Whether the server has taken something since the clock was put forward."""
+        self.wake_the_server()
+        return self._connection.waiting_since == self._clock.monotonic()
 
     def read_on_in_paces(self, most: int) -> None:
         """Read a little just often enough not to be taken for stalled."""
@@ -407,3 +414,26 @@ def test_a_steady_reader_stays_though_it_acknowledges_nothing_for_longer_than_th
         assert not reader.was_cut_off
     assert "no progress" not in reasons
     assert "too slow" not in reasons
+
+
+# -- what comes after the last answer ---------------------------------------------------------------------------
+
+
+def test_a_client_that_goes_on_sending_after_its_last_answer_is_left_in_the_end(clock: Clock, serving: Serving) -> None:
+    running = serving(linger_timeout_s=2)
+    with Wire(running.url) as wire:
+        client = Reader(running, wire, clock)
+        assert wire.ask(get("/page", f"Content-Length: {MIB}")).body == b"page"
+        eventually("it lingers", lambda: client.state is State.LINGERING)
+        for _again in range(int(LINGER_S / 1.5) - 1):
+            clock.put_forward(1.5)
+            wire.send(b"x")
+            eventually("it was heard", client.was_heard)
+        assert client.state is State.LINGERING
+        clock.put_forward(1.9)  # it was silent for less than its limit
+
+        def is_left() -> bool:
+            running.server.service.ring.wake()
+            return not running.server.service.connections
+
+        eventually("it is left", is_left)
