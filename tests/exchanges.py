@@ -232,7 +232,7 @@ METHODS = Group("Methods", [
     Row("10.1.1", "a client that waits for a go-ahead gets the final answer in its place",
         get("/", "Content-Length: 5", "Expect: 100-continue", method="PUT"), 405, None, {"connection": "close"},
         closes=True),
-    Row("10.1.1", "also if the body would have been heeded by nobody",
+    Row("10.1.1", "a GET that waits for a go-ahead gets its file",
         get("/hello.txt", "Content-Length: 9999999", "Expect: 100-continue"), 200, HELLO, closes=True),
     Row("10.1.1", "an expectation in HTTP/1.0 is ignored",
         get("/hello.txt", "Content-Length: 5", "Expect: 100-continue", method="POST", version="1.0"), 405, closes=True),
@@ -263,7 +263,7 @@ TARGETS = Group("Targets", [
     Row("3986 5.2.4", "dot segments are resolved", get("/docs/../hello.txt"), 200, HELLO),
     Row("3986 5.2.4", "dot segments cannot leave the root", get("/../etc/passwd"), 400),
     Row("3986 5.2.4", "escaped dot segments cannot either", get("/%2e%2e/etc/passwd"), 400),
-    Row("3986 5.2.4", "nor ones further in", get("/docs/../../etc/passwd"), 400),
+    Row("3986 5.2.4", "dot segments further in cannot leave it either", get("/docs/../../etc/passwd"), 400),
     Row("15.5.15", "a target beyond the limit", get("/" + "x" * 8300), 414, None, {"connection": "close"}, closes=True),
     Row("6585 5", "more fields than the limit", get("/", *(f"X-{n}: a" for n in range(101))), 431, closes=True),
     Row("6585 5", "a head beyond the limit", get("/", "X: " + "a" * 33_000), 431, closes=True),
@@ -299,7 +299,8 @@ CODINGS = Group("Content codings", [
         **CSS, "content-encoding": None, "etag": STYLE_TAG,
     }),
     *(
-        Row("12.5.3", f"{coding} is served to who accepts it", accepting(coding), 200, CODED[coding], chosen(coding))
+        Row("12.5.3", f"{coding} is served to a client that accepts it", accepting(coding), 200, CODED[coding],
+            chosen(coding))
         for coding in CODED
     ),
     Row("12.5.3", "equal qualities: br, never the order of the field", accepting("gzip, zstd, br"), 200, CODED["br"],
@@ -342,14 +343,14 @@ CODINGS = Group("Content codings", [
         }),
     Row("13.1.5", "also for a client that has a part of it",
         accepting("gzip", "Range: bytes=0-3", f"If-Range: {STYLE_TAG}"), 206, STYLE[:4], {"content-encoding": None}),
-    Row("13.1.5", "a client that has a part of a coding gets another of it",
+    Row("13.1.5", "a client that has a part of a coding gets another part of that coding",
         accepting("gzip", "Range: bytes=3-6", f"If-Range: {CODED_TAGS['gzip']}"), 206, b"gzip", {
             "vary": "Accept-Encoding", "content-encoding": "gzip", "content-range": "bytes 3-6/7",
             "etag": CODED_TAGS["gzip"],
         }),
-    Row("13.1.5", "a client that has a date has not said of which coding",
+    Row("13.1.5", "a date does not say which coding the client has a part of",
         accepting("gzip", "Range: bytes=3-6", f"If-Range: {MODIFIED_DATE}"), 200, CODED["gzip"], chosen("gzip")),
-    Row("13.1.5", "unless the file itself is what it gets",
+    Row("13.1.5", "unless that client gets the file itself anyway",
         accepting("deflate", "Range: bytes=0-3", f"If-Range: {MODIFIED_DATE}"), 206, STYLE[:4]),
     Row("12.5.3", "a client that does not take the file itself gets a range of the coding",
         accepting("gzip, identity;q=0", "Range: bytes=3-6"), 206, b"gzip", {"content-encoding": "gzip"}),
@@ -419,8 +420,8 @@ RANGES = Group("Ranges", [
     Row("15.5.17", "a range beyond the file cannot be satisfied", get("/hello.txt", "Range: bytes=12-"), 416, None, {
         "content-range": f"bytes */{len(HELLO)}",
     }),
-    Row("15.5.17", "nor can the last no bytes", get("/hello.txt", "Range: bytes=-0"), 416),
-    Row("15.5.17", "nor any of an empty file", get("/empty", "Range: bytes=0-0"), 416),
+    Row("15.5.17", "the last no bytes cannot be satisfied", get("/hello.txt", "Range: bytes=-0"), 416),
+    Row("15.5.17", "a range of an empty file cannot be satisfied", get("/empty", "Range: bytes=0-0"), 416),
     Row("14.2", "a malformed range is ignored", get("/hello.txt", "Range: bytes=b-a"), 200, HELLO),
     Row("14.1.1", "and one that ends before it begins", get("/hello.txt", "Range: bytes=5-2"), 200, HELLO),
     Row("14.2", "another unit is ignored", get("/hello.txt", "Range: lines=1-2"), 200, HELLO),
@@ -466,7 +467,7 @@ DIRECTORIES = Group("Directories, links and what cannot be served", [
         **HTML, "vary": None,
     }),
     Row("15.5.5", "a file is no directory", get("/hello.txt/"), 404),
-    Row("15.5.5", "nor has it files below it", get("/hello.txt/x"), 404),
+    Row("15.5.5", "a file has no files below it", get("/hello.txt/x"), 404),
     Row("15.5.5", "a name longer than the system takes is not found", get("/" + "x" * 300), 404),
     Row("15.5.5", "a link to itself is not found", get("/loop"), 404),
     Row("15.5.5", "a dotfile is not found", get("/.secret"), 404),
@@ -512,20 +513,21 @@ SPA = Group("Applications that route in the browser", [
     ),
     Row("15.5.5", "a missing script is not", get("/users/app.js", BROWSER), 404, None, {"vary": None}),
     Row("15.5.5", "also if a browser goes there", get("/users/app.js", NAVIGATION, BROWSER), 404),
-    Row("15.5.5", "nor a page with its ending", get("/users/7.html", NAVIGATION, BROWSER), 404),
-    Row("15.5.5", "nor is it for who reads no HTML", get("/users/7", "Accept: application/json"), 404, None, {
+    Row("15.5.5", "a missing page with its ending gets 404", get("/users/7.html", NAVIGATION, BROWSER), 404),
+    Row("15.5.5", "a client that reads no HTML gets 404", get("/users/7", "Accept: application/json"), 404, None, {
         "vary": "Accept, Sec-Fetch-Mode, Sec-Fetch-Dest, Sec-Fetch-Site",
     }),
-    Row("15.5.5", "nor for who prefers JSON", get("/users/7", "Accept: application/json, text/plain, */*"), 404),
+    Row("15.5.5", "a client that prefers JSON gets 404",
+        get("/users/7", "Accept: application/json, text/plain, */*"), 404),
     *(
-        Row("15.5.5", f"nor for what a page fetches: {what}",
+        Row("15.5.5", f"what a page fetches gets 404: {what}",
             get("/users/7", f"Sec-Fetch-Dest: {what}", f"Sec-Fetch-Mode: {mode}", "Accept: */*"), 404)
         for what, mode in (
             ("empty", "cors"), ("script", "no-cors"), ("style", "no-cors"), ("image", "no-cors"), ("font", "cors"),
         )
     ),
-    Row("15.5.5", "nor for who says only that", get("/users/7", "Sec-Fetch-Dest: image"), 404),
-    Row("15.5.6", "nor for other methods", get("/users/7", method="POST"), 405),
+    Row("15.5.5", "a client that names only its destination gets 404", get("/users/7", "Sec-Fetch-Dest: image"), 404),
+    Row("15.5.6", "another method gets 405", get("/users/7", method="POST"), 405),
     Row("9.3.1", "what exists is itself", get("/hello.txt", BROWSER), 200, HELLO),
 ], lambda _site: {"spa": True}, told="`--spa`")  # fmt: skip
 
@@ -653,18 +655,20 @@ CORS = Group("Scripts of other origins", [
 ], lambda _site: {"cors_origin": ("https://app.example",)}, told="`--cors-origin https://app.example`")  # fmt: skip
 
 OPEN_CORS = Group("Scripts of every origin", [
-    Row("fetch 3.3", "whoever asks", get("/hello.txt", "Origin: https://any.example"), 200, HELLO, {
+    Row("fetch 3.3", "a script of any origin", get("/hello.txt", "Origin: https://any.example"), 200, HELLO, {
         "access-control-allow-origin": "*", "vary": None,
     }),
-    Row("fetch 3.3", "and who does not say", get("/hello.txt"), 200, HELLO, {"access-control-allow-origin": "*"}),
+    Row("fetch 3.3", "a client that names no origin", get("/hello.txt"), 200, HELLO, {
+        "access-control-allow-origin": "*",
+    }),
 ], lambda _site: {"cors_origin": ("*",)}, told="`--cors-origin '*'`")  # fmt: skip
 
 ALADDIN = "Authorization: Basic YWxhZGRpbjpvcGVuIHNlc2FtZQ=="
 AUTH = Group("Protected paths", [
-    Row("15.5.2", "who does not say who it is", get("/private/plan.txt"), 401, None, {
+    Row("15.5.2", "a client without a password", get("/private/plan.txt"), 401, None, {
         "www-authenticate": 'Basic realm="The cave", charset="UTF-8"',
     }),
-    Row("7617 2", "who does", get("/private/plan.txt", ALADDIN), 200, b"the plan"),
+    Row("7617 2", "a client with the right password", get("/private/plan.txt", ALADDIN), 200, b"the plan"),
     Row("7617 2", "the scheme is in any case", get("/private/plan.txt", ALADDIN.replace("Basic", "basic")), 200),
     Row("7617 2", "a wrong password", get("/private/plan.txt", "Authorization: Basic YWxhZGRpbjpuby13YXk="), 401),
     Row("7617 2", "an unknown user", get("/private/plan.txt", "Authorization: Basic Y2Fzc2ltOm9wZW4gc2VzYW1l"), 401),
@@ -672,7 +676,7 @@ AUTH = Group("Protected paths", [
     Row("7617 2", "what has no colon", get("/private/plan.txt", "Authorization: Basic YWxhZGRpbg=="), 401),
     Row("11.4", "another scheme", get("/private/plan.txt", "Authorization: Bearer abc"), 401),
     Row("15.5.2", "what is missing there is not told either", get("/private/missing"), 401),
-    Row("15.5.2", "nor by another way to it", get("/public/plan.txt"), 401),
+    Row("15.5.2", "another way to it needs the password too", get("/public/plan.txt"), 401),
     Row("9.3.1", "the rest is for everybody", get("/hello.txt"), 200, HELLO),
     Row("9.3.7", "OPTIONS too, as a preflight has no password", get("/private/plan.txt", method="OPTIONS"), 204),
 ], lambda _site: {

@@ -1,4 +1,4 @@
-"""Who is next: origins in turn, a bound, and who is refused at it."""
+"""Which item is next: origins in turn, a bound, and which item is refused at it."""
 
 from __future__ import annotations
 

@@ -16,13 +16,14 @@ from conftest import Serving
 from permissions import serving_as_a_user
 from wire import Wire, eventually, get
 
+import ringserve.files
 import ringserve.ring.uring
 import ringserve.watches
 from ringserve import files
 from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.listing import Item
 from ringserve.ring.tasks import Task
-from ringserve.semantics import CONTENT_TAG_BYTES_MAX
+from ringserve.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.watches import BURST_EVENTS
 
 
@@ -309,6 +310,27 @@ def test_other_bytes_have_another_tag_though_size_and_time_are_the_same(
             for _again in range(3):
                 assert wire.ask(get("/page", f"If-None-Match: {tag}")).status == 304
                 assert wire.ask(get("/page", "Range: bytes=0-0", f"If-Range: {tag}")).status == 206
+
+
+@pytest.mark.parametrize(
+    ("size", "on_the_loop"), [(HASHED_AT_ONCE_BYTES_MAX, True), (HASHED_AT_ONCE_BYTES_MAX + 1, False)]
+)
+def test_only_a_small_file_is_hashed_by_the_thread_of_the_loop(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, size: int, on_the_loop: bool
+) -> None:
+    threads = []
+
+    def note(body: bytes) -> bytes:
+        assert len(body) == size
+        threads.append(threading.get_ident())
+        return content_hash(body)
+
+    monkeypatch.setattr(ringserve.files, "content_hash", note)
+    (site / "page").write_bytes(bytes(size))
+    running = serving()
+    with Wire(running.url) as wire:
+        assert len(wire.ask(get("/page")).body) == size
+    assert [thread == running._thread.ident for thread in threads] == [on_the_loop]
 
 
 def test_a_large_file_whose_time_is_in_whole_seconds_has_another_tag_after_each_replacement(

@@ -251,7 +251,7 @@ def test_an_origin_that_fills_the_queue_loses_a_place_to_another_and_the_other_i
     for number in range(WAITING_MAX):
         begin("many", f"many {number}")
     begin("one", "one")
-    assert ended == [f"many {WAITING_MAX - 1}"], "the newest of who has most is refused at once"
+    assert ended == [f"many {WAITING_MAX - 1}"], "the newest job of the origin that has most is refused at once"
     with pytest.raises(HelpersBusyError):
         begin("many", "too many")
     assert loop.helpers.running == THREADS + WAITING_MAX

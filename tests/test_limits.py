@@ -14,7 +14,7 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.conn import Connection, State
+from ringserve.conn import LINGER_S, Connection, State
 from ringserve.library import RunningServer
 from ringserve.ring import uring
 from ringserve.sending import ConnectionOverError
@@ -238,6 +238,11 @@ class Reader:
         while self._connection.waiting_since < self._clock.monotonic() and self.received < SIZE and self.read():
             time.sleep(0.001)  # the server's turn: else much more would be taken before it notices
 
+    def was_heard(self) -> bool:
+        """Whether the server has taken something since the clock was put forward."""
+        self.wake_the_server()
+        return self._connection.waiting_since == self._clock.monotonic()
+
     def read_on_in_paces(self, most: int) -> None:
         """Read a little just often enough not to be taken for stalled."""
         for _pace in range(most):
@@ -370,3 +375,26 @@ def test_a_steady_reader_stays_though_it_acknowledges_nothing_for_longer_than_th
         assert not reader.was_cut_off
     assert "no progress" not in reasons
     assert "too slow" not in reasons
+
+
+# -- what comes after the last answer ---------------------------------------------------------------------------
+
+
+def test_a_client_that_goes_on_sending_after_its_last_answer_is_left_in_the_end(clock: Clock, serving: Serving) -> None:
+    running = serving(linger_timeout_s=2)
+    with Wire(running.url) as wire:
+        client = Reader(running, wire, clock)
+        assert wire.ask(get("/page", f"Content-Length: {MIB}")).body == b"page"
+        eventually("it lingers", lambda: client.state is State.LINGERING)
+        for _again in range(int(LINGER_S / 1.5) - 1):
+            clock.put_forward(1.5)
+            wire.send(b"x")
+            eventually("it was heard", client.was_heard)
+        assert client.state is State.LINGERING
+        clock.put_forward(1.9)  # it was silent for less than its limit
+
+        def is_left() -> bool:
+            running.server.service.ring.wake()
+            return not running.server.service.connections
+
+        eventually("it is left", is_left)

@@ -332,7 +332,7 @@ def test_without_descriptors_a_parked_pipe_gives_its_own() -> None:
     assert parked.pipe is None
 
 
-def test_who_waits_when_the_last_pipe_is_destroyed_and_none_can_be_made_waits_on() -> None:
+def test_a_task_that_waits_when_the_last_pipe_is_destroyed_and_none_can_be_made_waits_on() -> None:
     plumbing = Plumbing(pipes_max=4)
     lease = plumbing.lease()
     plumbing.ring.refusal = errno.EMFILE

@@ -439,7 +439,7 @@ def test_names_are_added_to_vary_and_none_stands_twice(
 def test_a_content_type_is_that_of_the_file_and_not_of_what_is_said_instead(
     status: int, content_type: bytes | None, value: str
 ) -> None:
-    # A JSON error that says it is a style sheet, or parts without their boundary (14.6), could not be read.
+    # An error page that says it is a style sheet, or parts without their boundary (14.6), could not be read.
     response = Response(status, () if content_type is None else ((b"Content-Type", content_type),))
     assert dressed([("**", {"Content-type": value})], b"a", response=response) == response.fields
 

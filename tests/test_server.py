@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve import service
 from ringserve.config import Config
-from ringserve.conn import INPUT_PENDING_MAX, Connection
+from ringserve.conn import INPUT_PENDING_MAX, Connection, State
 from ringserve.library import RunningServer
 from ringserve.ring.descriptors import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
 from ringserve.ring.interface import DISCARD_BYTES_MAX
@@ -103,8 +105,18 @@ def test_a_client_in_the_middle_of_an_upload_hears_its_answer(serving: Serving, 
         assert wire.at_end()
 
 
+def unread_bytes(fd: int) -> int:
+    """Of a socket: what its peer sent and nobody has taken (FIONREAD, tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def unacknowledged_bytes(fd: int) -> int:
+    """Of a socket: what it was given and its peer has not acknowledged (SIOCOUTQ, tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 def test_a_body_whose_sender_stays_costs_no_memory(serving: Serving) -> None:
-    running = serving()
+    running = serving(linger_timeout_s=60)
     with Wire(running.url) as wire:
         wire.send(get("/", f"Content-Length: {8 * MIB}", method="POST") + bytes(4 * MIB))
         assert wire.answer().status == 405
@@ -112,6 +124,34 @@ def test_a_body_whose_sender_stays_costs_no_memory(serving: Serving) -> None:
         assert isinstance(connection, Connection)
         assert connection.reader is None
         wire.send(bytes(4 * MIB))
+        eventually("all has arrived", lambda: not unacknowledged_bytes(wire.socket.fileno()))
+        eventually("all is thrown away", lambda: not unread_bytes(connection.fd))
+        assert connection.state is State.LINGERING
+        assert connection.reader is None
+
+
+@pytest.mark.parametrize("fields", [(), ("Connection: close",)], ids=["persistent", "last"])
+def test_no_body_is_received_while_the_answer_to_its_head_is_on_its_way(
+    serving: Serving, site: Path, fields: tuple[str, ...]
+) -> None:
+    (site / "page").write_bytes(b"page")
+    (site / "big").write_bytes(bytes(16 * MIB))
+    running = serving()
+    with Wire(running.url, receive_bytes=4096) as wire:
+        assert wire.ask(get("/page")).body == b"page"  # after it one receive takes all that comes, piece by piece
+        wire.send(get("/big", f"Content-Length: {64 * MIB}", *fields) + bytes(64 * 1024))
+        assert wire.socket.recv(100)
+        (connection,) = running.server.service.connections
+        assert isinstance(connection, Connection)
+        eventually("its receive has ended", lambda: not connection.receiving)
+        wire.send(bytes(64 * 1024))
+        eventually("more has arrived", lambda: not unacknowledged_bytes(wire.socket.fileno()))
+        for _piece in range(1024):
+            assert wire.socket.recv(1024)  # the server goes on sending, and has turns in which it could receive
+        assert connection.state is State.BUSY
+        assert not connection.receiving
+        assert connection.reader is None
+        assert unread_bytes(connection.fd) >= 64 * 1024
 
 
 def test_a_body_of_a_hundred_thousand_chunks_is_not_looked_at(
@@ -490,7 +530,7 @@ def test_a_drain_ends_at_its_deadline(serving: Serving, site: Path) -> None:
         assert 0.25 < time.monotonic() - started < 5
 
 
-def test_a_drain_waits_for_nobody_who_has_not_asked(serving: Serving, site: Path) -> None:
+def test_a_drain_waits_for_no_client_that_has_not_asked(serving: Serving, site: Path) -> None:
     (site / "page").write_bytes(b"page")
     running = serving(drain_timeout_s=600, header_timeout_s=600, linger_timeout_s=60)
     with Wire(running.url) as half, Wire(running.url) as half_again, Wire(running.url) as lingering:
@@ -499,6 +539,9 @@ def test_a_drain_waits_for_nobody_who_has_not_asked(serving: Serving, site: Path
             wire.send(b"GET /page HTTP/1.1\r\nHost:")
         assert lingering.ask(get("/page", "Content-Length: 100")).status == 200
         eventually("all are where they shall be", lambda: states(running) == ["LINGERING", "READING", "READING"])
+        running.server.stop()
+        # A client that lingers has seen the end of its connection before: only the server knows that it is closed.
+        eventually("no connection is left", lambda: not running.server.service.connections)
         running.stop()
         for wire in (half, half_again, lingering):
             assert wire.at_end()

@@ -397,7 +397,7 @@ def test_a_directory_without_its_slash_is_redirected_on_this_host(target: bytes,
     response = answer(request, Directory(wanted.path), NOW)
     assert (response.status, response.body, response.content_length) == (308, (), 0)
     assert values_of(response)[b"Location"] == reference
-    # Whoever is behind a proxy that takes a prefix away keeps the prefix (RFC 3986 5.2).
+    # A client behind a proxy that takes a prefix away keeps the prefix (RFC 3986 5.2).
     address = b"http://a/prefix" + target.removeprefix(b"http://a").removeprefix(b"http://evil.example")
     followed = urljoin(address, reference)
     assert followed.partition(b"?")[0].startswith(b"http://a/prefix/")

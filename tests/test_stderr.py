@@ -18,7 +18,7 @@ from conftest import Serving
 from supervised import ENDS_S, free_port
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.ring import stderr
+from ringserve.ring import diagnostics, stderr
 from ringserve.ring.stderr import ThreadWriter
 
 PATHS = 700
@@ -32,6 +32,12 @@ def site(site: Path, tmp_path: Path) -> Path:
     (tmp_path / "outside").mkdir()
     (site / "link").symlink_to(tmp_path / "outside")
     return site
+
+
+@pytest.fixture(autouse=True)
+def _one_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lines of a test are of one interval, however slow the machine is."""
+    monkeypatch.setattr(diagnostics, "INTERVAL_S", 3600.0)
 
 
 @contextmanager
@@ -231,7 +237,7 @@ def test_nobody_waits_for_the_thread_and_what_it_could_not_write_is_written_when
 
 
 def test_a_number_that_was_left_out_is_said_without_another_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringserve.ring.diagnostics.INTERVAL_S", 0.05)
+    monkeypatch.setattr(diagnostics, "INTERVAL_S", 0.05)
     with pipe() as (read_fd, write_fd), as_stderr(write_fd):
         writer = ThreadWriter()
         for number in range(50):

@@ -295,7 +295,10 @@ def begin_large(url: str) -> Wire:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_drains_and_cuts_nothing_off(large: Path, number: signal.Signals) -> None:
-    with command(large, "--workers", "2", *QUIET) as running, begin_large(running.url) as wire:
+    with (
+        command(large, "--workers", "2", *QUIET, "--drain-timeout", "600") as running,
+        begin_large(running.url) as wire,
+    ):
         # As a terminal does it, and a service manager that tells the whole group.
         for pid in (*running.workers, running.process.pid):
             os.kill(pid, number)
