@@ -6,7 +6,9 @@ So a quarter of what is free goes to pipes at most, and half of the rest to file
 more than the configuration has kept open, and OPENING, is taken from connections for files.
 
 A multishot accept takes all that waits in a listener's queue before the loop is asked, and refused connections have
-descriptors too. Where they could take those of the files, connections are accepted one by one.
+descriptors too. So as many as a queue holds are kept for them, unless that would take half of the connections: then
+connections are accepted one by one, which takes a fifth more CPU time where each has but one request
+(`make bench WORKLOADS=churn`).
 """
 
 from __future__ import annotations
@@ -43,11 +45,10 @@ def share(free: int, *, connections_max: int, pipes_max: int, open_files_max: in
     pipes = min(pipes_max, free // 8)
     rest = free - 2 * pipes
     files = min(open_files_max + OPENING, rest // 2)
-    connections = min(connections_max, rest - files)
-    left = rest - connections
-    in_bursts = left - files >= burst
-    if in_bursts:
-        left -= burst
+    room = rest - files
+    in_bursts = room >= 2 * burst or room - connections_max >= burst
+    connections = min(connections_max, room - burst if in_bursts else room)
+    left = rest - connections - (burst if in_bursts else 0)
     return Shares(connections, pipes, min(open_files_max, max(left // 2, left - OPENING)), left, in_bursts)
 
 

@@ -39,10 +39,12 @@ def test_what_is_not_asked_for_goes_to_the_files() -> None:
     assert share(300, **few) == Shares(10, 37, 58, 116, True)
 
 
-def test_connections_come_in_bursts_only_where_refused_ones_take_nothing_from_the_files() -> None:
-    needed = 128 + 10_000 + 512 + OPENING + 4096
-    assert share(needed, **ASKED) == Shares(10_000, 64, 512, 576, True)
-    assert share(needed - 1, **ASKED) == Shares(10_000, 64, 512, 576 + 4095, False)
+def test_connections_come_in_bursts_where_that_takes_at_most_half_of_them() -> None:
+    others = 128 + 512 + OPENING
+    assert share(others + 10_000 + 4096, **ASKED) == Shares(10_000, 64, 512, 576, True)
+    assert share(others + 10_000 + 4095, **ASKED) == Shares(9_999, 64, 512, 576, True)
+    assert share(others + 2 * 4096, **ASKED) == Shares(4096, 64, 512, 576, True)
+    assert share(others + 2 * 4096 - 1, **ASKED) == Shares(8191, 64, 512, 576, False)
 
 
 @given(

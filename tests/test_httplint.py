@@ -87,6 +87,9 @@ ALLOWED = {
         [100, 302, 303, 304, 307, 308, *range(400, 506)],
     ),
     # -- info: the answer has the status that it has ----------------------------------------------------------------
+    "VARY_COMPLEX": Allowed(
+        "Whether an application's page answers depends on Accept and three Sec-Fetch fields.", [200, 404]
+    ),
     "STATUS_METHOD_NOT_ALLOWED": Allowed("It had another method.", [405]),
     "STATUS_NOT_ACCEPTABLE": Allowed("It accepted nothing that there is.", [406]),
     "STATUS_NOT_FOUND": Allowed("It asked for what does not exist.", [404]),

@@ -584,7 +584,7 @@ def test_a_right_password_is_next_if_a_preface_names_another_client(
     running = guarded(trusted_proxy=(HERE,), proxy_protocol=True)
     waiting = flooding(running, preface=b"PROXY TCP6 2001:db8::1 2001:db8::f 1 2\r\n")
     with Wire(running.url) as wire:
-        wire.send(b"PROXY TCP6 2001:db8:0:1::1 2001:db8::f 1 2\r\n" + get("/private/page", RIGHT))
+        wire.send(b"PROXY TCP6 2001:db8:1::1 2001:db8::f 1 2\r\n" + get("/private/page", RIGHT))
         assert_next(verifying, wire, waiting)
 
 
