@@ -290,7 +290,7 @@ serve_command: click.Command = _Serve(
             help="Show the version and exit.",
         ),
     ],
-    help="Serve the files of DIRECTORY (default: the current one) over HTTP/1.1, every kernel operation by io_uring.",
+    help="Serve the files of DIRECTORY (default: the current one) over HTTP/1.1, by io_uring.",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
