@@ -1,4 +1,4 @@
-"""ringserve: a web server for static files whose every kernel operation goes through io_uring.
+"""ringserve: a web server for static files on io_uring.
 
     import ringserve
 
