@@ -516,6 +516,7 @@ def test_workers_share_a_unix_socket_through_reload_drain_and_a_killed_one(page:
             running.reload()
             askers.more()
         assert (askers.failures, askers.refused) == ([], 0)
+        eventually("those before the reload have ended", lambda: len(running.workers) == 2)
         victim = min(running.workers)
         stop_process(victim)
         with ExitStack() as stack:
