@@ -1,12 +1,12 @@
-"""What a request head can cost: for each field that is read, the costliest value found, as CPU time of the loop.
+"""The CPU time of the loop for the costliest request heads that were found, for each field that is read.
 
     python benchmarks/heads.py            # a table, the costliest first
     python benchmarks/heads.py Accept     # only the cases whose name has this in it
 
 Each head is as large as the limits allow, and no two are alike, so that nothing is remembered. The server has a rule of
-each kind, all that reads fields is on, and it writes an access log. What is measured is the time of the loop's thread
-(not of the clock, so that a busy machine changes little), as the median of rounds. A head without anything costly comes
-first, to compare with.
+each kind, every setting that reads fields is on, and it writes an access log. The figure is the CPU time of the loop's
+thread, the median of rounds; a busy machine changes it little. A head without anything costly comes first, to compare
+with.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.ring.interface import PIPE_BUF, POLL_OUT, Pinned, errno_name
@@ -202,6 +203,14 @@ class JsonFormat(LogFormat):
 LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
+class Sink(NamedTuple):
+    """An open descriptor that lines are written to."""
+
+    fd: int
+    is_file: bool
+    """A regular file: a write to it may wait for a disk, so it goes through the ring."""
+
+
 class AccessLog:
     """Gathers lines and writes them to a descriptor.
 
@@ -214,10 +223,10 @@ class AccessLog:
         self.lost = 0
         self._tasks = tasks
         self._fd = fd
-        self._is_file = self._is_a_file(fd)
+        self._is_file = stat.S_ISREG(tasks.ring.status(fd).mode)
         self._owned = owned
         self._not_before = 0.0
-        self._next_fd: int | None = None
+        self._next: Sink | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
         self._poll_user_data = tasks.register(Kind.SHARED, self._has_room)
 
@@ -232,24 +241,23 @@ class AccessLog:
         self._due = 0.0
         self._refused = False
 
-    def _is_a_file(self, fd: int) -> bool:
-        return stat.S_ISREG(self._tasks.ring.status(fd).mode)
+    def replace_sink(self, sink: Sink) -> None:
+        """Write to `sink`, which is the log's own, from the next batch on, or the one that is refused so far.
 
-    def replace_sink(self, fd: int) -> None:
-        """Write to `fd`, which is the log's own, from the next batch on, or the one that is refused so far."""
-        if self._next_fd is not None:
-            self._tasks.close(self._next_fd)
-        self._next_fd = fd
+        What kind of file it is comes with it: on a network file system fstat(2) may wait, and the loop with it.
+        """
+        if self._next is not None:
+            self._tasks.close(self._next.fd)
+        self._next = sink
         if not self._writing:
             self._take_next_sink()
 
     def _take_next_sink(self) -> None:
-        if self._next_fd is None:
+        if self._next is None:
             return
         if self._owned:
             self._tasks.close(self._fd)
-        self._fd, self._next_fd = self._next_fd, None
-        self._is_file = self._is_a_file(self._fd)
+        (self._fd, self._is_file), self._next = self._next, None
         self._owned = True
         self._batch = self._batch.lstrip(b"\n")
         self._not_before = 0.0
@@ -260,9 +268,9 @@ class AccessLog:
         self.lost += len(self._pieces) // PIECES
         self._batch, self._pieces = b"", []
         self._report_lost()
-        if self._next_fd is not None:
-            self._tasks.close(self._next_fd)
-            self._next_fd = None
+        if self._next is not None:
+            self._tasks.close(self._next.fd)
+            self._next = None
         if self._owned:
             self._tasks.close(self._fd)
             self._owned = False

@@ -150,8 +150,8 @@ class FileTable:
             self._load_ended.raise_()
 
     def _has_place(self) -> bool:
-        """Whether one more path may be loaded: one that is open in the meantime, and one that may be kept. A lone load
-        is let try, since there is nothing to wait for.
+        """Whether one more path may be loaded: one that is open in the meantime, and one that may be kept. A
+        single load is always allowed, since there is nothing to wait for.
         """
         loads = len(self._loading)
         return not loads or self._descriptors + 2 * (loads + 1) <= self._limits.files_max

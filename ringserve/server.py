@@ -27,7 +27,7 @@ from types import FrameType
 
 from ringserve import listing, passwords
 from ringserve.acceptor import Acceptor
-from ringserve.access_log import LOG_FORMATS, AccessLog
+from ringserve.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config import Config
 from ringserve.files import FileLimits, FileTable, Root
@@ -129,6 +129,16 @@ def open_log(path: str) -> int:
     # A file system without support for it would answer each write through the ring with EAGAIN.
     os.set_blocking(fd, True)
     return fd
+
+
+def open_sink(path: str) -> Sink:
+    """The access log's file, opened to take the place of the one before it. May wait for a disk. Raises OSError."""
+    fd = open_log(path)
+    try:
+        return Sink(fd, stat.S_ISREG(os.fstat(fd).st_mode))
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def check_guards(sites: Sites) -> None:
@@ -501,7 +511,7 @@ class Server:
 
     async def _reopen(self, task: Task, path: str, log: AccessLog) -> None:
         try:
-            log.replace_sink(await self.helpers.run(task, lambda: open_log(path)))
+            log.replace_sink(await self.helpers.run(task, lambda: open_sink(path)))
         except OSError as error:
             self.tasks.report(
                 "cannot reopen the access log {!r}: {}; the one before it is written on", path, error.strerror

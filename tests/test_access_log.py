@@ -25,6 +25,7 @@ from ringserve.access_log import (
     JsonFormat,
     LogFormat,
     Shortened,
+    Sink,
     escape,
     shorten,
 )
@@ -329,6 +330,7 @@ class FakeRing:
         self.now = 100.0
         self.sinks: dict[int, bytes] = {}
         self.closed: list[int] = []
+        self.asked: list[int] = []
         self.reports: list[str] = []
         self.handler: Handler | None = None
         self.room_handler: Handler | None = None
@@ -351,7 +353,8 @@ class FakeRing:
         reports, self.reports = self.reports, []
         return "\n".join(reports)
 
-    def status(self, _fd: int) -> FileStatus:
+    def status(self, fd: int) -> FileStatus:
+        self.asked.append(fd)
         return FileStatus(self.mode, 0, 0, 0, 0, 0)
 
     def write_now(self, fd: int, data: bytes) -> int:
@@ -760,7 +763,7 @@ def test_an_idle_log_writes_to_its_next_sink_at_once_and_closes_one_that_was_its
     first = add(log, b"1")
     log.flush()
     ring.complete()
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     assert ring.closed == ([FD] if owned else [])
     second = add(log, b"2")
     log.flush()
@@ -770,13 +773,24 @@ def test_an_idle_log_writes_to_its_next_sink_at_once_and_closes_one_that_was_its
     assert ring.closed == ([FD, NEXT] if owned else [NEXT])
 
 
+def test_the_kind_of_the_next_sink_comes_with_it_and_the_kernel_is_not_asked_on_the_loop() -> None:
+    log, ring = new_log()
+    ring.mode = stat.S_IFIFO
+    log.replace_sink(Sink(NEXT, is_file=False))
+    line = add(log, b"1")
+    log.flush()
+    assert ring.sinks == {NEXT: line}
+    assert ring.pieces == [len(line)]
+    assert ring.asked == [FD]
+
+
 def test_a_batch_in_flight_is_written_to_its_end_before_the_next_sink_gets_the_lines_behind_it() -> None:
     log, ring = new_log(owned=True)
     first = add(log, b"a line of some length")
     log.flush()
     second = add(log, b"2")
     ring.complete(3)
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     third = add(log, b"3")
     ring.complete(-errno.EAGAIN)
     assert ring.room_handler is not None
@@ -794,8 +808,8 @@ def test_of_two_next_sinks_the_last_counts_and_the_other_is_closed() -> None:
     log, ring = new_log()
     first = add(log, b"1")
     log.flush()
-    log.replace_sink(NEXT)
-    log.replace_sink(LAST)
+    log.replace_sink(Sink(NEXT, is_file=True))
+    log.replace_sink(Sink(LAST, is_file=True))
     assert ring.closed == [NEXT]
     ring.complete()
     second = add(log, b"2")
@@ -810,7 +824,7 @@ def test_a_next_sink_that_never_had_its_turn_is_closed_in_the_end() -> None:
     log, ring = new_log()
     add(log, b"1")
     log.flush()
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     log.shut()
     assert ring.closed == [NEXT]
 
@@ -824,7 +838,7 @@ def test_what_a_sink_refused_is_written_to_the_next_in_whole_lines() -> None:
     ring.complete(-errno.ENOSPC)
     rest += add(log, b"4")
     assert "ENOSPC" in ring.said()
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     log.flush()
     ring.complete()
     assert ring.said() == "access log: it is written again"
@@ -838,7 +852,7 @@ def test_a_sink_that_fails_while_the_next_one_waits_hands_over_to_it() -> None:
     log, ring = new_log(owned=True)
     first = add(log, b"1")
     log.flush()
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     second = add(log, b"2")
     ring.complete(-errno.EIO)
     assert ring.closed == [FD]
@@ -880,7 +894,7 @@ def test_the_next_sink_begins_with_a_line_whatever_the_one_before_ended_with() -
     log.flush()
     ring.complete(2)
     ring.complete(-errno.ENOSPC)
-    log.replace_sink(NEXT)
+    log.replace_sink(Sink(NEXT, is_file=True))
     log.flush()
     ring.complete()
     assert ring.sinks[NEXT] == line
