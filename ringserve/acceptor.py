@@ -12,10 +12,10 @@ import os
 
 from ringserve.budget import Shares
 from ringserve.conn import Connection
+from ringserve.listening import Listening
 from ringserve.ring.descriptors import Listener
 from ringserve.ring.interface import F_MORE, errno_name
 from ringserve.ring.tasks import Kind
-from ringserve.service import Service
 
 ACCEPT_BACK_OFF_S = 0.1
 """After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""
@@ -28,9 +28,10 @@ class Acceptor:
     that one waiting client can be told with a 503 instead of being left hanging, and accepting rests for a moment.
     """
 
-    def __init__(self, service: Service, listener: Listener, shares: Shares) -> None:
-        self._service = service
-        self._tasks = service.tasks
+    def __init__(self, listening: Listening, listener: Listener, shares: Shares) -> None:
+        self._listening = listening
+        self._shared = listening.shared
+        self._tasks = listening.shared.tasks
         self._listener = listener
         self._connections_max = shares.connections
         self._in_bursts = shares.in_bursts
@@ -54,7 +55,7 @@ class Acceptor:
     @property
     def is_full(self) -> bool:
         """Whether the limit of connections has been reached."""
-        return len(self._service.connections) >= self._connections_max
+        return len(self._shared.connections) >= self._connections_max
 
     @property
     def waits_for_room(self) -> bool:
@@ -63,7 +64,7 @@ class Acceptor:
 
     def resume(self) -> None:
         """Accept again, if it is not done already and there is room, or could be made."""
-        if self.waits_for_room and (not self.is_full or self._service.has_spare):
+        if self.waits_for_room and (not self.is_full or self._shared.has_spare):
             self._arm()
 
     def _accepted(self, res: int, flags: int) -> None:
@@ -83,11 +84,11 @@ class Acceptor:
         self._sweep_at_end()
 
     def _take(self, fd: int) -> None:
-        if self._service.closes_idle:
+        if self._listening.closes_idle:
             self._tasks.close(fd)
             return
-        full = self.is_full and not self._service.make_room()
-        Connection(self._service, fd, refused=full)
+        full = self.is_full and not self._shared.make_room()
+        Connection(self._listening, fd, refused=full)
         if not (full or self._armed or self._resting or self._stopped):
             self._arm()  # one by one, and one that is refused, as a multishot accept does it
         elif full and self._armed:
@@ -102,7 +103,7 @@ class Acceptor:
                 errno_name(res),
             )
         self._resting = True
-        self._service.files.give_up_descriptors()
+        self._shared.files.give_up_descriptors()
         self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
         if self._reserve_fd >= 0 and not self._single:
             self._tasks.ring.close_now(self._reserve_fd)
@@ -116,7 +117,7 @@ class Acceptor:
             if self._stopped:
                 self._tasks.close(res)
             else:
-                Connection(self._service, res, refused=True)
+                Connection(self._listening, res, refused=True)
         self._sweep_at_end()
 
     def _end_of_rest(self) -> float | None:

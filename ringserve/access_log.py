@@ -225,6 +225,7 @@ class AccessLog:
         self._fd = fd
         self._is_file = stat.S_ISREG(tasks.ring.status(fd).mode)
         self._owned = owned
+        self._stamp = b""
         self._not_before = 0.0
         self._next: Sink | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
@@ -240,6 +241,10 @@ class AccessLog:
         self._pinned: Pinned | None = None
         self._due = 0.0
         self._refused = False
+
+    def set_time(self, seconds: float) -> None:
+        """Tell the time of the lines that follow. seconds: since the epoch."""
+        self._stamp = self.form.stamp(seconds)
 
     def replace_sink(self, sink: Sink) -> None:
         """Write to `sink`, which is the log's own, from the next batch on, or the one that is refused so far.
@@ -290,7 +295,6 @@ class AccessLog:
     def record(
         self,
         client: bytes,
-        stamp: bytes,
         line: RequestLine | None,
         block: HeaderBlock | None,
         apart: Apart | None,
@@ -314,7 +318,7 @@ class AccessLog:
             asked_range = None if line is None or block is None else Request(line, block, apart).asked_range
             shortened = isinstance(line_piece, Shortened) or isinstance(block_piece, Shortened)
             outcome += form.details(self._tasks.ring.now - began, asked_range, shortened)
-        self.add(client, stamp, line_piece, outcome, block_piece)
+        self.add(client, self._stamp, line_piece, outcome, block_piece)
 
     @property
     def idle(self) -> bool:

@@ -43,13 +43,13 @@ from types import coroutine
 
 from ringserve.access_log import AccessLog
 from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
+from ringserve.listening import Listening
 from ringserve.proxies import ProxyError, read_preface
 from ringserve.request import RequestError, RequestReader
 from ringserve.response import Prepared
 from ringserve.ring.interface import F_BUFFER, F_MORE, POLL_IN, Pinned, errno_name
 from ringserve.ring.tasks import Kind
 from ringserve.sending import ConnectionOverError, Record, Sender
-from ringserve.service import Service
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""
@@ -92,12 +92,12 @@ class Connection(Sender):
         "_revalidates", "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
     )  # fmt: skip
 
-    def __init__(self, service: Service, fd: int, *, refused: bool = False) -> None:
+    def __init__(self, listening: Listening, fd: int, *, refused: bool = False) -> None:
         """refused: the server is full; the peer is told so by a 503, and the connection ends."""
-        super().__init__(service, fd)
+        super().__init__(listening, fd)
         self.refused = refused
         # With a preface to come, nothing is a request yet, and the hot path must not take it for one.
-        has_preface = service.config.proxy_protocol and self._client is not None and not refused
+        has_preface = listening.config.proxy_protocol and self._client is not None and not refused
         self.state = PREFACE if has_preface else READING if refused else IDLE
         self.reader: RequestReader | None = None
         self.receiving = True
@@ -106,12 +106,12 @@ class Connection(Sender):
         self._last = refused
         self._lingers = refused
         self._starved = False
-        self._requests_left = service.config.requests_max
+        self._requests_left = listening.config.requests_max
         self._revalidates = False
         self._hot: Hot | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
-        service.began(self)
+        listening.shared.began(self)
         self.ring.receive(self._receive_user_data, fd)
         if has_preface or refused:
             self.begin(self._serve(has_preface))
@@ -126,7 +126,7 @@ class Connection(Sender):
         self.ring.receive_multishot(self._receive_user_data, self.fd)
 
     def rearm_receive(self) -> None:
-        """Buffers are back: receive again (`Service.starved`)."""
+        """Buffers are back: receive again (`Shared.starved`)."""
         self._starved = False
         if not (self.receiving or self.input_ended or self._last or self.state is ENDING):
             self._arm_receive()
@@ -143,7 +143,7 @@ class Connection(Sender):
         elif res == -errno.ENOBUFS and self.state is not ENDING:
             # The socket is healthy. The server arms as many as it has buffers, in turn, so that all get theirs.
             self._starved = True
-            self._service.starved.append(self)
+            self._listening.shared.starved.append(self)
             return
         elif res not in (-errno.ECANCELED, -errno.ENOBUFS):
             self.input_ended = True
@@ -168,7 +168,7 @@ class Connection(Sender):
 
     def _reader(self) -> RequestReader:
         if self.reader is None:
-            self.reader = RequestReader(self._service.memory, self._service.limits)
+            self.reader = RequestReader(self._listening.memory, self._listening.limits)
         return self.reader
 
     @property
@@ -182,7 +182,7 @@ class Connection(Sender):
         """
         if self._body is None:
             if self._interruption is None and not self.pending_bytes:
-                if self.input_ended or self._service.closes_idle:
+                if self.input_ended or self._listening.closes_idle:
                     self._close()
                 return
             if not self.receiving and not self.input_ended:
@@ -227,16 +227,16 @@ class Connection(Sender):
 
     def _answer_hot(self, data: bytes) -> bool:
         """Send the prepared response for exactly one remembered head; False if the general path has to look."""
-        service = self._service
+        listening = self._listening
         line_end = data.find(b"\n") + 1
-        line = service.memory.lines.young.get(data[:line_end])
+        line = listening.memory.lines.young.get(data[:line_end])
         if line is None:
             return False
         block_bytes = data[line_end:]
         block = None if self._revalidates else line.blocks.young.get(block_bytes)
         apart = None
         if block is None:
-            joined = service.memory.join(line, block_bytes, service.limits.head_bytes_max - line_end)
+            joined = listening.memory.join(line, block_bytes, listening.limits.head_bytes_max - line_end)
             if joined is not None:
                 block, apart = joined
                 self._revalidates = True
@@ -246,15 +246,15 @@ class Connection(Sender):
             if block is None:
                 return False
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
-        if prepared is None or not block.plain or service.draining:
+        if prepared is None or not block.plain or listening.draining:
             return False
-        if prepared.freshness.until <= self.ring.now and not service.responder.is_still_true(prepared, self.ring.now):
+        if prepared.freshness.until <= self.ring.now and not listening.responder.is_still_true(prepared, self.ring.now):
             return False
         left = self._requests_left - 1
         if not left:
             return False  # the last one says `Connection: close`, and the client may have sent more
         self._requests_left = left
-        clock = service.clock
+        clock = listening.clock
         if block.persistent:
             pinned = prepared.pinned
             if pinned is None or prepared.second != clock.second:
@@ -291,15 +291,15 @@ class Connection(Sender):
                     self.ring.send(self.user_data, self.fd, sending, self._sent_bytes)
                     return
                 aborted = True
-        service = self._service
+        listening = self._listening
         self._sending = None
         self._hot = None
         self.state = IDLE
         self.waiting_since = self.ring.now
         if not aborted:
-            service.hot_answers += 1
-        if service.log is not None:
-            self._log_hot(service.log, hot, sending.length - self._sent_bytes, aborted)
+            listening.hot_answers += 1
+        if listening.log is not None:
+            self._log_hot(listening.log, hot, sending.length - self._sent_bytes, aborted)
         if aborted and self._interruption is None:
             self._interruption = ConnectionOverError(errno_name(res))
         if self._last and self._interruption is None:
@@ -311,7 +311,7 @@ class Connection(Sender):
         if reader is not None and reader.pending_bytes:
             self.state = READING
             self._go_on()
-        elif self._interruption is not None or self.input_ended or service.closes_idle:
+        elif self._interruption is not None or self.input_ended or listening.closes_idle:
             self._go_on()
 
     def _log_hot(self, log: AccessLog, hot: Hot, missing: int, aborted: bool) -> None:
@@ -327,7 +327,7 @@ class Connection(Sender):
                 prepared.status, prepared.body_bytes, False, prepared.coding
             )
         client = self._client_piece if self._client is None else self._client_piece_of(block)
-        log.record(client, self._service.clock.stamp, line, block, apart, outcome, began)
+        log.record(client, line, block, apart, outcome, began)
 
     # -- the general path ---------------------------------------------------------------------------------------
 
@@ -392,7 +392,7 @@ class Connection(Sender):
                 # Nothing more to gather responses for; and what arrives meanwhile is looked at afterwards.
                 await self._flush()
                 continue
-            if self.input_ended or self._service.closes_idle:
+            if self.input_ended or self._listening.closes_idle:
                 return None
             if self.state is BUSY:
                 self.waiting_since = self.ring.now
@@ -414,8 +414,8 @@ class Connection(Sender):
         self._requests_left -= 1
         if block.has_body:
             self._hear_no_more()
-        response = await self._service.responder.respond(self, request)
-        ends = self._last or self._service.draining or self._requests_left <= 0
+        response = await self._listening.responder.respond(self, request)
+        ends = self._last or self._listening.draining or self._requests_left <= 0
         if isinstance(response, Prepared):
             if block.plain and block.persistent and not ends:
                 await self._put_prepared(request, response)
@@ -443,7 +443,7 @@ class Connection(Sender):
         """The last words to a peer whose bytes are not read on."""
         self._hear_no_more()
         self._begin_answer()
-        await self._put_response(None, self._service.responder.error(status), b"close")
+        await self._put_response(None, self._listening.responder.error(status), b"close")
         await self._flush()
 
     # -- the end ------------------------------------------------------------------------------------------------
@@ -478,7 +478,7 @@ class Connection(Sender):
         elif flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
             self._await_waste()
         elif res > 0:
-            self._service.talking.append(self)  # a turn throws away only so much of all
+            self._listening.shared.talking.append(self)  # a turn throws away only so much of all
         else:
             self._close()
 
@@ -507,7 +507,7 @@ class Connection(Sender):
 
     def _ended(self) -> None:
         self.tasks.forget(self._receive_user_data)
-        self._service.ended(self)
+        self._listening.shared.ended(self)
 
     @property
     def spare_rank(self) -> int | None:
@@ -519,7 +519,7 @@ class Connection(Sender):
             return None  # it ends already
         if state is LINGERING:
             return 0
-        if state is IDLE and self._requests_left < self._service.config.requests_max:
+        if state is IDLE and self._requests_left < self._listening.config.requests_max:
             return 1
         unasked = state in (IDLE, READING, PREFACE)
         return 2 if unasked and self.ring.now >= self.waiting_since + REQUEST_ARRIVES_S else None
@@ -540,14 +540,14 @@ class Connection(Sender):
         """Called at intervals (`Server`). The hot path and every other wait only note when they began, so that a
         request costs one assignment, and no timer.
         """
-        config, state = self._service.config, self.state
+        config, state = self._listening.config, self.state
         if state is IDLE:
             limit_s = config.keep_alive_timeout_s
         elif state in (READING, PREFACE):
             limit_s = config.header_timeout_s
         elif state is LINGERING:
             # In a drain there is time for a client to read its answer, and not for one that goes on sending.
-            longest_s = config.linger_timeout_s if self._service.closes_idle else LINGER_S
+            longest_s = config.linger_timeout_s if self._listening.closes_idle else LINGER_S
             limit_s = min(config.linger_timeout_s, self.began + longest_s - self.waiting_since)
         elif state is ENDING:
             return

@@ -15,12 +15,12 @@ import errno
 from typing import NamedTuple
 
 from ringserve.heads import HeaderBlock, Request
+from ringserve.listening import Listening
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
 from ringserve.responder import Asker
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
-from ringserve.service import Service
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""
@@ -62,13 +62,13 @@ class Sender(Asker):
     """
 
     __slots__ = (
-        "_body_sent", "_client", "_client_piece", "_output", "_output_bytes", "_pace", "_records", "_sent_bytes",
-        "_service", "_taken_bytes", "_taken_since", "began", "fd", "told_client", "waiting_since",
+        "_body_sent", "_client", "_client_piece", "_listening", "_output", "_output_bytes", "_pace", "_records",
+        "_sent_bytes", "_taken_bytes", "_taken_since", "began", "fd", "told_client", "waiting_since",
     )  # fmt: skip
 
-    def __init__(self, service: Service, fd: int) -> None:
-        super().__init__(service.tasks)
-        self._service = service
+    def __init__(self, listening: Listening, fd: int) -> None:
+        super().__init__(listening.shared.tasks)
+        self._listening = listening
         self.fd = fd
         self.began = self.waiting_since = self._taken_since = self.ring.now
         self._taken_bytes = 0
@@ -82,21 +82,21 @@ class Sender(Asker):
         self._client: str | None = None
         self.told_client: str | None = None
         self._client_piece = b""
-        if service.log is not None or service.proxies is not None:
+        if listening.log is not None or listening.proxies is not None:
             self._name_client(self.ring.peer_name(fd))
 
     def _name_client(self, client: str) -> None:
         """Who the log's lines are about. Kept as text only if it may speak for others."""
-        service = self._service
-        if service.log is not None:
-            self._client_piece = service.log.form.client(client)
-        trusted = service.proxies is not None and service.proxies.trusts(client)
+        listening = self._listening
+        if listening.log is not None:
+            self._client_piece = listening.log.form.client(client)
+        trusted = listening.proxies is not None and listening.proxies.trusts(client)
         self._client = client if trusted else None
 
     # -- output -------------------------------------------------------------------------------------------------
 
     async def _put_prepared(self, request: Request, prepared: Prepared) -> None:
-        clock = self._service.clock
+        clock = self._listening.clock
         if prepared.second != clock.second:
             prepared.render(clock.second, clock.date, self.ring.pin)
         self._output.append(prepared.data)
@@ -116,8 +116,8 @@ class Sender(Asker):
             await self._flush()
 
     async def _put_response(self, request: Request | None, response: Response, connection: bytes | None) -> None:
-        before, after = head_parts(response, self._service.server, connection)
-        head = before + self._service.clock.date + after
+        before, after = head_parts(response, self._listening.server, connection)
+        head = before + self._listening.clock.date + after
         self._output.append(head)
         self._output_bytes += len(head)
         body_start = self._output_bytes
@@ -151,7 +151,7 @@ class Sender(Asker):
                     await self._send_all(segment)
                     self._body_sent += len(segment)
                 else:
-                    await self._service.pipes.transfer(
+                    await self._listening.shared.pipes.transfer(
                         self,
                         segment.file.fd,
                         self.fd,
@@ -226,7 +226,7 @@ class Sender(Asker):
 
         began: when the request did. What was seen before says nothing of its answer.
         """
-        now, config = self.ring.now, self._service.config
+        now, config = self.ring.now, self._listening.config
         seen = self._pace if self._pace is not None and self._pace.began >= max(began, self._taken_since) else None
         unacknowledged = self.ring.unacknowledged_bytes(self.fd)
         acknowledged = self._taken_bytes - unacknowledged
@@ -250,14 +250,14 @@ class Sender(Asker):
 
     def client_of(self, block: HeaderBlock | None) -> str:
         """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
-        proxies, client = self._service.proxies, self._client
+        proxies, client = self._listening.proxies, self._client
         if proxies is None or client is None or block is None:
             return self.told_client or self.ring.peer_name(self.fd)
         return proxies.client_of(client, block.x_forwarded_for)
 
     def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
         """The client of a request in the log."""
-        log, client = self._service.log, self._client
+        log, client = self._listening.log, self._client
         if log is None or client is None or block is None:
             return self._client_piece
         known = block.client_piece
@@ -266,14 +266,13 @@ class Sender(Asker):
         return known[1]
 
     def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:
-        log = self._service.log
+        log = self._listening.log
         if log is None:
             return
         request = record.request
         outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
-        stamp = self._service.clock.stamp
         line, block, apart = (None, None, None) if request is None else request
-        log.record(self._client_piece_of(block), stamp, line, block, apart, outcome, record.began)
+        log.record(self._client_piece_of(block), line, block, apart, outcome, record.began)
 
     def _log_broken(self) -> None:
         """Log what had gathered when the connection broke: what went out whole, and what had begun."""

@@ -31,6 +31,7 @@ from ringserve.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config import Config
 from ringserve.files import FileLimits, FileTable, Root
+from ringserve.listening import Client, Listening, Shared
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
@@ -51,7 +52,6 @@ from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Kind, Task, Tasks
 from ringserve.sending import ConnectionOverError
-from ringserve.service import Client, Service
 
 LONGEST_SLEEP_S = 60.0
 LATER_DESCRIPTORS = 24
@@ -314,20 +314,21 @@ class Server:
         form = LOG_FORMATS.get(config.log_format)
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
-        self.service = Service(config, self.sites, tasks, self.verifiers, files, pipes, log)
-        self._acceptors = [Acceptor(self.service, listener, self._shares) for listener in self.listeners]
+        self.shared = Shared(config, self.sites, tasks, self.verifiers, files, pipes)
+        self.listening = Listening(config, self.sites, self.shared, log)
+        self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)
-        tasks.call_at(ring.now + self.service.look_every_s, self._look_at_deadlines)
+        tasks.call_at(ring.now + self.shared.look_every_s, self._look_at_deadlines)
         self._stderr = RingWriter(tasks)
         if self.shortage is not None:
             tasks.report("{}", self.shortage)
         self._ring = ring  # from here on `stop` can wake it
 
     def _loop(self, ring: Ring) -> None:
-        tasks, service = self.tasks, self.service
-        clock, log, starved, acceptors = service.clock, service.log, service.starved, self._acceptors
-        talking = service.talking
+        tasks, shared = self.tasks, self.shared
+        clock, starved, talking = shared.clock, shared.starved, shared.talking
+        log, acceptors = self.listening.log, self._acceptors
         sleep_s = LONGEST_SLEEP_S
         while True:
             tasks.turn(sleep_s)
@@ -360,7 +361,7 @@ class Server:
                     self._close_listeners()  # so that new clients are refused, and do not wait for nothing
                     if self.accepted_last is not None:
                         self.accepted_last()
-                if not service.connections and not self.listeners:
+                if not shared.connections and not self.listeners:
                     return
                 if ring.now >= self._deadline:
                     if self._phase is Phase.RETIRING:
@@ -371,22 +372,22 @@ class Server:
 
     def _look_at_deadlines(self) -> float:
         """Every connection is looked at in turn, some at a time, so that ten thousand of them hold nobody up."""
-        service, looks = self.service, self._looks
+        shared, looks = self.shared, self._looks
         if not looks:
-            looks.extend(service.connections)
+            looks.extend(shared.connections)
         for _look in range(min(len(looks), LOOKS_AT_ONCE)):
             looks.pop().check_deadline()
-        return self.tasks.ring.now + (0.0 if looks else service.look_every_s)
+        return self.tasks.ring.now + (0.0 if looks else shared.look_every_s)
 
     def _feed_starved(self) -> None:
         """Arm as many receives that found no buffer as there are buffers, in the order in which they starved."""
-        starved = self.service.starved
+        starved = self.shared.starved
         for _turn in range(min(len(starved), self.tasks.ring.buffer_count)):
             starved.popleft().rearm_receive()
 
     def _throw_away(self) -> None:
         """A turn's share of what lingering connections are sent, in the order in which it came."""
-        talking, left = self.service.talking, DISCARD_BYTES_MAX
+        talking, left = self.shared.talking, DISCARD_BYTES_MAX
         while talking and left > 0:
             left -= max(PIECE_BYTES_MIN, talking.popleft().throw_away(left))
 
@@ -436,32 +437,32 @@ class Server:
     def _begin_drain(self, phase: Phase) -> None:
         self._phase = phase
         self._deadline = self.tasks.ring.now + self.config.drain_timeout_s
-        self.service.draining = True
+        self.listening.draining = True
         for acceptor in self._acceptors:
             acceptor.stop()
 
     def _drain(self) -> None:
         self._begin_drain(Phase.DRAINING)
-        self.service.closes_idle = True
-        for connection in tuple(self.service.connections):
+        self.listening.closes_idle = True
+        for connection in tuple(self.shared.connections):
             connection.finish_soon()
 
     def _abort(self) -> bool:
         """Cut off every connection; False if that has been done already and some do not end."""
         if self._phase is Phase.ABORTING:
-            self.tasks.report("{} connections did not end in time", len(self.service.connections))
+            self.tasks.report("{} connections did not end in time", len(self.shared.connections))
             return False
         self._phase = Phase.ABORTING
         self._deadline = self.tasks.ring.now + FINISH_S
-        for connection in tuple(self.service.connections):
+        for connection in tuple(self.shared.connections):
             connection.interrupt(ConnectionOverError("the server stops", resets=True))
         return True
 
     def _finish(self) -> None:
         """The last closes and the last log lines."""
-        service, log = self.service, self.service.log
-        service.files.shut()
-        service.pipes.shut()
+        shared, log = self.shared, self.listening.log
+        shared.files.shut()
+        shared.pipes.shut()
         helpers = self.helpers, self.verifiers, self.hashers
         self._turn_until(lambda: not any(each.running for each in helpers) and (log is None or log.idle))
         if log is not None:
@@ -476,7 +477,7 @@ class Server:
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
         """Turn until it is done and nothing is to be closed, for FINISH_S at most. Log lines are written meanwhile."""
-        ring, log = self.tasks.ring, self.service.log
+        ring, log = self.tasks.ring, self.listening.log
         deadline = ring.now + FINISH_S
         while ring.now < deadline:
             again = None if log is None else log.flush()
@@ -502,7 +503,7 @@ class Server:
         if self._reopening is not None and not self._reopening.finished:
             return  # one at a time, or the file of the first could come last; the loop looks again when it has ended
         self._reopens_seen = self._reopen_requests
-        path, log = self.config.log_file, self.service.log
+        path, log = self.config.log_file, self.listening.log
         if path is None or log is None:
             self.tasks.report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
             return

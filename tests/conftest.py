@@ -95,11 +95,11 @@ def serving(request: pytest.FixtureRequest, site: Path) -> Iterator[Serving]:
     yield start
     for running in started:
         running.stop()
-        tasks, service = running.server.tasks, running.server.service
+        tasks, shared = running.server.tasks, running.server.shared
         assert tasks.faults == 0, "a fault of ours was reported on stderr"
-        assert not service.connections
+        assert not shared.connections
         assert tasks.closing == 0
-        assert service.pipes.count == 0
+        assert shared.pipes.count == 0
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_directories_that_are_asked_for_and_missing_are_not_remembered_without_e
     with Wire(running.url) as wire:
         for number in range(100):
             assert wire.ask(get(f"/missing{number}/page")).status == 404
-    assert len(running.server.service.files._watches._missing) <= 10
+    assert len(running.server.shared.files._watches._missing) <= 10
 
 
 def test_a_burst_of_changes_drops_everything(serving: Serving, site: Path) -> None:
@@ -238,7 +238,7 @@ def test_entries_beyond_the_limits_are_forgotten_and_found_again(serving: Servin
                 assert wire.ask(get(f"/small{number}")).body == b"%d" % number * 100
                 assert wire.ask(get(f"/large{number}")).body == b"%d" % number * 3000
                 assert wire.ask(get(f"/missing{number}")).status == 404
-        pipes = 2 * running.server.service.pipes.count
+        pipes = 2 * running.server.shared.pipes.count
         # Two for the connection; the closes of the last entries may still be on their way.
         assert len(os.listdir("/proc/self/fd")) <= before + 2 + 4 + 4 + pipes
 
@@ -557,7 +557,7 @@ def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(servi
         (site / "page").write_bytes(b"old" * 1000)
         for _ in range(3):
             wire.ask(get("/page"))
-        line = running.server.service.memory.lines.young[b"GET /page HTTP/1.1\r\n"]
+        line = running.server.shared.memory.lines.young[b"GET /page HTTP/1.1\r\n"]
         (old,) = line.prepared.values()
         assert old.response.body
         (site / "page").write_bytes(b"new")
@@ -576,7 +576,7 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
     async def look_and_drop(task: Task, directory_fd: int, path: bytes, flags: int, follow_symlinks: bool) -> int:
         fd = await open_beneath(task, directory_fd, path, flags, follow_symlinks)
         if flags & os.O_PATH and path == b"page.bin":
-            running.server.service.files.changed(path)
+            running.server.shared.files.changed(path)
             dropped.append(path)
         return fd
 
@@ -600,7 +600,7 @@ def test_a_file_that_is_what_it_was_is_answered_by_the_hot_path_again(serving: S
     with Wire(running.url) as wire:
         for _ in range(10):
             assert wire.ask(get(f"/{name}")).body == b"content"
-    assert running.server.service.hot_answers >= 7
+    assert running.server.listening.hot_answers >= 7
 
 
 @pytest.mark.usefixtures("only_looks")
@@ -612,10 +612,10 @@ def test_a_look_that_waits_for_nothing_sees_every_change(serving: Serving, site:
     accept = "Accept-Encoding: gzip"
     with Wire(running.url) as wire:
         for number in range(20):
-            before = running.server.service.hot_answers
+            before = running.server.listening.hot_answers
             for _ in range(4):
                 wire.ask(get("/page.txt", accept))
-            assert running.server.service.hot_answers > before, "or it would not be this look that sees it"
+            assert running.server.listening.hot_answers > before, "or it would not be this look that sees it"
             content = b"version %d" % number
             (site / "new").write_bytes(content)
             os.replace(site / "new", path)

@@ -33,7 +33,7 @@ def warm_up(running: RunningServer) -> None:
     for _ in range(2):
         with Wire(running.url) as wire:
             wire.ask(get("/page"))
-    eventually("they are gone", lambda: not running.server.service.connections)
+    eventually("they are gone", lambda: not running.server.shared.connections)
 
 
 # -- requests on a connection -----------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_the_last_request_of_a_connection_is_told_so_and_ends_it(serving: Servin
             assert {answer.body for answer in answers} == {b"page"}
             assert [answer.fields.get("connection") for answer in answers] == [None] * (most - 1) + ["close"]
             assert wire.at_end()
-    assert running.server.service.hot_answers >= (3 * (most - 1) if hot_path else 0)
+    assert running.server.listening.hot_answers >= (3 * (most - 1) if hot_path else 0)
 
 
 @EACH_PATH
@@ -119,7 +119,7 @@ def test_a_client_that_does_not_end_its_side_after_the_last_request_is_left(serv
     with Wire(running.url) as wire:
         assert wire.ask(get("/page")).fields["connection"] == "close"
         assert wire.at_end()
-        eventually("it is closed on the server's side too", lambda: not running.server.service.connections)
+        eventually("it is closed on the server's side too", lambda: not running.server.shared.connections)
 
 
 def test_a_client_that_asked_for_the_end_is_not_waited_for(serving: Serving) -> None:
@@ -127,7 +127,7 @@ def test_a_client_that_asked_for_the_end_is_not_waited_for(serving: Serving) -> 
     with Wire(running.url) as wire:
         assert wire.ask(get("/page", "Connection: close")).fields["connection"] == "close"
         assert wire.at_end()
-        eventually("it is closed on the server's side too", lambda: not running.server.service.connections, 5)
+        eventually("it is closed on the server's side too", lambda: not running.server.shared.connections, 5)
 
 
 # -- the rate ---------------------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ class Reader:
 
     @staticmethod
     def _connection_of(running: RunningServer) -> Connection:
-        eventually("it is accepted", lambda: len(running.server.service.connections) == 1)
-        (connection,) = running.server.service.connections
+        eventually("it is accepted", lambda: len(running.server.shared.connections) == 1)
+        (connection,) = running.server.shared.connections
         assert isinstance(connection, Connection)
         return connection
 
@@ -267,7 +267,7 @@ def downloading(clock: Clock, serving: Serving, site: Path, tmp_path: Path) -> C
             with Wire(running.url) as wire:
                 wire.send(get("/big"))
                 Reader(running, wire, clock).read_to(SIZE)
-            eventually("it is gone", lambda: not running.server.service.connections)
+            eventually("it is gone", lambda: not running.server.shared.connections)
         with Wire(running.url, receive_bytes=65536) as wire:
             wire.send(get("/big"))
             reader = Reader(running, wire, clock)
@@ -337,7 +337,7 @@ def test_a_client_that_was_quiet_before_is_not_slow(clock: Clock, serving: Servi
                 assert wire.ask(get("/page")).body == b"page"
             else:
                 assert wire.at_end()
-        eventually("it is gone", lambda: not running.server.service.connections)
+        eventually("it is gone", lambda: not running.server.shared.connections)
     assert "too slow" not in reasons
 
 
@@ -394,7 +394,7 @@ def test_a_client_that_goes_on_sending_after_its_last_answer_is_left_in_the_end(
         clock.put_forward(1.9)  # it was silent for less than its limit
 
         def is_left() -> bool:
-            running.server.service.ring.wake()
-            return not running.server.service.connections
+            running.server.tasks.ring.wake()
+            return not running.server.shared.connections
 
         eventually("it is left", is_left)

@@ -69,7 +69,7 @@ def test_every_change_shows_at_once(serving: Serving, site: Path, hot_path: bool
             assert ask(wire, path) == {}, "the link leads nowhere now"
             (directory / "link").unlink()
             (directory / ".hidden").unlink()
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 def test_a_new_time_shows_at_once(serving: Serving, site: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_index_that_comes_takes_the_place_of_the_listing_until_it_goes(
             for _again in range(2):
                 assert wire.ask(get("/sub/", ACCEPT)).body == b"index"
             (site / "sub" / "index.html").unlink()
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 def test_a_directory_behind_a_link_that_is_switched_is_noticed_at_once(serving: Serving, site: Path) -> None:
@@ -298,7 +298,7 @@ def test_those_who_waited_for_a_client_that_left_get_their_listing_and_its_readi
     running = serving(listing=True)
     with Wire(running.url) as warm:
         warm.ask(get("/missing"))
-    eventually("it is gone", lambda: not running.server.service.connections)
+    eventually("it is gone", lambda: not running.server.shared.connections)
     before = descriptors()
     first = Wire(running.url)
     first.send(get("/sub/", ACCEPT))
@@ -306,7 +306,7 @@ def test_those_who_waited_for_a_client_that_left_get_their_listing_and_its_readi
     with Wire(running.url) as second, Wire(running.url) as third:
         for wire in (second, third):
             wire.send(get("/sub/", ACCEPT))
-        eventually("all have been accepted", lambda: len(running.server.service.connections) == 3)
+        eventually("all have been accepted", lambda: len(running.server.shared.connections) == 3)
         reset(first.socket)
         eventually("another has taken over", lambda: slow.began == 2)
         slow.opened.set()

@@ -205,7 +205,7 @@ def test_no_line_is_lost_or_doubled_when_the_log_is_rotated_under_load(serving: 
     path = tmp_path / "access.log"
     running = serving(log_format="json", log_file=str(path))
     rotate_under_load(running.url, path, running.server.reopen_log, running.stop)
-    assert running.server.service.hot_answers
+    assert running.server.listening.hot_answers
 
 
 @pytest.mark.usefixtures("io_uring")
@@ -455,7 +455,7 @@ def test_a_full_pipe_holds_up_nobody_and_every_line_is_written_or_counted(
     read_fd, write_fd = pipe
     os.set_blocking(write_fd, waits)
     running = serving(log_format="json", log_fd=write_fd)
-    log = running.server.service.log
+    log = running.server.listening.log
     assert log is not None
     sent = 0
     with Wire(running.url) as wire:
@@ -567,8 +567,8 @@ def test_json_lines_tell_range_coding_host_and_what_was_sent(
 
 def connection_of(running: Any) -> Connection:
     """The only one."""
-    eventually("it is accepted", lambda: len(running.server.service.connections) == 1)
-    (connection,) = running.server.service.connections
+    eventually("it is accepted", lambda: len(running.server.shared.connections) == 1)
+    (connection,) = running.server.shared.connections
     assert isinstance(connection, Connection)
     return connection
 
@@ -607,7 +607,7 @@ def test_durations_count_from_the_first_byte_of_a_request_and_not_from_before(
         exchange(wire, whole)
         time.sleep(PAUSE_S)
         exchange(wire, b"garbage\r\n\r\n")
-    eventually("it is gone", lambda: not running.server.service.connections)
+    eventually("it is gone", lambda: not running.server.shared.connections)
     with Wire(running.url) as wire:
         exchange(wire, b"garb", b"age\r\n\r\n", at_least=PAUSE_S)
     running.stop()
@@ -645,14 +645,14 @@ def test_a_response_that_breaks_off_is_logged_once_as_aborted(
     if hot:
         with Wire(running.url) as wire:
             assert len(wire.ask(get("/big")).body) == 12 * MIB
-        eventually("it is gone", lambda: not running.server.service.connections)
+        eventually("it is gone", lambda: not running.server.shared.connections)
     wire = Wire(running.url, receive_bytes=4096)
     wire.send(get("/big"))
     received = 0
     while received < 5000:  # so that it got some of the body for certain
         received += len(wire.socket.recv(5000))
     reset(wire.socket)
-    eventually("it is gone", lambda: not running.server.service.connections)
+    eventually("it is gone", lambda: not running.server.shared.connections)
     running.stop()
     *good, broken = records_of(path)
     assert [record["aborted"] for record in good] == [False] * complete
@@ -681,7 +681,7 @@ def test_a_response_that_waited_to_be_sent_when_the_client_left_was_not_sent(
         wire.send(get("/page") + get("/sub/"))  # the first one's answer waits for the second's
         assert began.wait(TIMEOUT_S)
         reset(wire.socket)
-        eventually("it is gone", lambda: not running.server.service.connections)
+        eventually("it is gone", lambda: not running.server.shared.connections)
     finally:
         opened.set()
     running.stop()

@@ -77,8 +77,8 @@ Proxied = Callable[..., RunningServer]
 
 def connection_of(running: RunningServer) -> Connection:
     """The only one."""
-    eventually("it is accepted", lambda: len(running.server.service.connections) == 1)
-    (connection,) = running.server.service.connections
+    eventually("it is accepted", lambda: len(running.server.shared.connections) == 1)
+    (connection,) = running.server.shared.connections
     assert isinstance(connection, Connection)
     return connection
 
@@ -158,7 +158,7 @@ def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, name:
                 ),
             )
             assert wire.ask(data[cut:], method="GET").body == b"page"
-        eventually("it is gone", lambda: not running.server.service.connections)
+        eventually("it is gone", lambda: not running.server.shared.connections)
     assert log.clients(len(cuts)) == [client] * len(cuts)
 
 
@@ -249,7 +249,7 @@ def test_a_peer_that_is_not_trusted_has_no_preface(proxied: Proxied, log: Log, h
         assert wire.answer().status == 400
         assert wire.at_end()
     assert log.clients(5) == [UNTRUSTED] * 5
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_drain_does_not_wait_for_a_proxy_that_has_said_nothing(proxied: Proxie
         eventually(
             "both have been accepted, and one is idle",
             lambda: (
-                sorted(one.state.name for one in tuple(running.server.service.connections))  # type: ignore[attr-defined]
+                sorted(one.state.name for one in tuple(running.server.shared.connections))  # type: ignore[attr-defined]
                 == ["IDLE", "PREFACE"]
             ),
         )
@@ -316,7 +316,7 @@ def test_a_drain_does_not_wait_for_half_a_preface(proxied: Proxied) -> None:
         wire.send(text("203.0.113.7")[:10])
         eventually(
             "it has begun",
-            lambda: [one.pending_bytes for one in tuple(running.server.service.connections)] == [10],  # type: ignore[attr-defined]
+            lambda: [one.pending_bytes for one in tuple(running.server.shared.connections)] == [10],  # type: ignore[attr-defined]
         )
         running.server.stop()
         assert wire.at_end()
@@ -352,7 +352,7 @@ def test_only_trusted_peers_say_for_whom_they_ask(proxied: Proxied, log: Log, ho
             for wire in (other, proxy):
                 wire.ask(get(path, *FORWARDED))
         assert log.clients(4) == [UNTRUSTED, client] * 2
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH

@@ -24,7 +24,7 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve import service
+from ringserve import listening
 from ringserve.config import Config
 from ringserve.conn import INPUT_PENDING_MAX, Connection, State
 from ringserve.library import RunningServer
@@ -88,7 +88,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(serving: Serving, site: Path) ->
     with Wire(running.url, receive_bytes=4096) as wire:
         wire.send(get("/big"))
         assert wire.socket.recv(100)
-        eventually("it was cut off", lambda: not running.server.service.connections)
+        eventually("it was cut off", lambda: not running.server.shared.connections)
         with pytest.raises(ConnectionResetError):
             wire.rest()
 
@@ -120,7 +120,7 @@ def test_a_body_whose_sender_stays_costs_no_memory(serving: Serving) -> None:
     with Wire(running.url) as wire:
         wire.send(get("/", f"Content-Length: {8 * MIB}", method="POST") + bytes(4 * MIB))
         assert wire.answer().status == 405
-        (connection,) = running.server.service.connections
+        (connection,) = running.server.shared.connections
         assert isinstance(connection, Connection)
         assert connection.reader is None
         wire.send(bytes(4 * MIB))
@@ -141,7 +141,7 @@ def test_no_body_is_received_while_the_answer_to_its_head_is_on_its_way(
         assert wire.ask(get("/page")).body == b"page"  # after it one receive takes all that comes, piece by piece
         wire.send(get("/big", f"Content-Length: {64 * MIB}", *fields) + bytes(64 * 1024))
         assert wire.socket.recv(100)
-        (connection,) = running.server.service.connections
+        (connection,) = running.server.shared.connections
         assert isinstance(connection, Connection)
         eventually("its receive has ended", lambda: not connection.receiving)
         wire.send(bytes(64 * 1024))
@@ -195,7 +195,7 @@ def test_what_lingering_connections_are_sent_takes_a_share_of_each_turn(
         for wire, sender in zip(wires, senders, strict=True):
             sender.join(TIMEOUT_S)
             assert wire.answer().status == 405
-    eventually("all that was sent is thrown away", lambda: not running.server.service.connections)
+    eventually("all that was sent is thrown away", lambda: not running.server.shared.connections)
     assert sum(thrown.values()) > 8 * MIB  # the rest was on the way to the parser of heads before it was known
     assert max(thrown.values()) <= DISCARD_BYTES_MAX
 
@@ -229,7 +229,7 @@ def test_input_ahead_of_reading_is_bounded_and_nothing_of_it_is_lost(serving: Se
         assert len(wire.answer().body) == 3 * MIB
         for _ in range(requests):
             assert wire.answer().body == b"small"
-            peaks.append(max((c.pending_bytes for c in tuple(running.server.service.connections)), default=0))  # type: ignore[attr-defined]
+            peaks.append(max((c.pending_bytes for c in tuple(running.server.shared.connections)), default=0))  # type: ignore[attr-defined]
         sender.join()
     # The receive is cancelled at the limit; what the kernel had already received for it is taken as well.
     assert max(peaks) < INPUT_PENDING_MAX + 256 * 4096
@@ -255,7 +255,7 @@ def test_connections_beyond_the_limit_get_503_and_find_room_later(serving: Servi
 
 def states(running: RunningServer) -> list[str]:
     """Of its connections, in the order of their names."""
-    return sorted(connection.state.name for connection in tuple(running.server.service.connections))  # type: ignore[attr-defined]
+    return sorted(connection.state.name for connection in tuple(running.server.shared.connections))  # type: ignore[attr-defined]
 
 
 def test_a_new_client_is_let_in_for_the_longest_idle_one(
@@ -295,8 +295,8 @@ def test_a_new_client_is_let_in_for_one_that_has_not_sent_a_whole_head(serving: 
 
 def ranks(running: RunningServer) -> list[int]:
     """Of the connections that could make room."""
-    found = (connection.spare_rank for connection in tuple(running.server.service.connections))
-    running.server.service.ring.wake()  # its clock goes on only when it turns
+    found = (connection.spare_rank for connection in tuple(running.server.shared.connections))
+    running.server.tasks.ring.wake()  # its clock goes on only when it turns
     return sorted(rank for rank in found if rank is not None)
 
 
@@ -318,8 +318,8 @@ def test_the_request_of_a_client_that_was_just_let_in_is_awaited(serving: Servin
     running = serving(connections_max=1, header_timeout_s=60)
     with Wire(running.url) as first:
         eventually("it is accepted", lambda: states(running) == ["IDLE"])
-        connection = next(iter(running.server.service.connections))
-        connection.waiting_since = running.server.service.ring.now + 60  # as if it had come just now
+        connection = next(iter(running.server.shared.connections))
+        connection.waiting_since = running.server.tasks.ring.now + 60  # as if it had come just now
         with Wire(running.url) as refused:
             assert refused.answer().status == 503
         assert first.ask(get("/page")).status == 200
@@ -345,7 +345,7 @@ def test_searches_for_room_are_few(serving: Serving, site: Path, monkeypatch: py
         return rank.__get__(connection)  # type: ignore[no-any-return]
 
     monkeypatch.setattr(Connection, "spare_rank", property(note))
-    monkeypatch.setattr(service, "ROOM_LOOK_S", 60.0)
+    monkeypatch.setattr(listening, "ROOM_LOOK_S", 60.0)
     running = serving(connections_max=50)
     with ExitStack() as stack:
         for _client in range(90):
@@ -366,7 +366,7 @@ def test_a_storm_of_short_connections_on_few_descriptor_numbers(serving: Serving
         wire.socket.close()
     with Wire(running.url) as wire:
         assert wire.ask(get("/page")).body == b"page"
-    eventually("all are gone", lambda: not running.server.service.connections)
+    eventually("all are gone", lambda: not running.server.shared.connections)
 
 
 def test_garbage_in_every_size_ends_in_an_error_or_nothing(serving: Serving, site: Path) -> None:
@@ -455,7 +455,7 @@ def test_each_response_is_logged_once_with_what_was_sent(serving: Serving, site:
             broken.send(get("/big"))
             broken.socket.recv(10)
             broken.socket.close()
-            eventually("it is gone", lambda running=running: not running.server.service.connections)
+            eventually("it is gone", lambda running=running: not running.server.shared.connections)
             running.stop()
             sink.seek(0)
             lines = [json.loads(line) for line in sink]
@@ -541,7 +541,7 @@ def test_a_drain_waits_for_no_client_that_has_not_asked(serving: Serving, site: 
         eventually("all are where they shall be", lambda: states(running) == ["LINGERING", "READING", "READING"])
         running.server.stop()
         # A client that lingers has seen the end of its connection before: only the server knows that it is closed.
-        eventually("no connection is left", lambda: not running.server.service.connections)
+        eventually("no connection is left", lambda: not running.server.shared.connections)
         running.stop()
         for wire in (half, half_again, lingering):
             assert wire.at_end()
@@ -689,7 +689,7 @@ def test_connections_have_no_delay_and_little_unsent_whoever_opened_the_listener
             for running in (serving(), handed_over):
                 with Wire(running.url) as wire:
                     wire.ask(get("/"))
-                    (connection,) = running.server.service.connections
+                    (connection,) = running.server.shared.connections
                     with socket.socket(fileno=os.dup(connection.fd)) as accepted:  # type: ignore[attr-defined]
                         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
                         assert accepted.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == UNSENT_BYTES_MAX

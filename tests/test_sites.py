@@ -80,7 +80,7 @@ def test_each_name_has_its_own_files(serving: Serving, roots: dict[str, Path], h
             for other in roots:
                 assert ask(wire, get_of(host, f"/only-{other}")).status == (200 if other == name else 404)
         assert wire.ask(get_of("two.example", "http://one.example/page")).body == b"one"
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -130,7 +130,7 @@ def test_a_change_in_any_root_shows_at_once_and_in_no_other(
                 (root / "new").write_bytes(b"new")
                 assert ask(wire, get_of(HOSTS[name], "/new")).body == b"new"
                 (root / "new").unlink()
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -188,7 +188,7 @@ def test_the_limits_hold_for_all_sites_together(serving: Serving, roots: dict[st
                     assert wire.ask(get_of(host, f"/small{number}")).body == b"%d" % number * 100
                     assert wire.ask(get_of(host, f"/large{number}")).body == b"%d" % number * 3000
                     assert wire.ask(get_of(host, f"/missing{number}")).status == 404
-        pipes = 2 * running.server.service.pipes.count
+        pipes = 2 * running.server.shared.pipes.count
         # Two for the connection; the closes of the last entries may still be on their way.
         assert len(os.listdir("/proc/self/fd")) <= before + 2 + 4 + 4 + pipes
 
@@ -263,7 +263,7 @@ def test_a_page_for_what_is_missing_comes_changes_and_goes_at_once(
             (root / "404.html").unlink()
             answer = ask(wire, request)
             assert (answer.status, answer.body) == (404, ours.body)
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -306,7 +306,7 @@ def test_an_applications_page_comes_changes_and_goes_at_once(serving: Serving, s
                 assert ask(wire, request).status == 308
                 file.rmdir()
                 (site / "index.html").unlink()
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -328,7 +328,7 @@ def test_the_page_of_a_clean_url_comes_changes_and_goes_at_once(serving: Serving
             (site / "about.html").unlink()
             assert ask(wire, request).status == 308
             (site / "about").rmdir()
-    assert bool(running.server.service.hot_answers) is hot_path
+    assert bool(running.server.listening.hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -353,8 +353,8 @@ def test_pages_for_errors_are_found_with_a_file_table_that_is_full(
                 assert wire.answer().status == 404
         (site / "404.html").unlink()
         assert ask(first, get("/missing", PAGE)).body != b"nothing here" * 1000
-    eventually("they are gone", lambda: not running.server.service.connections)
-    pipes = 2 * running.server.service.pipes.count
+    eventually("they are gone", lambda: not running.server.shared.connections)
+    pipes = 2 * running.server.shared.pipes.count
     eventually("descriptors are given back", lambda: len(os.listdir("/proc/self/fd")) <= before + 1 + pipes)
 
 
@@ -472,7 +472,7 @@ def test_a_protected_file_that_changes_shows_at_once_to_those_who_may(
             assert ask(wire, get("/private/page", RIGHT)).body == b"secret %d" % number
             assert ask(wire, get("/private/page")).status == 401
     assert verifying.count == 1
-    assert running.server.service.hot_answers
+    assert running.server.listening.hot_answers
 
 
 @EACH_PATH
@@ -619,6 +619,6 @@ def test_clients_that_leave_while_their_passwords_are_verified_leave_nothing(
         wire.socket.close()
     verifying.opened.set()
     eventually("nothing is verified any more", lambda: not running.server.verifiers.running)
-    eventually("they are gone", lambda: not running.server.service.connections)
+    eventually("they are gone", lambda: not running.server.shared.connections)
     with Wire(running.url) as wire:
         assert wire.ask(get("/private/page", RIGHT)).body == b"secret"

@@ -101,13 +101,13 @@ def test_200_readers_that_read_nothing_hold_up_nobody(serving: Serving, site: Pa
             assert len(fast.ask(get("/big")).body) == 16 * MIB
             # A worker for each stalled reader would be 200 threads. The cap is for each of the two kinds of work.
             assert kernel_workers() <= 2 * 4
-            assert running.server.service.pipes.count <= 32
+            assert running.server.shared.pipes.count <= 32
             for _ in range(200):
                 assert fast.ask(get("/small")).body == small
     finally:
         for wire in stalled:
             reset(wire.socket)
-    eventually("the stalled connections are gone", lambda: len(running.server.service.connections) <= 1)
+    eventually("the stalled connections are gone", lambda: len(running.server.shared.connections) <= 1)
 
 
 def test_readers_whose_pipes_are_taken_away_get_every_byte(serving: Serving, site: Path) -> None:
@@ -130,7 +130,7 @@ def test_readers_whose_pipes_are_taken_away_get_every_byte(serving: Serving, sit
                     digests[index].update(bodies[index][head_end:])
                     open_wires.discard(index)
         assert {digest.hexdigest() for digest in digests} == {expected}
-        assert running.server.service.pipes.count <= 2
+        assert running.server.shared.pipes.count <= 2
     finally:
         for wire in wires:
             wire.socket.close()
@@ -141,15 +141,15 @@ def test_a_reset_in_mid_download_leaves_nothing_behind(serving: Serving, site: P
     running = serving()
     with Wire(running.url) as warm:
         warm.ask(get("/big", method="HEAD"))
-    eventually("the first connection is gone", lambda: not running.server.service.connections)
+    eventually("the first connection is gone", lambda: not running.server.shared.connections)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(30):
         wire = Wire(running.url, receive_bytes=4096)
         wire.send(get("/big"))
         wire.socket.recv(1000)
         reset(wire.socket)
-    eventually("the connections are gone", lambda: not running.server.service.connections)
-    pipes = 2 * running.server.service.pipes.count
+    eventually("the connections are gone", lambda: not running.server.shared.connections)
+    pipes = 2 * running.server.shared.pipes.count
     eventually("descriptors are given back", lambda: len(os.listdir("/proc/self/fd")) <= before + pipes)
 
 

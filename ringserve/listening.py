@@ -1,4 +1,7 @@
-"""What all connections of a server share: the parts they use, and the clock of what changes once a second."""
+"""What connections have in common: with those of their listener (`Listening`), with all of their process (`Shared`).
+
+Room is made among all connections of the process, whatever listener they came by, because they share its descriptors.
+"""
 
 from __future__ import annotations
 
@@ -50,22 +53,26 @@ class Client(Protocol):
 class Clock:
     """What changes once a second: the Date line, and the time of log lines."""
 
-    def __init__(self, ring: Ring, log: AccessLog | None) -> None:
+    def __init__(self, ring: Ring) -> None:
         self._ring = ring
-        self._log = log
+        self._logs: list[AccessLog] = []
         self.second = 0
         self.date = b""
-        self.stamp = b""
         self.next_update = 0.0
         self.update()
+
+    def keep_time_of(self, log: AccessLog) -> None:
+        """Tell a log the time, now and each second."""
+        self._logs.append(log)
+        log.set_time(self._ring.wall_time())
 
     def update(self) -> None:
         """Read the wall clock. To be called when the ring's clock has reached `next_update`."""
         wall = self._ring.wall_time()
         self.second = int(wall)
         self.date = date_line(wall)
-        if self._log is not None:
-            self.stamp = self._log.form.stamp(wall)
+        for log in self._logs:
+            log.set_time(wall)
         self.next_update = self._ring.now + 1.0 - wall % 1.0
 
 
@@ -77,52 +84,39 @@ LOOK_EVERY_S = 0.5
 """At most. A look takes some tenths of a microsecond a connection."""
 
 
-class Service:
-    """What all connections of a server share."""
+class Shared:
+    """What all connections of a process share.
+
+    verifiers: helper threads that verify passwords.
+    starved: connections that found no buffer to receive into. talking: those that linger and were sent something.
+    look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        sites: Sites,
-        tasks: Tasks,
-        verifiers: Helpers,
-        files: FileTable,
-        pipes: PipePool,
-        log: AccessLog | None,
+        self, config: Config, sites: Sites, tasks: Tasks, verifiers: Helpers, files: FileTable, pipes: PipePool
     ) -> None:
-        self.config = config
         self.tasks = tasks
-        self.ring = tasks.ring
+        self.verifiers = verifiers
         self.files = files
-        self.log = log
-        self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
-        self.clock = Clock(tasks.ring, log)
         self.pipes = pipes
-        self.server = config.server_name.encode()
-        self.responder = Responder(verifiers, files, sites, enabled=config.hot_path, server=self.server)
-        self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
-        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
-        self.connections: set[Client] = set()
+        self.clock = Clock(tasks.ring)
+        self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
+        self.connections: dict[Client, None] = {}
+        """In the order in which they came. A set would be ordered by their addresses."""
         self.starved: deque[Client] = deque()
         self.talking: deque[Client] = deque()
-        """Lingering connections for which something has come."""
+        self._ring = tasks.ring
         self._spare: list[tuple[int, float, int, Client]] = []
         self._searched = -math.inf
         self._said_full = False
-        self.draining = False
-        """Every response says that its connection ends."""
-        self.closes_idle = False
-        """A connection that waits for a request is closed."""
-        self.hot_answers = 0
         shortest_limit_s = min(
             config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
         )
         self.look_every_s = min(LOOK_EVERY_S, shortest_limit_s / 4)
-        """How often the connections' deadlines are looked at: by so much may one be late."""
 
     def began(self, connection: Client) -> None:
         """Called by a connection when it has its descriptor."""
-        self.connections.add(connection)
+        self.connections[connection] = None
 
     def make_room(self) -> bool:
         """Close the connection by whose end least is lost, so that a new client has its place. False: there is none."""
@@ -147,8 +141,8 @@ class Service:
     def _find_spare(self, every_s: float) -> bool:
         """Whether the last search, or a new one if that is so old, has a connection that is still spare."""
         self._drop_used()
-        if not self._spare and self.ring.now >= self._searched + every_s:
-            self._searched = self.ring.now
+        if not self._spare and self._ring.now >= self._searched + every_s:
+            self._searched = self._ring.now
             ranked = ((connection.spare_rank, connection) for connection in self.connections)
             self._spare = sorted(
                 (
@@ -158,7 +152,7 @@ class Service:
                 ),
                 reverse=True,
             )
-            self.tasks.call_at(self.ring.now + ROOM_LOOK_S, self._forget_spare)
+            self.tasks.call_at(self._ring.now + ROOM_LOOK_S, self._forget_spare)
             self._drop_used()
         return bool(self._spare)
 
@@ -171,4 +165,29 @@ class Service:
 
     def ended(self, connection: Client) -> None:
         """Called by a connection when nothing is in flight on its descriptor any more but its close."""
-        self.connections.remove(connection)
+        del self.connections[connection]
+
+
+class Listening:
+    """What the connections of one listener have in common.
+
+    draining: every response says that its connection ends. closes_idle: a connection that waits for a request is
+    closed. hot_answers: how many responses the hot path has sent.
+    """
+
+    def __init__(self, config: Config, sites: Sites, shared: Shared, log: AccessLog | None) -> None:
+        self.config = config
+        self.shared = shared
+        # Here too, since the hot path uses them for each request.
+        self.clock = shared.clock
+        self.memory = shared.memory
+        self.log = log
+        if log is not None:
+            shared.clock.keep_time_of(log)
+        self.server = config.server_name.encode()
+        self.responder = Responder(shared.verifiers, shared.files, sites, enabled=config.hot_path, server=self.server)
+        self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
+        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
+        self.draining = False
+        self.closes_idle = False
+        self.hot_answers = 0
