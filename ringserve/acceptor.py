@@ -1,7 +1,7 @@
 """Accepting: from a listener's queue to connections, until the limit of them, a want of descriptors, or the end.
 
 One multishot accept is armed for each listener; with few descriptors, a single one at a time (`budget.py`). Its
-completions are descriptors; that it has ended is told by the absence of F_MORE alone, and then it is armed again,
+completions are descriptors; that it has ended is told by `more` alone, and then it is armed again,
 unless there is a reason to rest.
 """
 
@@ -14,7 +14,7 @@ from ringserve.budget import Shares
 from ringserve.conn import Connection
 from ringserve.listening import Listening
 from ringserve.ring.descriptors import Listener
-from ringserve.ring.interface import F_MORE, errno_name
+from ringserve.ring.interface import errno_name
 from ringserve.ring.tasks import Kind
 
 ACCEPT_BACK_OFF_S = 0.1
@@ -67,8 +67,8 @@ class Acceptor:
         if self.waits_for_room and (not self.is_full or self._shared.has_spare):
             self._arm()
 
-    def _accepted(self, res: int, flags: int) -> None:
-        if not flags & F_MORE:
+    def _accepted(self, res: int, _buffer: int, more: bool) -> None:
+        if not more:
             self._armed = False
         if res >= 0:
             self._take(res)
@@ -111,7 +111,7 @@ class Acceptor:
             self._single = True
             self._tasks.ring.accept(self._single_user_data, self._listener.fd)
 
-    def _accepted_one(self, res: int, _flags: int) -> None:
+    def _accepted_one(self, res: int, _buffer: int, _more: bool) -> None:
         self._single = False
         if res >= 0:
             if self._stopped:
@@ -157,7 +157,7 @@ class Acceptor:
             self._tasks.ring.accept(self._sweep_user_data, self._listener.fd)
             self._tasks.cancel(self._sweep_user_data)
 
-    def _swept(self, res: int, _flags: int) -> None:
+    def _swept(self, res: int, _buffer: int, _more: bool) -> None:
         self._sweeping = False
         if res >= 0:
             self._take(res)

@@ -370,13 +370,13 @@ class AccessLog:
         self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
         self._writing = True
 
-    def _has_room(self, _res: int, _flags: int) -> None:
+    def _has_room(self, _res: int, _buffer: int, _more: bool) -> None:
         assert self._writing, "only for a batch in flight is room awaited"
         self._writing = False
         if self._batch:  # it was not shut
             self._write()
 
-    def _written(self, res: int, _flags: int) -> None:
+    def _written(self, res: int, _buffer: int, _more: bool) -> None:
         assert self._writing, "only a write in flight can complete"
         self._writing, self._pinned = False, None
         # If it was shut, what was not written by then has been counted.

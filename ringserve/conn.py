@@ -47,7 +47,7 @@ from ringserve.listening import Listening
 from ringserve.proxies import ProxyError, read_preface
 from ringserve.request import RequestError, RequestReader
 from ringserve.response import Prepared
-from ringserve.ring.interface import F_BUFFER, F_MORE, POLL_IN, Pinned, errno_name
+from ringserve.ring.interface import POLL_IN, Pinned, errno_name
 from ringserve.ring.tasks import Kind
 from ringserve.sending import ConnectionOverError, Record, Sender
 
@@ -131,11 +131,11 @@ class Connection(Sender):
         if not (self.receiving or self.input_ended or self._last or self.state is ENDING):
             self._arm_receive()
 
-    def _received(self, res: int, flags: int) -> None:
-        if not flags & F_MORE:
+    def _received(self, res: int, buffer: int, more: bool) -> None:
+        if not more:
             self.receiving = False
         if res > 0:
-            data = self.ring.received(res, flags)
+            data = self.ring.received(buffer, res)
             # Not one that is about to be ended: its coroutine is on its way to close what a send would be in flight on.
             if self.state is IDLE and self._interruption is None and self._answer_hot(data):
                 return
@@ -272,10 +272,10 @@ class Connection(Sender):
         self.ring.send(self.user_data, self.fd, pinned)
         return True
 
-    def _completed(self, res: int, flags: int) -> None:
+    def _completed(self, res: int, buffer: int, more: bool) -> None:
         """A prepared response, or a part of it, has gone; or an operation of the coroutine's has ended."""
         if self.state is not HOT:
-            super()._completed(res, flags)
+            super()._completed(res, buffer, more)
             return
         sending, hot = self._sending, self._hot
         assert sending is not None
@@ -466,16 +466,16 @@ class Connection(Sender):
         self.receiving = True
         self.ring.poll(self._receive_user_data, self.fd, POLL_IN)
 
-    def _linger_on(self, res: int, flags: int) -> None:
+    def _linger_on(self, res: int, buffer: int, more: bool) -> None:
         """The receive from before has ended, or there is something to throw away. A handler of its own, so that the hot
         path need not ask.
         """
-        if flags & F_MORE:
+        if more:
             return
         self.receiving = False
         if self.state is ENDING:
             self._ended()
-        elif flags & F_BUFFER or res in (-errno.ECANCELED, -errno.ENOBUFS):
+        elif buffer >= 0 or res in (-errno.ECANCELED, -errno.ENOBUFS):
             self._await_waste()
         elif res > 0:
             self._listening.shared.talking.append(self)  # a turn throws away only so much of all

@@ -418,7 +418,7 @@ class Server:
         if ring is not None:
             ring.wake()
 
-    def _woken(self, _res: int, _flags: int) -> None:
+    def _woken(self, _res: int, _buffer: int, _more: bool) -> None:
         assert self._ring is not None, "only a running ring wakes"
         self._ring.await_wake(self._wake_user_data)
         self.helpers.deliver()

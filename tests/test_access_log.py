@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pinned import PinnedBytes
 
 from ringserve import access_log
 from ringserve.access_log import (
@@ -31,7 +32,7 @@ from ringserve.access_log import (
 )
 from ringserve.heads import HeaderBlock, Memory, Request, RequestLine
 from ringserve.request import Limits, RequestReader
-from ringserve.ring.interface import PIPE_BUF, POLL_OUT, FileStatus, Pinned, errno_name
+from ringserve.ring.interface import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 from ringserve.ring.tasks import Handler, Kind, Tasks
 
 EXAMPLE = 784_111_777
@@ -337,8 +338,8 @@ class FakeRing:
         self.room_handler: Handler | None = None
         self.polls = 0
         self.user_data = 0
-        self._write: tuple[int, Pinned, int] | None = None
-        self._pinned: list[Pinned] = []
+        self._write: tuple[int, PinnedBytes, int] | None = None
+        self._pinned: list[PinnedBytes] = []
 
     @property
     def sink(self) -> bytes:
@@ -370,11 +371,11 @@ class FakeRing:
             self.pieces.append(count)
         return count
 
-    def pin(self, data: bytes) -> Pinned:
-        self._pinned.append(Pinned(data, 0, len(data)))
+    def pin(self, data: bytes) -> PinnedBytes:
+        self._pinned.append(PinnedBytes(data))
         return self._pinned[-1]
 
-    def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
+    def write(self, user_data: int, fd: int, data: PinnedBytes, start: int = 0) -> None:
         assert user_data == self.user_data, "the completion would find nobody"
         assert fd not in self.closed
         assert self._write is None, "one write at a time"
@@ -397,9 +398,8 @@ class FakeRing:
         if count is None:
             count = data.length - start
         if count > 0:
-            assert isinstance(data.owner, bytes)
-            self.sinks[fd] = self.sinks.get(fd, b"") + data.owner[start : start + count]
-        self.handler(count, 0)
+            self.sinks[fd] = self.sinks.get(fd, b"") + data.data[start : start + count]
+        self.handler(count, -1, False)
 
 
 class FakeTasks:
@@ -607,7 +607,7 @@ def test_only_a_write_in_flight_can_complete() -> None:
     _log, ring = new_log()
     assert ring.handler is not None
     with pytest.raises(AssertionError, match="only a write in flight"):
-        ring.handler(1, 0)
+        ring.handler(1, -1, False)
 
 
 class CountingFormat(CombinedFormat):
@@ -664,7 +664,7 @@ def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> No
     assert ring.polls == 1
     assert not ring.writing
     assert not log.idle
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     ring.complete()
     assert log.idle
     assert ring.sink == line
@@ -698,9 +698,9 @@ def test_a_full_pipe_is_polled_and_gets_the_next_piece_when_it_has_room() -> Non
     lines += add(log, b"more")
     assert log.flush() is None, "room is awaited"
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     assert (ring.sink, ring.polls) == (lines[:9000], 2)
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     assert ring.sink == lines
     assert log.idle
 
@@ -711,7 +711,7 @@ def test_after_many_pieces_in_a_row_the_loop_has_its_turn() -> None:
     log.flush()
     assert (len(ring.sink), ring.polls) == (4000 * access_log.PIECES_AT_ONCE, 1)
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     assert ring.sink == lines
     assert log.idle
 
@@ -722,7 +722,7 @@ def test_a_socket_that_takes_part_of_a_piece_gets_the_rest_first() -> None:
     ring.takes = [10, 2000, -errno.EAGAIN]
     log.flush()
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     assert ring.sink == lines
     assert ring.pieces == [10, 2000, 990 + 3000, 3000]
 
@@ -797,7 +797,7 @@ def test_a_batch_in_flight_is_written_to_its_end_before_the_next_sink_gets_the_l
     third = add(log, b"3")
     ring.complete(-errno.EAGAIN)
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, 0)
+    ring.room_handler(POLL_OUT, -1, False)
     ring.complete(5)
     assert ring.closed == []
     ring.complete()

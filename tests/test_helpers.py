@@ -46,7 +46,7 @@ class Loop:
         self._user_data = self.tasks.register(Kind.SHARED, self._woken)
         self.ring.await_wake(self._user_data)
 
-    def _woken(self, _res: int, _flags: int) -> None:
+    def _woken(self, _res: int, _buffer: int, _more: bool) -> None:
         self.ring.await_wake(self._user_data)
         self.helpers.deliver()
 

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pinned import PinnedBytes
 
 from ringserve.response import (
     _MEANINGS,
@@ -27,13 +28,8 @@ from ringserve.response import (
     status_line,
     varying,
 )
-from ringserve.ring.interface import Pinned
 
 FIELD_LINE = re.compile(rb"[!-9;-~]+: [\x20-\x7e]*")
-
-
-def pin(data: bytes) -> Pinned:
-    return Pinned(data, 0, len(data))
 
 
 def must_not_close(fd: int) -> None:
@@ -166,9 +162,9 @@ def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
     assert prepared.freshness is freshness
     assert freshness.until == 5.0
     assert (prepared.second, prepared.data, prepared.pinned) == (-1, b"", None)
-    pinned = prepared.render(17, b"Date: then\r\n", pin)
+    pinned = prepared.render(17, b"Date: then\r\n", PinnedBytes)
     expected = b"HTTP/1.1 200 OK\r\nServer: ringserve\r\nDate: then\r\nA: 1\r\nContent-Length: 4\r\n\r\nbody"
-    assert pinned == Pinned(expected, 0, len(expected))
+    assert pinned == PinnedBytes(expected)
     assert (prepared.second, prepared.data, prepared.pinned) == (17, expected, pinned)
 
 
@@ -179,26 +175,28 @@ def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> Non
         date = b"Date: %d\r\n" % second
         before, after = head_parts(response, b"ringserve", b"close")
         expected = before + date + after + b"body"
-        assert prepared.render_last(second, date, pin) == Pinned(expected, 0, len(expected))
-    assert prepared.render_last(18, b"not looked at", pin) is prepared.render_last(18, b"nor here", pin)
+        assert prepared.render_last(second, date, PinnedBytes) == PinnedBytes(expected)
+    assert prepared.render_last(18, b"not looked at", PinnedBytes) is prepared.render_last(18, b"nor here", PinnedBytes)
     assert prepared.pinned is None, "the other rendering is another one"
     prepared.retire()
-    assert b"body" not in prepared.render_last(18, date, pin).owner, "the memory of the file was given back"  # type: ignore[operator]
+    last = prepared.render_last(18, date, PinnedBytes)
+    assert isinstance(last, PinnedBytes)
+    assert b"body" not in last.data, "the memory of the file was given back"
 
 
 def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
     prepared = Prepared(Response(200, ()), b"", Freshness(0.0))
-    first = prepared.render(1, b"Date: 1\r\n", pin)
-    second = prepared.render(2, b"Date: 2\r\n", pin)
-    assert first.owner == b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n"
-    assert second.owner == b"HTTP/1.1 200 OK\r\nDate: 2\r\nContent-Length: 0\r\n\r\n"
+    first = prepared.render(1, b"Date: 1\r\n", PinnedBytes)
+    second = prepared.render(2, b"Date: 2\r\n", PinnedBytes)
+    assert first == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n")
+    assert second == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 2\r\nContent-Length: 0\r\n\r\n")
     assert prepared.pinned is second
 
 
 def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
     freshness = Freshness(1000.0)
     prepared = Prepared(Response(200, (), (b"body",), 4), b"", freshness)
-    prepared.render(1, b"Date: 1\r\n", pin)
+    prepared.render(1, b"Date: 1\r\n", PinnedBytes)
     prepared.retire()
     assert (prepared.second, prepared.data, prepared.pinned, prepared.response.body) == (-1, b"", None, ())
     assert prepared.freshness.until == 0.0

@@ -27,19 +27,16 @@ import pytest
 
 from ringserve.ring.descriptors import WASTE
 from ringserve.ring.interface import (
-    BUFFER_SHIFT,
     DISCARD_BYTES_MAX,
-    F_BUFFER,
-    F_MORE,
     PIPE_BUF,
     POLL_ERROR_OR_HANGUP,
     POLL_IN,
     POLL_OUT,
     SPLICE_MORE,
     SPLICE_NONBLOCK,
+    Buffer,
     FileStatus,
     Pinned,
-    PinnedBuffer,
     Ring,
     RingOptions,
     Watched,
@@ -284,12 +281,9 @@ class Completed(NamedTuple):
     """One completion, with the bytes of its provided buffer."""
 
     res: int
-    flags: int
+    buffer: int
+    more: bool
     data: bytes
-
-    @property
-    def more(self) -> bool:
-        return bool(self.flags & F_MORE)
 
 
 class Bench:
@@ -315,7 +309,7 @@ class Bench:
         self._kept.append(pinned)
         return pinned
 
-    def buffer(self, length: int) -> PinnedBuffer:
+    def buffer(self, length: int) -> Buffer:
         buffer = self.ring.buffer(length)
         self._kept.append(buffer)
         return buffer
@@ -326,16 +320,16 @@ class Bench:
         before = self.ring.now
         count = 0
         named: list[int] = []
-        for user_data, res, flags in self.ring.turn(timeout_s):
+        for user_data, res, buffer, more in self.ring.turn(timeout_s):
             count += 1
-            assert user_data in self.in_flight, f"{user_data} completed after its end: res={res} flags={flags:#x}"
+            assert user_data in self.in_flight, f"{user_data} completed after its end: res={res} more={more}"
             data = b""
-            if flags & F_BUFFER:
-                named.append(flags >> BUFFER_SHIFT)
-                data = self.ring.received(max(res, 0), flags)
-            if not flags & F_MORE:
+            if buffer >= 0:
+                named.append(buffer)
+                data = self.ring.received(buffer, max(res, 0))
+            if not more:
                 self.in_flight.remove(user_data)
-            self.completed[user_data].append(Completed(res, flags, data))
+            self.completed[user_data].append(Completed(res, buffer, more, data))
         assert self.ring.now >= before, "the clock went back"
         assert len(named) == len(set(named)), f"a buffer was named twice in one turn: {named}"
         assert all(0 <= bid < self.ring.buffer_count for bid in named), f"a buffer that does not exist: {named}"
@@ -561,7 +555,7 @@ def test_receive_multishot_delivers_in_named_buffers_until_the_end_of_the_stream
         assert peer.send(message) == len(message)
         completion = bench.next_completion(receive)
         assert (completion.res, completion.data) == (len(message), message)
-        assert completion.flags & F_BUFFER
+        assert completion.buffer >= 0
         assert completion.more
     peer.finish()
     completion = bench.next_completion(receive)
@@ -579,7 +573,7 @@ def test_receive_takes_one_piece_and_ends(bench: Bench) -> None:
         assert bench.result(receive) == len(message)
         (completion,) = bench.completed[receive]
         assert completion.data == message
-        assert completion.flags & F_BUFFER
+        assert completion.buffer >= 0
         assert not completion.more
     peer.finish()
     last = bench.begin()
@@ -1038,14 +1032,14 @@ def test_a_handler_may_queue_submissions_while_completions_are_handed_out(open_b
     got: dict[int, bytes] = {}
     polls: list[int] = []
     for _turn in range(TURNS_MAX):
-        for user_data, res, flags in bench.ring.turn(TURN_S):
+        for user_data, res, buffer, more in bench.ring.turn(TURN_S):
             if user_data in polls:
                 bench.in_flight.remove(user_data)
                 continue
             # Enough to overfill the submission queue: some reach the kernel before the next completion is looked at.
             polls += [bench.poll(fd, POLL_OUT) for fd, _peer in connections]
-            assert flags & F_MORE
-            got[user_data] = bench.ring.received(res, flags)
+            assert more
+            got[user_data] = bench.ring.received(buffer, res)
         if len(got) == 6:
             break
     assert got == {receive: b"message %d" % index for index, receive in enumerate(receives)}
@@ -1062,16 +1056,16 @@ def test_a_named_buffer_stays_as_it_is_until_the_next_turn(open_bench: OpenBench
     peer.send(b"the first")
     seen: list[tuple[int, int]] = []
     for _turn in range(TURNS_MAX):
-        seen = [(res, flags) for _user_data, res, flags in bench.ring.turn(TURN_S)]
+        seen = [(buffer, res) for _user_data, res, buffer, _more in bench.ring.turn(TURN_S)]
         if seen:
             break
-    ((res, flags),) = seen
-    assert bench.ring.received(res, flags) == b"the first"
+    ((buffer, res),) = seen
+    assert bench.ring.received(buffer, res) == b"the first"
     for _fd, other in others:
         other.send(b"overwrite")
     # More than the queue holds, so that some reach the kernel before the next turn, and find but one buffer there.
     receives = [bench.receive(other_fd) for other_fd, _other in others]
-    assert bench.ring.received(res, flags) == b"the first"
+    assert bench.ring.received(buffer, res) == b"the first"
     bench.until(lambda: all(bench.completed[receive] for receive in receives), "a completion of each")
     assert {bench.received(receive) for receive in receives} <= {b"overwrite", b""}
 
@@ -1091,7 +1085,7 @@ def test_receives_without_a_buffer_end_with_enobufs_and_get_the_data_when_armed_
             for completion in bench.completed.pop(operation, []):
                 if completion.res == -errno.ENOBUFS:
                     assert not completion.more
-                    assert not completion.flags & F_BUFFER
+                    assert completion.buffer < 0
                     starved += 1
                     by_operation[bench.receive(connections[index][0])] = index
                 else:
@@ -1216,7 +1210,7 @@ def test_a_batch_larger_than_the_submission_queue_is_handed_over_whole(open_benc
     fd, _peer = bench.world.connected()
     operations = [bench.poll(fd, POLL_OUT) for _index in range(100)]
     bench.until(lambda: not bench.in_flight, "the end of all")
-    assert [bench.completed[operation] for operation in operations] == [[Completed(POLL_OUT, 0, b"")]] * 100
+    assert [bench.completed[operation] for operation in operations] == [[Completed(POLL_OUT, -1, False, b"")]] * 100
 
 
 def test_now_changes_in_turn_only(bench: Bench) -> None:
@@ -1238,7 +1232,7 @@ def test_now_is_one_instant_for_a_whole_batch(bench: Bench) -> None:
     for _index in range(5):
         bench.poll(fd, POLL_OUT)
     instants = set()
-    for user_data, _res, _flags in bench.ring.turn(1.0):
+    for user_data, _res, _buffer, _more in bench.ring.turn(1.0):
         bench.in_flight.remove(user_data)
         bench.world.let_time_pass()
         instants.add(bench.ring.now)

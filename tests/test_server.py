@@ -705,10 +705,10 @@ def test_a_request_that_comes_as_its_connection_is_ended_breaks_nothing(
     received = Connection._received
     ending = threading.Event()
 
-    def end_and_receive(connection: Connection, res: int, flags: int) -> None:
+    def end_and_receive(connection: Connection, res: int, buffer: int, more: bool) -> None:
         if ending.is_set() and res > 0:
             connection.interrupt(ConnectionOverError("no progress"))
-        received(connection, res, flags)
+        received(connection, res, buffer, more)
 
     monkeypatch.setattr(Connection, "_received", end_and_receive)
     for asked_before in (0, 1, 3):

@@ -26,8 +26,11 @@ class InterruptionError(Exception):
     """What the cases interrupt with."""
 
 
-class Owner:
-    """Stands for memory; can be referenced weakly."""
+class Block:
+    """Stands for pinned bytes; can be referenced weakly."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
 
 
 class ScriptedRing:
@@ -40,7 +43,7 @@ class ScriptedRing:
         self.now = 1000.0
         self.queued: list[tuple[object, ...]] = []
         self.sleeps: list[float] = []
-        self.pinned: list[weakref.ref[Owner]] = []
+        self.pinned: list[weakref.ref[Block]] = []
         self._finished: list[Completion] = []
         self._turning = False
 
@@ -48,9 +51,9 @@ class ScriptedRing:
         queued, self.queued = self.queued, []
         return queued
 
-    def finish(self, user_data: int, res: int, flags: int = 0) -> None:
+    def finish(self, user_data: int, res: int, more: bool = False) -> None:
         """The next turn brings this."""
-        self._finished.append((user_data, res, flags))
+        self._finished.append((user_data, res, -1, more))
 
     def turn(self, timeout_s: float) -> Iterator[Completion]:
         assert not self._turning, "a handler turned the ring"
@@ -77,9 +80,9 @@ class ScriptedRing:
         self.queued.append(("cancel", user_data, target_user_data))
 
     def pin(self, data: bytes) -> Pinned:
-        owner = Owner()
-        self.pinned.append(weakref.ref(owner))
-        return Pinned(owner, 0, len(data))
+        block = Block(len(data))
+        self.pinned.append(weakref.ref(block))
+        return block
 
 
 class Stage:
@@ -293,7 +296,7 @@ def test_memory_that_an_operation_pins_is_kept_until_it_completes(stage: Stage) 
 
 
 def test_no_user_data_is_used_twice_and_each_names_its_kind(stage: Stage) -> None:
-    seen = [stage.tasks.register(kind, lambda _res, _flags: None) for kind in Kind for _index in range(5)]
+    seen = [stage.tasks.register(kind, lambda _res, _buffer, _more: None) for kind in Kind for _index in range(5)]
     seen += [stage.poller().user_data for _index in range(5)]
     assert len(set(seen)) == len(seen)
     assert [user_data & ((1 << KIND_BITS) - 1) for user_data in seen[: 5 * len(Kind) : 5]] == list(Kind)
@@ -483,12 +486,12 @@ def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(stage: St
 
 
 def test_a_completion_that_nobody_waits_for_is_counted_and_reported(stage: Stage) -> None:
-    stage.ring.finish(12345 << KIND_BITS | Kind.OPERATION, -errno.EPIPE, 2)
+    stage.ring.finish(12345 << KIND_BITS | Kind.OPERATION, -errno.EPIPE, True)
     other = stage.poller("other")
     stage.ring.finish(other.user_data, 1)
     stage.turn()
     assert stage.tasks.faults == 1
-    assert stage.reported() == ("ringserve: completion of OPERATION 12345 that nobody waits for: res=-32 flags=0x2\n")
+    assert stage.reported() == ("ringserve: completion of OPERATION 12345 that nobody waits for: res=-32 more=True\n")
     assert stage.said == [("other", 1)]
 
 

@@ -18,7 +18,7 @@ import pytest
 from ringserve.ring import uring
 from ringserve.ring._uring import lib
 from ringserve.ring.capability import circumstances, explain_refusal
-from ringserve.ring.interface import F_BUFFER, F_MORE, POLL_OUT, RingBrokenError, RingOptions, RingRefusedError
+from ringserve.ring.interface import POLL_OUT, Completion, RingBrokenError, RingOptions, RingRefusedError
 from ringserve.ring.interrupt import BUSY_POLL, KERNEL_THREAD, STRATEGIES, WAIT, Interrupt
 
 TURNS_MAX = 2000
@@ -71,15 +71,15 @@ def _descriptors() -> set[str]:
     return {fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
 
 
-def drain(ring: uring.UringRing, user_data: set[int]) -> list[tuple[int, int, int]]:
+def drain(ring: uring.UringRing, user_data: set[int]) -> list[Completion]:
     """Turn until each of `user_data` has completed for good; all completions in their order."""
-    seen: list[tuple[int, int, int]] = []
+    seen: list[Completion] = []
     for _turn in range(TURNS_MAX):
         if not user_data:
             return seen
         for completion in ring.turn(0.01):
             seen.append(completion)
-            if not completion[2] & F_MORE:
+            if not completion[3]:
                 user_data.discard(completion[0])
     pytest.fail(f"still in flight: {user_data}; came: {seen}")
 
@@ -92,10 +92,10 @@ def assert_receives(ring: uring.UringRing) -> None:
         theirs.send(b"hello")
         received = b""
         for _turn in range(TURNS_MAX):
-            for user_data, res, flags in ring.turn(0.01):
+            for user_data, res, buffer, _more in ring.turn(0.01):
                 assert user_data == 1
-                assert flags & F_BUFFER
-                received += ring.received(res, flags)
+                assert buffer >= 0
+                received += ring.received(buffer, res)
             if received:
                 break
         assert received == b"hello"
@@ -195,7 +195,7 @@ def test_the_smallest_ring_works(open_ring: OpenRing) -> None:
         theirs.send(b"x")
         seen = []
         for _turn in range(TURNS_MAX):
-            seen += [res for _user_data, res, flags in ring.turn(0.01) if flags & F_BUFFER]
+            seen += [res for _user_data, res, buffer, _more in ring.turn(0.01) if buffer >= 0]
             if seen:
                 break
         assert seen == [1]
@@ -234,7 +234,7 @@ def test_a_kernel_thread_takes_a_batch_larger_than_the_queue(open_ring: OpenRing
         for user_data in range(1, 301):
             ring.poll(user_data, ours.fileno(), POLL_OUT)
         seen = drain(ring, set(range(1, 301)))
-    assert sorted(user_data for user_data, _res, _flags in seen) == list(range(1, 301))
+    assert sorted(user_data for user_data, _res, _buffer, _more in seen) == list(range(1, 301))
 
 
 def test_a_signal_ends_a_sleep_and_its_handler_runs(open_ring: OpenRing) -> None:
@@ -317,7 +317,7 @@ def test_submissions_behind_one_that_could_not_be_queued_keep_their_order(
         ring.poll(4, ours.fileno(), POLL_OUT)
         assert order == []
         assert poll.times == 2, "what comes behind is not even tried"
-        results = {user_data: res for user_data, res, _flags in drain(ring, {1, 2, 3, 4})}
+        results = {user_data: res for user_data, res, _buffer, _more in drain(ring, {1, 2, 3, 4})}
     assert order == [1, 2, 3, 4]
     assert results == {1: POLL_OUT, 2: -errno.ECANCELED, 3: 0, 4: POLL_OUT}
 
@@ -336,7 +336,7 @@ def test_each_deferred_submission_is_made_once(replace: Callable[..., None], ope
         seen = drain(ring, set(range(1, 31)))
         assert list(ring.turn(0)) == []
     assert order == list(range(1, 31))
-    assert sorted(seen) == [(user_data, POLL_OUT, 0) for user_data in range(1, 31)]
+    assert sorted(seen) == [(user_data, POLL_OUT, -1, False) for user_data in range(1, 31)]
 
 
 def test_a_turn_that_could_not_queue_everything_does_not_sleep(

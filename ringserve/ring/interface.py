@@ -14,12 +14,12 @@ The kernel is a subsystem that runs by itself and reports back. Nothing here is 
 a verb returns before its operation began, and its result comes out of a later `turn` under the same user_data.
 
 Invariants that every implementation keeps and `tests/test_ring_contract.py` checks
- 1. A submission ends with the first of its completions that lacks `F_MORE`. Until then its memory and its
+ 1. A submission ends with the first of its completions whose `more` is false. Until then its memory and its
     descriptors belong to the kernel as well: whoever queued it keeps them, cancelled or not.
  2. A turn's completions are copied out before the first of them is handed over. A handler may queue submissions;
     it may not turn the ring.
- 3. A provided buffer is the kernel's or ours. A completion that names one (`F_BUFFER`) makes it ours until the next
-    `turn`, which gives it back exactly once, whatever `res` says.
+ 3. A provided buffer is the kernel's or ours. A completion that names one makes it ours until the next `turn`, which
+    gives it back exactly once, whatever `res` says.
  4. Results are those of the kernel: `res` is a count or a descriptor, or a negative errno. A short count is normal.
  5. `now` changes in `turn` only, so that all of a batch happens at one instant.
 
@@ -32,13 +32,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
-
-F_BUFFER = 1 << 0
-"""A completion's flag: the upper 16 bits of the flags name a provided buffer (IORING_CQE_F_BUFFER)."""
-F_MORE = 1 << 1
-"""A completion's flag: the submission stays armed and will complete again (IORING_CQE_F_MORE)."""
-BUFFER_SHIFT = 16
+from typing import NamedTuple, Protocol
 
 POLL_IN = 0x001
 POLL_OUT = 0x004
@@ -54,8 +48,12 @@ SPLICE_MORE = 4
 NANOSECONDS = 1_000_000_000
 DISCARD_BYTES_MAX = 256 * 1024
 
-Completion = tuple[int, int, int]
-"""user_data, res, flags."""
+Completion = tuple[int, int, int, bool]
+"""user_data, res, buffer, more. A plain tuple, since a class costs four times as much to make.
+
+buffer: where received bytes lie, for `Ring.received`; -1 for none. It means something until the next `turn`.
+more: the submission goes on, and completes again.
+"""
 
 
 class RingRefusedError(Exception):
@@ -69,19 +67,20 @@ class RingBrokenError(Exception):
     """The ring lost a completion (EBADR) or failed in a way that leaves its state unknown. Nothing can be saved."""
 
 
-class Pinned(NamedTuple):
-    """Bytes that stay where they are for as long as this value is referenced."""
+class Pinned(Protocol):
+    """Bytes that stay where they are for as long as this value is referenced. A ring takes only those that it made."""
 
-    owner: object
-    address: int
-    length: int
+    @property
+    def length(self) -> int:
+        """How many."""
 
 
-class PinnedBuffer(NamedTuple):
-    """Memory of our own that the kernel may write to."""
+class Buffer(Protocol):
+    """Memory that `read` fills. It is looked at only after the read has completed."""
 
-    memory: bytearray
-    pinned: Pinned
+    @property
+    def memory(self) -> bytearray:
+        """The bytes."""
 
 
 class FileStatus(NamedTuple):
@@ -150,17 +149,17 @@ class Ring(ABC):
 
     @abstractmethod
     def accept_multishot(self, user_data: int, fd: int) -> None:
-        """As `accept`, again and again, until a completion lacks F_MORE."""
+        """As `accept`, again and again, until a completion says that there is no more."""
 
     @abstractmethod
     def receive(self, user_data: int, fd: int) -> None:
         """Receive once into a provided buffer, as `receive_multishot` does again and again. The completion never has
-        F_MORE.
+        more.
         """
 
     @abstractmethod
     def receive_multishot(self, user_data: int, fd: int) -> None:
-        """Receive into provided buffers until a completion lacks F_MORE: at end of stream (res 0), an error, or
+        """Receive into provided buffers until a completion has no more: at end of stream (res 0), an error, or
         -ENOBUFS, which says nothing bad of the socket.
         """
 
@@ -187,7 +186,7 @@ class Ring(ABC):
         """
 
     @abstractmethod
-    def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:
+    def read(self, user_data: int, fd: int, buffer: Buffer, start: int, offset: int) -> None:
         """Read into `buffer` from its index `start` to its end. `offset`: position in the file, or -1 for the
         current one (pipes, inotify).
         """
@@ -209,15 +208,15 @@ class Ring(ABC):
     # -- data plane: memory -------------------------------------------------------------------------------------
 
     @abstractmethod
-    def received(self, res: int, flags: int) -> bytes:
-        """A copy of what a receive put in its provided buffer. Only until the next turn."""
+    def received(self, buffer: int, count: int) -> bytes:
+        """A copy of the `count` bytes that a receive put in its provided buffer. Only until the next turn."""
 
     @abstractmethod
     def pin(self, data: bytes) -> Pinned:
         """The bytes, with what the kernel needs to reach them."""
 
     @abstractmethod
-    def buffer(self, length: int) -> PinnedBuffer:
+    def buffer(self, length: int) -> Buffer:
         """Zeroed memory that `read` can fill."""
 
     # -- data plane: descriptors --------------------------------------------------------------------------------

@@ -44,11 +44,13 @@ typedef struct {
     int64_t size, modified_ns, changed_ns;
 } ringserve_status;
 
-/* The 16 bytes of a completion as the kernel lays them out; Python decodes an array of them with struct "QiI". */
+/* A completion for Python, which decodes an array of them with struct "=Qih?x": 16 bytes, as the kernel's own. */
 typedef struct {
     uint64_t user_data;
     int32_t res;
-    uint32_t flags;
+    int16_t buffer; /* the provided buffer that it names; -1 for none */
+    uint8_t more;
+    uint8_t unused;
 } ringserve_completion;
 
 typedef struct {
@@ -186,9 +188,12 @@ static int reap(ringserve_ring *ring)
         ringserve_completion *completion = &ring->completions[count++];
         completion->user_data = cqe->user_data;
         completion->res = cqe->res;
-        completion->flags = cqe->flags;
-        if (cqe->flags & IORING_CQE_F_BUFFER)
-            ring->named[ring->named_count++] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+        completion->more = !!(cqe->flags & IORING_CQE_F_MORE);
+        completion->buffer = -1;
+        if (cqe->flags & IORING_CQE_F_BUFFER) {
+            ring->named[ring->named_count] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+            completion->buffer = (int16_t)ring->named[ring->named_count++];
+        }
     }
     io_uring_cq_advance(&ring->ring, count);
     return (int)count;

@@ -33,10 +33,10 @@ from types import coroutine
 from typing import Any
 
 from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.interface import Pinned, PinnedBuffer, Ring, errno_name
+from ringserve.ring.interface import Buffer, Pinned, Ring, errno_name
 
-Handler = Callable[[int, int], None]
-"""Takes `res` and `flags` of a completion."""
+Handler = Callable[[int, int, bool], None]
+"""Takes `res`, `buffer` and `more` of a completion."""
 
 
 class Kind(IntEnum):
@@ -112,13 +112,13 @@ class Tasks:
     def turn(self, longest_sleep_s: float) -> None:
         """Turn the ring once, hand out its completions, run what became ready, fire the timers that are due."""
         handlers = self.handlers
-        for user_data, res, flags in self.ring.turn(self._sleep(longest_sleep_s)):
+        for user_data, res, buffer, more in self.ring.turn(self._sleep(longest_sleep_s)):
             handler = handlers.get(user_data)
             if handler is None:
-                self._unclaimed(user_data, res, flags)
+                self._unclaimed(user_data, res, more)
                 continue
             try:
-                handler(res, flags)
+                handler(res, buffer, more)
             except Exception as fault:  # ours, and loud; but one client must not be able to end the loop for all
                 self.report_fault(fault)
         ready = self._ready
@@ -137,13 +137,13 @@ class Tasks:
         """Resume `task` at the end of this batch. A task is resumed from the loop only, never from another's frame."""
         self._ready.append(task)
 
-    def _unclaimed(self, user_data: int, res: int, flags: int) -> None:
+    def _unclaimed(self, user_data: int, res: int, more: bool) -> None:
         # Harmless, since no user_data is used twice, and a fault of ours all the same: an operation was forgotten
         # before it ended.
         self.faults += 1
         kind = Kind(user_data & ((1 << KIND_BITS) - 1)).name
         self.report(
-            "completion of {} {} that nobody waits for: res={} flags={:#x}", kind, user_data >> KIND_BITS, res, flags
+            "completion of {} {} that nobody waits for: res={} more={}", kind, user_data >> KIND_BITS, res, more
         )
 
     def report(self, template: str, *values: object) -> None:
@@ -195,13 +195,13 @@ class Tasks:
         self.closing += 1
         self.ring.cancel(self._cancel_user_data, target_user_data)
 
-    def _closed(self, res: int, _flags: int) -> None:
+    def _closed(self, res: int, _buffer: int, _more: bool) -> None:
         self.closing -= 1
         if res < 0:
             # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
             self.report("close: {}", errno_name(res))
 
-    def _cancelled(self, _res: int, _flags: int) -> None:
+    def _cancelled(self, _res: int, _buffer: int, _more: bool) -> None:
         # 0, -ENOENT (ended by itself meanwhile) and -EALREADY (running; it ends on its own) all mean the same here.
         self.closing -= 1
 
@@ -272,7 +272,7 @@ class Task:
         self._body = None
         self.tasks.forget(self.user_data)
 
-    def _completed(self, res: int, _flags: int) -> None:
+    def _completed(self, res: int, _buffer: int, _more: bool) -> None:
         assert self._operating, "a completion came for a task that has nothing in flight"
         self._operating = False
         self.resume(res)
@@ -322,7 +322,7 @@ class Task:
         self.ring.open_beneath(self.user_data, directory_fd, pinned, flags, follow_symlinks)
         return self._operation(pinned)
 
-    def read(self, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> Awaitable[int]:
+    def read(self, fd: int, buffer: Buffer, start: int, offset: int) -> Awaitable[int]:
         """See `Ring.read`."""
         self.take_interruption()
         self.ring.read(self.user_data, fd, buffer, start, offset)

@@ -29,15 +29,10 @@ from typing import Any
 from ringserve.ring.capability import circumstances, explain_refusal
 from ringserve.ring.descriptors import WATCH_MASK, Descriptors
 from ringserve.ring.interface import (
-    BUFFER_SHIFT,
-    F_BUFFER,
-    F_MORE,
     NANOSECONDS,
     SPLICE_MOVE,
     Completion,
     FileStatus,
-    Pinned,
-    PinnedBuffer,
     RingBrokenError,
     RingOptions,
     RingRefusedError,
@@ -52,7 +47,7 @@ except ImportError as missing:  # pragma: no cover - a checkout that was never b
         "ringserve's extension is not built; run `make install` in the checkout, or `pip install ringserve`"
     ) from missing
 
-COMPLETION = struct.Struct("=QiI")
+COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
 STATUS = struct.Struct("=QQQqqq")  # ringserve_status of shim.h, in the order of FileStatus
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -90,6 +85,27 @@ def _create(options: RingOptions, interrupt: Interrupt) -> Any:
     raise RingRefusedError(explain_refusal(-result, circumstances()))
 
 
+class Memory:
+    """Pinned bytes, and where they are."""
+
+    __slots__ = ("_owner", "address", "length")
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self._owner = ffi.from_buffer(data)  # keeps `data` referenced; an exported bytearray cannot be resized or move
+        self.address = int(ffi.cast("uintptr_t", self._owner))
+        self.length = len(data)
+
+
+class FilledMemory(Memory):
+    """A buffer, and where it is."""
+
+    __slots__ = ("memory",)
+
+    def __init__(self, length: int) -> None:
+        self.memory = bytearray(length)
+        super().__init__(self.memory)
+
+
 def _checked(result: int) -> int:
     """The result of a call that is answered at once, or its errno as OSError."""
     if result < 0:
@@ -106,7 +122,7 @@ class UringRing(Descriptors):
         self._wait_for = int(interrupt.sleeps)
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
         self._send = lib.ringserve_send
-        self._how: dict[tuple[int, bool], Pinned] = {}
+        self._how: dict[tuple[int, bool], Memory] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = self.buffer(64)
@@ -147,12 +163,12 @@ class UringRing(Descriptors):
                 finished = list(self.turn(0.1))
                 if finished:
                     break
-            answered = [(res, flags) for _user_data, res, flags in finished]
-            if len(answered) != 1 or answered[0][0] != 1 or not answered[0][1] & F_BUFFER:
+            answered = [(res, buffer >= 0) for _user_data, res, buffer, _more in finished]
+            if answered != [(1, True)]:
                 raise RingRefusedError(explain_refusal(errno.EINVAL, circumstances()))
             ours.shutdown(socket.SHUT_RDWR)
             # The end of the receive, or the next user of its user_data would be surprised by it.
-            if not any(not flags & F_MORE for _attempt in range(10) for _user, _res, flags in self.turn(0.1)):
+            if not any(not more for _attempt in range(10) for _user, _res, _buffer, more in self.turn(0.1)):
                 raise RingRefusedError(explain_refusal(errno.EINVAL, circumstances()))
 
     # -- control plane ------------------------------------------------------------------------------------------
@@ -193,11 +209,11 @@ class UringRing(Descriptors):
     def receive_multishot(self, user_data: int, fd: int) -> None:
         self._queue(lib.ringserve_receive_multishot, user_data, fd)
 
-    def send(self, user_data: int, fd: int, data: Pinned, offset: int = 0) -> None:
+    def send(self, user_data: int, fd: int, data: Memory, offset: int = 0) -> None:  # type: ignore[override]  # its own
         # As `_queue`, without the way of a call through arguments in a tuple: a tenth of a microsecond a request.
-        _owner, address, length = data
-        if self._deferred or self._send(self._ring, user_data, fd, address + offset, length - offset) < 0:
-            self._deferred.append((self._send, (user_data, fd, address + offset, length - offset)))
+        address, length = data.address + offset, data.length - offset
+        if self._deferred or self._send(self._ring, user_data, fd, address, length) < 0:
+            self._deferred.append((self._send, (user_data, fd, address, length)))
 
     def splice(self, user_data: int, file_fd: int, offset: int, pipe_fd: int, length: int) -> None:
         self._queue(lib.ringserve_splice, user_data, file_fd, offset, pipe_fd, length, SPLICE_MOVE)
@@ -205,8 +221,8 @@ class UringRing(Descriptors):
     def poll(self, user_data: int, fd: int, events: int) -> None:
         self._queue(lib.ringserve_poll, user_data, fd, events)
 
-    def open_beneath(
-        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
+    def open_beneath(  # type: ignore[override]  # its own
+        self, user_data: int, directory_fd: int, path: Memory, flags: int, follow_symlinks: bool = False
     ) -> None:
         how = self._how.get((flags, follow_symlinks))
         if how is None:
@@ -215,11 +231,10 @@ class UringRing(Descriptors):
             self._how[flags, follow_symlinks] = how
         self._queue(lib.ringserve_open_beneath, user_data, directory_fd, path.address, how.address)
 
-    def read(self, user_data: int, fd: int, buffer: PinnedBuffer, start: int, offset: int) -> None:
-        pinned = buffer.pinned
-        self._queue(lib.ringserve_read, user_data, fd, pinned.address + start, pinned.length - start, offset)
+    def read(self, user_data: int, fd: int, buffer: FilledMemory, start: int, offset: int) -> None:  # type: ignore[override]  # its own
+        self._queue(lib.ringserve_read, user_data, fd, buffer.address + start, buffer.length - start, offset)
 
-    def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
+    def write(self, user_data: int, fd: int, data: Memory, start: int = 0) -> None:  # type: ignore[override]  # its own
         self._queue(lib.ringserve_write, user_data, fd, data.address + start, data.length - start)
 
     def close(self, user_data: int, fd: int) -> None:
@@ -230,19 +245,16 @@ class UringRing(Descriptors):
 
     # -- data plane ---------------------------------------------------------------------------------------------
 
-    def received(self, res: int, flags: int) -> bytes:
-        start = (flags >> BUFFER_SHIFT) * self._buffer_bytes
-        data: bytes = self._memory[start : start + res]
+    def received(self, buffer: int, count: int) -> bytes:
+        start = buffer * self._buffer_bytes
+        data: bytes = self._memory[start : start + count]
         return data
 
-    def pin(self, data: bytes) -> Pinned:
-        owner = ffi.from_buffer(data)  # keeps `data` referenced
-        return Pinned(owner, int(ffi.cast("uintptr_t", owner)), len(data))
+    def pin(self, data: bytes) -> Memory:
+        return Memory(data)
 
-    def buffer(self, length: int) -> PinnedBuffer:
-        memory = bytearray(length)
-        owner = ffi.from_buffer(memory)  # an exported bytearray cannot be resized, so it cannot move
-        return PinnedBuffer(memory, Pinned(owner, int(ffi.cast("uintptr_t", owner)), length))
+    def buffer(self, length: int) -> FilledMemory:
+        return FilledMemory(length)
 
     def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
         resolve = RESOLVE_NO_MAGICLINKS if follow_symlinks else RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH
