@@ -248,7 +248,7 @@ class Connection(Sender):
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
         if prepared is None or not block.plain or listening.draining:
             return False
-        if prepared.freshness.until <= self.ring.now and not listening.responder.is_still_true(prepared, self.ring.now):
+        if prepared.freshness.until <= self.ring.now and not listening.answers.is_still_true(prepared, self.ring.now):
             return False
         left = self._requests_left - 1
         if not left:
@@ -414,7 +414,7 @@ class Connection(Sender):
         self._requests_left -= 1
         if block.has_body:
             self._hear_no_more()
-        response = await self._listening.responder.respond(self, request)
+        response = await self._listening.answers.find(self, request)
         ends = self._last or self._listening.draining or self._requests_left <= 0
         if isinstance(response, Prepared):
             if block.plain and block.persistent and not ends:
@@ -443,7 +443,7 @@ class Connection(Sender):
         """The last words to a peer whose bytes are not read on."""
         self._hear_no_more()
         self._begin_answer()
-        await self._put_response(None, self._listening.responder.error(status), b"close")
+        await self._put_response(None, self._listening.answers.error(status), b"close")
         await self._flush()
 
     # -- the end ------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ REMEMBERED_BYTES_MAX = 4096
 """A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
 entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
 SELECTION_BYTES_MAX = 1024
-"""Of the fields that select; a browser's have 300. A request line keeps 16 (`responder.PREPARED_PER_LINE_MAX`), so that
+"""Of the fields that select; a browser's have 300. A request line keeps 16 (`answers.PREPARED_PER_LINE_MAX`), so that
 hostile ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
 
 Value = TypeVar("Value")

@@ -10,6 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from ringserve.access_log import AccessLog
+from ringserve.answers import Answers
 from ringserve.config import Config
 from ringserve.files import FileTable
 from ringserve.heads import Memory
@@ -17,11 +18,11 @@ from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.proxies import TrustedProxies
 from ringserve.request import Limits
-from ringserve.responder import Responder
 from ringserve.response import date_line
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interface import Ring
 from ringserve.ring.tasks import Tasks
+from ringserve.steps import Respond
 
 
 class Client(Protocol):
@@ -171,11 +172,12 @@ class Shared:
 class Listening:
     """What the connections of one listener have in common.
 
+    respond: the responder.
     draining: every response says that its connection ends. closes_idle: a connection that waits for a request is
     closed. hot_answers: how many responses the hot path has sent.
     """
 
-    def __init__(self, config: Config, sites: Sites, shared: Shared, log: AccessLog | None) -> None:
+    def __init__(self, config: Config, sites: Sites, respond: Respond, shared: Shared, log: AccessLog | None) -> None:
         self.config = config
         self.shared = shared
         # Here too, since the hot path uses them for each request.
@@ -185,7 +187,9 @@ class Listening:
         if log is not None:
             shared.clock.keep_time_of(log)
         self.server = config.server_name.encode()
-        self.responder = Responder(shared.verifiers, shared.files, sites, enabled=config.hot_path, server=self.server)
+        self.answers = Answers(
+            respond, shared.verifiers, shared.files, sites, enabled=config.hot_path, server=self.server
+        )
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
         self.draining = False

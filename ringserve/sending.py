@@ -14,11 +14,11 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from ringserve.answers import Asker
 from ringserve.heads import HeaderBlock, Request
 from ringserve.listening import Listening
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
-from ringserve.responder import Asker
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.interface import errno_name
 

@@ -25,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 from types import FrameType
 
-from ringserve import listing, passwords
+from ringserve import listing, passwords, static
 from ringserve.acceptor import Acceptor
 from ringserve.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.budget import FEW, Shares, share, shortage
@@ -315,7 +315,7 @@ class Server:
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
         self.shared = Shared(config, self.sites, tasks, self.verifiers, files, pipes)
-        self.listening = Listening(config, self.sites, self.shared, log)
+        self.listening = Listening(config, self.sites, static.respond, self.shared, log)
         self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
         self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
         ring.await_wake(self._wake_user_data)

@@ -15,7 +15,6 @@ import binascii
 import hashlib
 import secrets
 from collections.abc import Generator
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ringserve import listing
@@ -57,6 +56,7 @@ from ringserve.semantics import (
     range_applies,
     rank_codings,
 )
+from ringserve.steps import Answer, Claim, Lookup, Question, Steps, Verified
 
 INDEX = b"index.html"
 BOUNDARY = secrets.token_hex(16).encode()
@@ -65,32 +65,6 @@ REDIRECT = 308
 """Permanent, and the method stays (RFC 9110 15.4.9)."""
 PAGES = {401: b"401.html", 403: b"403.html", 404: b"404.html", 500: b"50x.html", 503: b"50x.html"}
 """The pages that a site can have for errors, at its root."""
-
-
-class Lookup(NamedTuple):
-    """What a path stands for: answered with an `Entry`. path: in the file table; that of a directory ends with a slash
-    if what is in it matters.
-    """
-
-    path: bytes
-
-
-class Claim(NamedTuple):
-    """Whether this is the password of this user: answered with a `Verified`."""
-
-    guard: Guard
-    user: bytes
-    password: bytes
-
-
-class Verified(NamedTuple):
-    """What came of a `Claim`. busy: too many wait to have theirs verified."""
-
-    right: bool
-    busy: bool = False
-
-
-Steps = Generator[Lookup | Claim, Entry | Verified, Response]
 
 
 def respond(request: Request, site: Site, now: float) -> Steps:
@@ -159,7 +133,7 @@ class _Answering:
 
     # -- who may ----------------------------------------------------------------------------------------------------
 
-    def _admit(self, path: bytes) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+    def _admit(self, path: bytes) -> Generator[Question, Answer, Response | None]:
         """The refusal, if the path is protected and the request does not say who asks."""
         guard = self.site.guard(path)
         if guard is None or guard in self.admitted:
@@ -189,7 +163,7 @@ class _Answering:
         """The precompressed siblings of a file, but for those that are protected by a name of their own."""
         return {coding: file for coding, file in source.siblings.items() if self._may_have(self._path_of(file))}
 
-    def _look(self, path: bytes) -> Generator[Lookup | Claim, Entry | Verified, Entry | Response]:
+    def _look(self, path: bytes) -> Generator[Question, Answer, Entry | Response]:
         """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
         site's pages for errors (`_refuse`).
         """
@@ -227,7 +201,7 @@ class _Answering:
             return (yield from self._application())
         return (yield from self._refuse(404))
 
-    def _answer_with(self, found: Entry | Response) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+    def _answer_with(self, found: Entry | Response) -> Generator[Question, Answer, Response | None]:
         """The response, if what was found decides it; None if there is no file, and something else may be tried. Of a
         failure that does not say whether there is one (no descriptor left) nothing is concluded: it is told.
         """
@@ -252,7 +226,7 @@ class _Answering:
             answer = yield from self._refuse(404)
         return _varied(answer, b"Accept", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest", b"Sec-Fetch-Site")
 
-    def _without_slash(self, location: Location) -> Generator[Lookup | Claim, Entry | Verified, Response | None]:
+    def _without_slash(self, location: Location) -> Generator[Question, Answer, Response | None]:
         """A redirect to a page by its clean URL, if the target has only a slash too many, and no directory is there.
         The reference is relative, so the target has to end with the page's name and that slash, as it came.
         """

@@ -29,7 +29,8 @@ from ringserve.request import Limits, RequestReader
 from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.interface import FileStatus
 from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, format_date, locate
-from ringserve.static import INDEX, PAGES, Claim, Lookup, Verified, read_credentials, respond
+from ringserve.static import INDEX, PAGES, read_credentials, respond
+from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 
 MEMORY = Memory(heeded=CONFIGURED_FIELDS)
 MODIFIED = 784_111_777
@@ -97,7 +98,7 @@ class World:
         self.looked_up: list[bytes] = []
         self.claims: list[Claim] = []
 
-    def answer(self, wanted: Lookup | Claim) -> Entry | Verified:
+    def answer(self, wanted: Question) -> Answer:
         if isinstance(wanted, Claim):
             self.claims.append(wanted)
             return Verified(wanted.password == self.password and not self.busy, self.busy)

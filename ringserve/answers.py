@@ -1,9 +1,11 @@
-"""Finding the response to a request: drives the responder's decisions, and prepares what can be answered again.
+"""Finding the response to a request: answers a responder's questions, and prepares what can be answered again.
 
-`static.respond` decides and asks; here what it asks for is found out: paths in the file table, passwords on a helper
-thread, in turn between the clients' networks. A response that is in memory and follows from the request line and the
-selection alone is prepared, kept with the entries that it was made from, and remembered with the request line for the
-hot path. It is fresh for as long as every entry that was looked at on the way is.
+A responder decides and asks (`steps.py`). What it asks is found out here: paths in the file table, passwords on a
+helper thread, in turn between the clients' networks.
+
+A response that is in memory and follows from the request line and the selection alone is prepared, kept with the
+entries that it was made from, and remembered with the request line for the hot path. It is fresh for as long as every
+entry that was looked at on the way is.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from ringserve import passwords, static
+from ringserve import passwords
 from ringserve.entries import Entry
 from ringserve.files import FileTable
 from ringserve.heads import HeaderBlock, Request
@@ -21,7 +23,7 @@ from ringserve.response import FileSlice, Prepared, Response, error_response
 from ringserve.ring.helpers import Helpers, HelpersBusyError, Job
 from ringserve.ring.tasks import Task
 from ringserve.semantics import Location
-from ringserve.static import Claim, Lookup, Verified
+from ringserve.steps import Claim, Lookup, Respond, Verified
 
 PREPARED_PER_LINE_MAX = 16
 """Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
@@ -51,14 +53,18 @@ class Asker(Task):
         raise NotImplementedError
 
 
-class Responder:
+class Answers:
     """See the module.
 
+    respond: the responder.
     enabled: whether responses are prepared; without, every request takes the general path.
     server: the value of the Server field.
     """
 
-    def __init__(self, helpers: Helpers, files: FileTable, sites: Sites, *, enabled: bool, server: bytes) -> None:
+    def __init__(
+        self, respond: Respond, helpers: Helpers, files: FileTable, sites: Sites, *, enabled: bool, server: bytes
+    ) -> None:
+        self._respond = respond
         self._helpers = helpers
         self._files = files
         self._sites = sites
@@ -79,7 +85,7 @@ class Responder:
             and prepared.freshness.until > now
         )
 
-    async def respond(self, task: Asker, request: Request) -> Response | Prepared:
+    async def find(self, task: Asker, request: Request) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
         line, key = request.line, request.key
         prepared = line.prepared.get(key)
@@ -88,7 +94,7 @@ class Responder:
                 await self._files.find(task, prepared.path)  # as `is_still_true`, but it may wait
             if prepared.freshness.until > task.ring.now:
                 return prepared
-        steps = static.respond(request, self._site(request), task.ring.wall_time())
+        steps = self._respond(request, self._site(request), task.ring.wall_time())
         entries: list[Entry] = []
         try:
             wanted = next(steps)

@@ -13,8 +13,9 @@ from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ringserve.responder
+import ringserve.answers
 from ringserve import passwords, static
+from ringserve.answers import PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
@@ -22,12 +23,11 @@ from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
 from ringserve.listing import Item
 from ringserve.policy import Sites
 from ringserve.request import Limits, RequestReader
-from ringserve.responder import PREPARED_PER_LINE_MAX, Asker, Responder
 from ringserve.response import Prepared, Response, SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import FileStatus
 from ringserve.ring.tasks import Task
-from ringserve.static import Claim, Lookup, Verified
+from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9
 WALL_S = 1_700_000_000.0
@@ -143,7 +143,7 @@ class Threads:
 
 
 class World:
-    """A responder, and everything that it asks."""
+    """The answers to a responder's questions, and everything that is asked for them."""
 
     def __init__(self, *, enabled: bool = True, **settings: Any) -> None:
         self.clock = Clock()
@@ -151,15 +151,20 @@ class World:
         self.threads = Threads(self.clock)
         self.sites = Sites(Config(**settings))
         self.memory = Memory(enabled, self.sites.selecting_fields)
-        self.responder = Responder(
-            cast(Helpers, self.threads), cast(FileTable, self.disk), self.sites, enabled=enabled, server=b"ringserve"
+        self.answers = Answers(
+            static.respond,
+            cast(Helpers, self.threads),
+            cast(FileTable, self.disk),
+            self.sites,
+            enabled=enabled,
+            server=b"ringserve",
         )
 
     def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Request:
         return read(self.memory, target, b"a", *fields, method=method)
 
     def respond(self, request: Request) -> Response | Prepared:
-        return done(self.responder.respond(cast(Asker, self.clock), request))
+        return done(self.answers.find(cast(Asker, self.clock), request))
 
     def ask(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Response | Prepared:
         return self.respond(self.request(target, *fields, method=method))
@@ -518,7 +523,7 @@ def test_what_could_not_be_read_gets_the_fields_of_everything() -> None:
         security_headers=True,
         headers=(HeaderRule(("**",), (("X-A", "yes"),)), HeaderRule(("/**/*",), (("X-B", "yes"),))),
     )
-    response = world.responder.error(431)
+    response = world.answers.error(431)
     assert (response.status, bool(response.body)) == (431, True)
     assert dict(response.fields)[b"X-A"] == b"yes"
     assert b"X-B" not in dict(response.fields)
@@ -616,7 +621,7 @@ def test_where_the_name_ends_makes_a_difference(verifications: Verifications, us
 def test_no_more_users_are_remembered_than_the_limit(
     verifications: Verifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ringserve.responder, "VERIFIED_MAX", 3)
+    monkeypatch.setattr(ringserve.answers, "VERIFIED_MAX", 3)
     world = guarded()
     verifications.all_right = True
     for number in range(10):
@@ -635,7 +640,7 @@ def test_what_is_remembered_of_a_password_is_of_no_use_elsewhere(verifications: 
     worlds = guarded(), guarded()
     for world in worlds:
         assert world.prepared(b"/private/x", RIGHT).status == 200
-    ((_guard, one),), ((_guard, other),) = (world.responder._verified for world in worlds)
+    ((_guard, one),), ((_guard, other),) = (world.answers._verified for world in worlds)
     assert one != other, "a secret of each process is in it"
     assert b"sesame" not in one
     assert len(verifications.seen) == 2

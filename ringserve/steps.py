@@ -1,0 +1,45 @@
+"""What a responder asks on its way to a response, and what it is told.
+
+A responder is a generator. It yields a question, is sent the answer, and returns the response in the end. It does no
+I/O itself: `answers.py` finds out what it asks, and a test can answer from a dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import NamedTuple
+
+from ringserve.entries import Entry
+from ringserve.heads import Request
+from ringserve.policy import Guard, Site
+from ringserve.response import Response
+
+
+class Lookup(NamedTuple):
+    """What a path stands for: answered with an `Entry`. path: in the file table; that of a directory ends with a slash
+    if what is in it matters.
+    """
+
+    path: bytes
+
+
+class Claim(NamedTuple):
+    """Whether this is the password of this user: answered with a `Verified`."""
+
+    guard: Guard
+    user: bytes
+    password: bytes
+
+
+class Verified(NamedTuple):
+    """What came of a `Claim`. busy: too many wait to have theirs verified."""
+
+    right: bool
+    busy: bool = False
+
+
+Question = Lookup | Claim
+Answer = Entry | Verified
+Steps = Generator[Question, Answer, Response]
+Respond = Callable[[Request, Site, float], Steps]
+"""A responder: begins to answer a request of a site. The last argument is the time, in seconds since the epoch."""
