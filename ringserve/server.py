@@ -39,10 +39,10 @@ from ringserve.ring.descriptors import (
     LISTEN_BACKLOG,
     Listener,
     close_listener,
+    descriptor_limit,
     descriptors_open,
     listen_tcp,
     listen_unix,
-    raise_descriptor_limit,
     tune_listener,
 )
 from ringserve.ring.diagnostics import Diagnostics
@@ -77,7 +77,7 @@ def share_descriptors(config: Config, listeners: int) -> tuple[Shares, str | Non
     """The shares of the limit of open files, beside what is open already, and a line for the user if they are small.
     Raises StartError.
     """
-    limit = raise_descriptor_limit()
+    limit = descriptor_limit()
     later = LATER_DESCRIPTORS + LATER_BY_LISTENER * listeners
     shares = share(
         limit - descriptors_open() - later,

@@ -160,6 +160,11 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
+def descriptor_limit() -> int:
+    """How many descriptors this process may have now: the soft limit."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def descriptors_open() -> int:
     """How many descriptors this process has; without /proc, more than it has by itself."""
     try:
