@@ -4,7 +4,7 @@ were prepared from it.
 
 from __future__ import annotations
 
-from ringserve.listing import Item, View, arrange
+from ringserve.directory import Item
 from ringserve.media_types import content_type
 from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
 from ringserve.ring.interface import FileStatus
@@ -104,23 +104,12 @@ class File(Entry):
 class Directory(Entry):
     """A directory. items: what is in it, if it was looked up with its final slash; truncated: and more than that."""
 
-    __slots__ = ("_arranged", "items", "truncated")
+    __slots__ = ("items", "truncated")
 
     def __init__(self, path: bytes, items: tuple[Item, ...] = (), truncated: bool = False) -> None:
         super().__init__(path)
         self.items = items
         self.truncated = truncated
-        self._arranged: dict[tuple[str, bool], list[Item]] = {}
-
-    def arranged(self, view: View) -> list[Item]:
-        """What is in it in the order of a view. There are six orders; each is made once, as thousands of names take
-        20 ms to sort.
-        """
-        order = view.sort, view.descending
-        arranged = self._arranged.get(order)
-        if arranged is None:
-            arranged = self._arranged[order] = arrange(self.items, view)
-        return arranged
 
 
 class Failure(Entry):

@@ -36,8 +36,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ringserve.directory import read_directory
 from ringserve.entries import Directory, Entry, Failure, File
-from ringserve.listing import read_directory
 from ringserve.media_types import is_compressible
 from ringserve.response import SharedDescriptor
 from ringserve.ring.helpers import Helpers, HelpersBusyError

@@ -1,4 +1,4 @@
-"""Listings of directories: reading one, and rendering it as HTML, JSON or text. Pure but for `read_directory`.
+"""Listings of directories: their order, their pages, and how they look as HTML, JSON and text. Pure.
 
 A listing shows what the file system holds, and names in a file system are any bytes but NUL and the slash. So there are
 two forms of a name and nothing between them: the *reference*, whose percent-encoded bytes lead to exactly that file,
@@ -11,20 +11,17 @@ get past the escaping, it finds nothing to work with.
 
 from __future__ import annotations
 
-import errno
 import functools
-import heapq
 import json
-import os
-import re
-import stat
+import posixpath
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes
 
-from ringserve.semantics import NANOSECONDS, is_hidden
+from ringserve.directory import Item, name_order
+from ringserve.entries import Directory
 
 if TYPE_CHECKING:
     import jinja2
@@ -38,75 +35,10 @@ PAGE_ITEMS = 200
 """On a page of HTML: about what a reader scrolls through, and some 80 kB of markup, rendered in about 4 ms."""
 DATA_PAGE_ITEMS = 1000
 """On a page of JSON or text: programs do not scroll, and each page more is a request more for them."""
+ORDERS_MAX = 8
+"""Orders of directories that are remembered, which keep their directories in memory: 2 MiB each at most."""
 PAGE_DIGITS_MAX = 9
 """A longer number is beyond the last page of every directory; it is not even read."""
-
-
-class Item(NamedTuple):
-    """One name in a directory.
-
-    name: as the file system has it; any bytes but the slash and NUL. size: in bytes; 0 for directories.
-    modified: seconds since the epoch. is_link: a symbolic link, of which kind, size and time are the target's; the
-        caller checks where it leads before it is shown.
-    """
-
-    name: bytes
-    is_directory: bool
-    size: int
-    modified: int
-    is_link: bool = False
-
-
-# -- reading ----------------------------------------------------------------------------------------------------
-
-
-_ABOVE = b"directory/"
-"""Stands for the path of a directory that is not the root, which decides nothing but that it is none."""
-
-
-def read_directory(fd: int, entries_max: int, at_root: bool) -> tuple[list[Item], bool]:
-    """What may be shown of a directory, and whether there was more than `entries_max`: then those are the first in the
-    order of names, directories before all else, and what may be shown is looked for among them. Raises OSError.
-
-    It blocks, so it runs on a helper thread, and touches nothing but the descriptor, which stays the caller's. All
-    names are read, and `entries_max` of them are kept.
-    at_root: whether this is the root of the site, where `.well-known` is for everybody (RFC 8615).
-    """
-    if not _may(fd, b".", os.X_OK):
-        # The names could be read, but nothing behind them: this would look like an empty directory.
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    with os.scandir(fd) as entries:
-        # A name of a descriptor's is text, and `fsencode` is how it came by that.
-        names = ((not entry.is_dir(follow_symlinks=False), os.fsencode(entry.name)) for entry in entries)
-        shown = (name for name in names if not is_hidden(name[1] if at_root else _ABOVE + name[1]))
-        first = heapq.nsmallest(entries_max + 1, shown, key=lambda name: (name[0], _name_order(name[1])))
-    looked_at = (_look(fd, name) for _is_no_directory, name in first[:entries_max])
-    return [item for item in looked_at if item is not None], len(first) > entries_max
-
-
-def _look(fd: int, name: bytes) -> Item | None:
-    """What a name stands for; None if there is nothing that a visitor could read."""
-    try:
-        # Not following comes first: were a file replaced by a link after we had been told that it is none, we would
-        # show the size of something outside of the root.
-        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        is_link = stat.S_ISLNK(status.st_mode)
-        if is_link:
-            status = os.stat(name, dir_fd=fd)
-    except OSError:
-        return None  # it has vanished, or is a link to nothing, in a circle, or to where we may not go
-    is_directory = stat.S_ISDIR(status.st_mode)
-    if not is_directory and not stat.S_ISREG(status.st_mode):
-        return None
-    # A directory that can be entered but not read may have an index, so entering is what counts.
-    if not _may(fd, name, os.X_OK if is_directory else os.R_OK):
-        return None
-    return Item(name, is_directory, 0 if is_directory else status.st_size, status.st_mtime_ns // NANOSECONDS, is_link)
-
-
-def _may(fd: int, name: bytes, mode: int) -> bool:
-    """Whether this process could, by the ids that the kernel would look at."""
-    return os.access(name, mode, dir_fd=fd, effective_ids=True)
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------
@@ -158,20 +90,6 @@ def _reference_of(view: View) -> str:
 
 # -- order and pages --------------------------------------------------------------------------------------------
 
-_NUMBER = re.compile(r"[0-9]+")
-
-
-def _weigh(number: re.Match[str]) -> str:
-    # A number with more digits is the larger one, so with their count before them numbers compare as text does.
-    digits = number[0].lstrip("0")
-    return f"0{chr(len(digits))}{digits}"
-
-
-def _name_order(name: bytes) -> tuple[str, bytes]:
-    """As people look for names: without case, and `part 9` before `part 10`. The bytes decide between equals."""
-    text = name.decode("utf-8", "surrogateescape").casefold()
-    return _NUMBER.sub(_weigh, text), name
-
 
 def _size_order(item: Item) -> int:
     return item.size
@@ -183,12 +101,18 @@ def _modified_order(item: Item) -> int:
 
 def arrange(items: Sequence[Item], view: View) -> list[Item]:
     """Directories first, then in the order of the view; equals by name, ascending whichever way the view goes."""
-    arranged = sorted(items, key=lambda item: _name_order(item.name), reverse=view.descending and view.sort == "name")
+    arranged = sorted(items, key=lambda item: name_order(item.name), reverse=view.descending and view.sort == "name")
     if view.sort != "name":
         order: Callable[[Item], int] = _size_order if view.sort == "size" else _modified_order
         arranged.sort(key=order, reverse=view.descending)  # stable, reversed as well
     arranged.sort(key=lambda item: not item.is_directory)
     return arranged
+
+
+@functools.lru_cache(ORDERS_MAX)
+def arranged(directory: Directory, sort: str, descending: bool) -> Sequence[Item]:
+    """What is in a directory, in the order of a view. Thousands of names take 20 ms to sort."""
+    return arrange(directory.items, View(sort, descending))
 
 
 class _Page(NamedTuple):
@@ -439,7 +363,7 @@ def _template() -> _Template:
     import jinja2
 
     # Neither importlib nor a loader of jinja2's has to look for the file: it is right here.
-    with open(os.path.join(os.path.dirname(__file__), "templates", "listing.html"), encoding="utf-8") as file:
+    with open(posixpath.join(posixpath.dirname(__file__), "templates", "listing.html"), encoding="utf-8") as file:
         source = file.read()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -359,7 +359,7 @@ class _Answering:
         view = listing.parse_view(location.query)
         items = [
             item
-            for item in directory.arranged(view)
+            for item in listing.arranged(directory, view.sort, view.descending)
             if self._may_have(path + item.name + (b"/" if item.is_directory else b""))
         ]
         body = listing.render(path, items, view, media_type, directory.truncated)

@@ -17,10 +17,10 @@ import ringserve.answers
 from ringserve import passwords, static
 from ringserve.answers import PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
+from ringserve.directory import Item
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
 from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
-from ringserve.listing import Item
 from ringserve.policy import Sites
 from ringserve.request import Limits, RequestReader
 from ringserve.response import Prepared, Response, SharedDescriptor

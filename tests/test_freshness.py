@@ -20,8 +20,8 @@ import ringserve.files
 import ringserve.ring.uring
 import ringserve.watches
 from ringserve import files
+from ringserve.directory import Item
 from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
-from ringserve.listing import Item
 from ringserve.ring.tasks import Task
 from ringserve.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.watches import BURST_EVENTS

@@ -20,7 +20,7 @@ from permissions import serving_as_a_user
 from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
 from ringserve import files
-from ringserve.listing import read_directory
+from ringserve.directory import read_directory
 
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 ACCEPT = "Accept: application/json"

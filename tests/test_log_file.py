@@ -24,8 +24,8 @@ from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve import access_log, files
 from ringserve.conn import Connection, State
+from ringserve.directory import read_directory
 from ringserve.library import serve
-from ringserve.listing import read_directory
 from ringserve.server import StartError
 
 MIB = 1024 * 1024

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from ringserve import semantics, static
 from ringserve.config import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule, SiteConfig
+from ringserve.directory import Item
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.globs import compile_glob
 from ringserve.heads import CONFIGURED_FIELDS, Memory, Request
-from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS, Item
+from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.policy import Site
 from ringserve.request import Limits, RequestReader
 from ringserve.response import FileSlice, Response, SharedDescriptor
