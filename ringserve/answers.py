@@ -20,14 +20,15 @@ from ringserve.heads import HeaderBlock, Request
 from ringserve.policy import Guard, Site, Sites
 from ringserve.proxies import network_of
 from ringserve.response import FileSlice, Prepared, Response, error_response
-from ringserve.ring.helpers import Helpers, HelpersBusyError, Job
-from ringserve.ring.tasks import Task
+from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
 from ringserve.semantics import Location
 from ringserve.steps import Claim, Lookup, Respond, Verified
 
 PREPARED_PER_LINE_MAX = 16
 """Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
 a reference, since those that get the same answer share it."""
+PASSWORDS = "passwords"
+"""Helpers' lane: of its own, or whoever guesses passwords would keep directories from being read."""
 VERIFIED_MAX = 4096
 """Users whose password was right, remembered so that a page's files do not cost a hash each. Wrong ones cost a hash
 every time."""
@@ -62,10 +63,10 @@ class Answers:
     """
 
     def __init__(
-        self, respond: Respond, helpers: Helpers, files: FileTable, sites: Sites, *, enabled: bool, server: bytes
+        self, respond: Respond, tasks: Tasks, files: FileTable, sites: Sites, *, enabled: bool, server: bytes
     ) -> None:
         self._respond = respond
-        self._helpers = helpers
+        self._tasks = tasks
         self._files = files
         self._sites = sites
         self._enabled = enabled
@@ -158,7 +159,7 @@ class Answers:
         try:
             if job is None:
                 origin = network_of(task.client_of(request.block))
-                job = self._helpers.begin(verify, lambda: self._forget(key), origin)
+                job = self._tasks.call(verify, PASSWORDS, origin, lambda: self._forget(key))
                 self._verifying[key] = job
             right = await job.result(task) and known_hash is not None
         except HelpersBusyError:

@@ -40,9 +40,8 @@ from ringserve.directory import read_directory
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.media_types import is_compressible
 from ringserve.response import SharedDescriptor
-from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import NANOSECONDS, FileStatus, errno_name
-from ringserve.ring.tasks import Signal, Task, Tasks
+from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
 from ringserve.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.watches import Watches
 
@@ -58,6 +57,8 @@ READ_ATTEMPTS = 3
 """A small file that keeps changing while it is read is spliced from its descriptor instead."""
 HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
+DIRECTORIES, HASHES = "directories", "hashes"
+"""Helpers' lanes. A directory that hangs must not keep a file from being hashed, and so from being served."""
 LISTED_MAX = 10_000
 """Names of a directory that are listed, the first by their order: half a second's work for a helper, and 2 MiB."""
 SAID_MAX = 1024
@@ -108,16 +109,10 @@ class FileTable:
 
     roots: the directories by what their paths begin with: nothing for one of them, and a NUL, a number and a slash for
     each of the others, which thus share the table, its limits and its watches.
-    helpers: read directories, for which the ring has no operation. hashers: hash files; they are others, since a
-    directory that hangs must not keep a file from being served.
     """
 
-    def __init__(
-        self, tasks: Tasks, helpers: Helpers, hashers: Helpers, roots: Mapping[bytes, Root], limits: FileLimits
-    ) -> None:
+    def __init__(self, tasks: Tasks, roots: Mapping[bytes, Root], limits: FileLimits) -> None:
         self._tasks = tasks
-        self._helpers = helpers
-        self._hashers = hashers
         self._roots = roots
         self._limits = limits
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
@@ -319,11 +314,10 @@ class FileTable:
         """What is in a directory, without what a request for it would be refused. Raises HelpersBusyError."""
         at_root = not split_mount(path)[1]
         try:
-            found, truncated = await self._helpers.run(
-                task,
-                lambda: read_directory(fd, LISTED_MAX, at_root),
-                lambda: self._tasks.close(fd),
+            reading = self._tasks.call(
+                lambda: read_directory(fd, LISTED_MAX, at_root), DIRECTORIES, cleanup=lambda: self._tasks.close(fd)
             )
+            found, truncated = await reading.result(task)
         except OSError as error:
             # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
             return Failure(path, status_of_open(self._tasks.report, path, -(error.errno or errno.EIO)))
@@ -358,7 +352,7 @@ class FileTable:
         if len(body) > HASHED_AT_ONCE_BYTES_MAX:
             # Where no helper can take it, it costs the loop 0.2 ms; the tag is the same.
             with contextlib.suppress(HelpersBusyError):
-                return await self._hashers.run(task, lambda: content_hash(body))
+                return await self._tasks.call(lambda: content_hash(body), HASHES).result(task)
         return content_hash(body)
 
     async def _read_whole(self, task: Task, fd: int, size: int) -> bytes:

@@ -19,7 +19,6 @@ from ringserve.policy import Sites
 from ringserve.proxies import TrustedProxies
 from ringserve.request import Limits
 from ringserve.response import date_line
-from ringserve.ring.helpers import Helpers
 from ringserve.ring.interface import Ring
 from ringserve.ring.tasks import Tasks
 from ringserve.steps import Respond
@@ -88,16 +87,12 @@ LOOK_EVERY_S = 0.5
 class Shared:
     """What all connections of a process share.
 
-    verifiers: helper threads that verify passwords.
     starved: connections that found no buffer to receive into. talking: those that linger and were sent something.
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
 
-    def __init__(
-        self, config: Config, sites: Sites, tasks: Tasks, verifiers: Helpers, files: FileTable, pipes: PipePool
-    ) -> None:
+    def __init__(self, config: Config, sites: Sites, tasks: Tasks, files: FileTable, pipes: PipePool) -> None:
         self.tasks = tasks
-        self.verifiers = verifiers
         self.files = files
         self.pipes = pipes
         self.clock = Clock(tasks.ring)
@@ -187,9 +182,7 @@ class Listening:
         if log is not None:
             shared.clock.keep_time_of(log)
         self.server = config.server_name.encode()
-        self.answers = Answers(
-            respond, shared.verifiers, shared.files, sites, enabled=config.hot_path, server=self.server
-        )
+        self.answers = Answers(respond, shared.tasks, shared.files, sites, enabled=config.hot_path, server=self.server)
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
         self.draining = False

@@ -46,13 +46,14 @@ from ringserve.ring.descriptors import (
     tune_listener,
 )
 from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.stderr import RingWriter, WriterEndedError
-from ringserve.ring.tasks import Kind, Task, Tasks
+from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.sending import ConnectionOverError
 
+LOGS = "logs"
+"""Helpers' lane."""
 LONGEST_SLEEP_S = 60.0
 LATER_DESCRIPTORS = 24
 """What is opened beside connections, pipes and files: the ring, its wake pipe, inotify, a log that is reopened, two
@@ -266,12 +267,7 @@ class Server:
         except BaseException:
             self.close()
             raise
-        self.tasks = tasks = Tasks(ring, self._diagnostics)
-        self.helpers = Helpers(tasks)
-        # Of their own, or whoever guesses passwords would keep directories from being read.
-        self.verifiers = Helpers(tasks)
-        # Of their own, so that directories that hang do not keep files from being hashed.
-        self.hashers = Helpers(tasks)
+        self.tasks = Tasks(ring, self._diagnostics)
         try:
             self._start(ring)
             started()
@@ -282,9 +278,6 @@ class Server:
                 self._ring = None
             if self._heeds_signals:
                 signal.set_wakeup_fd(-1)  # it is the ring's
-            self.helpers.shut()
-            self.verifiers.shut()
-            self.hashers.shut()
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -309,16 +302,14 @@ class Server:
             self._shares.open_files,
             self._shares.files,
         )
-        files = FileTable(tasks, self.helpers, self.hashers, self._roots, limits)
+        files = FileTable(tasks, self._roots, limits)
         files.start_watching()
         form = LOG_FORMATS.get(config.log_format)
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
-        self.shared = Shared(config, self.sites, tasks, self.verifiers, files, pipes)
+        self.shared = Shared(config, self.sites, tasks, files, pipes)
         self.listening = Listening(config, self.sites, static.respond, self.shared, log)
         self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
-        self._wake_user_data = tasks.register(Kind.SHARED, self._woken)
-        ring.await_wake(self._wake_user_data)
         tasks.call_at(ring.now + self.shared.look_every_s, self._look_at_deadlines)
         self._stderr = RingWriter(tasks)
         if self.shortage is not None:
@@ -418,13 +409,6 @@ class Server:
         if ring is not None:
             ring.wake()
 
-    def _woken(self, _res: int, _buffer: int, _more: bool) -> None:
-        assert self._ring is not None, "only a running ring wakes"
-        self._ring.await_wake(self._wake_user_data)
-        self.helpers.deliver()
-        self.verifiers.deliver()
-        self.hashers.deliver()
-
     def _stop_requested(self) -> None:
         self._stops_seen = self._stop_requests
         if self._phase in (Phase.RUNNING, Phase.RETIRING):
@@ -463,13 +447,12 @@ class Server:
         shared, log = self.shared, self.listening.log
         shared.files.shut()
         shared.pipes.shut()
-        helpers = self.helpers, self.verifiers, self.hashers
-        self._turn_until(lambda: not any(each.running for each in helpers) and (log is None or log.idle))
+        self._turn_until(lambda: (self._reopening is None or self._reopening.finished) and (log is None or log.idle))
         if log is not None:
             log.shut()
         self.tasks.diagnostics.settle(math.inf)
         self.tasks.reported.raise_()
-        self._turn_until(lambda: self._stderr.idle)
+        self._turn_until(lambda: self._stderr.idle and not self.tasks.ring.in_flight())
         self._stderr.interrupt(WriterEndedError())
         self._turn_until(lambda: self._stderr.finished)
         for acceptor in self._acceptors:
@@ -512,7 +495,7 @@ class Server:
 
     async def _reopen(self, task: Task, path: str, log: AccessLog) -> None:
         try:
-            log.replace_sink(await self.helpers.run(task, lambda: open_sink(path)))
+            log.replace_sink(await self.tasks.call(lambda: open_sink(path), LOGS).result(task))
         except OSError as error:
             self.tasks.report(
                 "cannot reopen the access log {!r}: {}; the one before it is written on", path, error.strerror

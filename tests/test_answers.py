@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import ringserve.answers
 from ringserve import passwords, static
-from ringserve.answers import PREPARED_PER_LINE_MAX, Answers, Asker
+from ringserve.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config import AuthRule, Config, HeaderRule, HostConfig, RedirectRule, RewriteRule
 from ringserve.directory import Item
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
@@ -24,9 +24,8 @@ from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
 from ringserve.policy import Sites
 from ringserve.request import Limits, RequestReader
 from ringserve.response import Prepared, Response, SharedDescriptor
-from ringserve.ring.helpers import Helpers, HelpersBusyError
 from ringserve.ring.interface import FileStatus
-from ringserve.ring.tasks import Task
+from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9
@@ -120,12 +119,12 @@ class Threads:
         self.origins: list[str] = []
         self.busy = False
 
-    def begin(self, function: Callable[[], Result], cleanup: Callable[[], None], origin: str) -> Threads.Done[Result]:
+    def call(
+        self, function: Callable[[], Result], lane: str, origin: str, cleanup: Callable[[], None]
+    ) -> Threads.Done[Result]:
+        assert lane == PASSWORDS
         self.origins.append(origin)
-        if self.busy:
-            cleanup()
-            raise HelpersBusyError
-        self.runs += 1
+        self.runs += not self.busy
         return self.Done(self, function, cleanup)
 
     class Done(Generic[Result]):
@@ -139,6 +138,8 @@ class Threads:
         async def result(self, task: Task) -> Result:
             assert cast(Any, task) is self.threads.clock, "the task of the connection"
             self.cleanup()
+            if self.threads.busy:
+                raise HelpersBusyError
             return self.function()
 
 
@@ -153,7 +154,7 @@ class World:
         self.memory = Memory(enabled, self.sites.selecting_fields)
         self.answers = Answers(
             static.respond,
-            cast(Helpers, self.threads),
+            cast(Tasks, self.threads),
             cast(FileTable, self.disk),
             self.sites,
             enabled=enabled,

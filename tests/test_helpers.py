@@ -13,12 +13,13 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.ring import open_ring
-from ringserve.ring.helpers import THREADS, WAITING_MAX, Helpers, HelpersBusyError, Job
+from ringserve.ring.helpers import THREADS, WAITING_MAX
 from ringserve.ring.interface import RingOptions
-from ringserve.ring.tasks import Kind, Task, Tasks
+from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
+from ringserve.ring.uring import UringRing
 
 TURNS_MAX = 2000
+LANE = "lane"
 
 
 class InterruptionError(Exception):
@@ -26,12 +27,11 @@ class InterruptionError(Exception):
 
 
 class Loop:
-    """Tasks and helpers, with the wake wired to them as the server does it. The test's thread is the loop's."""
+    """Tasks on a ring. The test's thread is the loop's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ring = open_ring(RingOptions(submission_entries=16, completion_entries=64, buffers=4, buffer_bytes=256))
+        self.ring = UringRing(RingOptions(submission_entries=16, completion_entries=64, buffers=4, buffer_bytes=256))
         self.tasks = Tasks(self.ring)
-        self.helpers = Helpers(self.tasks)
         self.wakes = 0
         self.said: list[object] = []
         self.cleaned: list[threading.Thread] = []
@@ -42,13 +42,12 @@ class Loop:
             self.wakes += 1
             wake()
 
-        monkeypatch.setattr(self.ring, "wake", counted_wake)
-        self._user_data = self.tasks.register(Kind.SHARED, self._woken)
-        self.ring.await_wake(self._user_data)
+        monkeypatch.setattr(self.ring._helpers, "_wake", counted_wake)
 
-    def _woken(self, _res: int, _buffer: int, _more: bool) -> None:
-        self.ring.await_wake(self._user_data)
-        self.helpers.deliver()
+    @property
+    def running(self) -> int:
+        """How many jobs have not completed."""
+        return self.ring.in_flight()
 
     @property
     def threads(self) -> set[threading.Thread]:
@@ -63,13 +62,18 @@ class Loop:
 
         async def body() -> None:
             try:
-                self.said.append(await self.helpers.run(task, function, clean_up))
+                self.said.append(await self.tasks.call(function, LANE, cleanup=clean_up).result(task))
             except (InterruptionError, HelpersBusyError, LookupError) as error:
                 self.said.append(error)
 
         task = self.tasks.start(body())
         self.tasks.turn(0)
         return task
+
+    def begin(
+        self, function: Callable[[], Any], cleanup: Callable[[], None] | None = None, origin: str = ""
+    ) -> Job[Any]:
+        return self.tasks.call(function, LANE, origin, cleanup)
 
     def turn_until(self, what: str, condition: Callable[[], bool]) -> None:
         for _turn in range(TURNS_MAX):
@@ -84,7 +88,6 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     request.getfixturevalue("io_uring")
     made = Loop(monkeypatch)
     yield made
-    made.helpers.shut()
     made.ring.shut()
     assert made.tasks.faults == 0
     eventually("the threads have ended", lambda: not made.threads)
@@ -116,7 +119,7 @@ def test_a_result_comes_back_from_another_thread(loop: Loop) -> None:
     loop.turn_until("the task has ended", lambda: task.finished)
     (thread,) = loop.said
     assert thread in loop.threads
-    assert loop.helpers.running == 0
+    assert loop.running == 0
 
 
 def test_what_the_function_raises_is_raised_where_its_result_is_awaited(loop: Loop) -> None:
@@ -138,12 +141,12 @@ def test_many_jobs_at_once_bring_each_its_own_result(loop: Loop) -> None:
     tasks = [loop.start(lambda number=number: number) for number in range(THREADS + WAITING_MAX)]  # type: ignore[misc]
     loop.turn_until("all have ended", lambda: all(task.finished for task in tasks))
     assert sorted(loop.said, key=str) == sorted(range(THREADS + WAITING_MAX), key=str)
-    assert loop.helpers.running == 0
+    assert loop.running == 0
 
 
 def test_a_job_without_a_cleanup_needs_none(loop: Loop) -> None:
     async def body() -> None:
-        loop.said.append(await loop.helpers.run(task, lambda: 5))
+        loop.said.append(await loop.begin(lambda: 5).result(task))
 
     task = loop.tasks.start(body())
     loop.turn_until("the task has ended", lambda: task.finished)
@@ -170,12 +173,12 @@ def test_cleaning_up_is_done_once_on_the_loops_thread_before_the_task_goes_on(lo
     cleaned_at_result: list[int] = []
 
     async def body() -> None:
-        await loop.helpers.run(task, lambda: None, lambda: loop.cleaned.append(here()))
+        await loop.begin(lambda: None, lambda: loop.cleaned.append(here())).result(task)
         cleaned_at_result.append(len(loop.cleaned))
 
     task = loop.tasks.start(body())
     loop.turn_until("the task has ended", lambda: task.finished)
-    loop.helpers.deliver()
+    loop.tasks.turn(0)
     assert cleaned_at_result == [1]
     assert loop.cleaned == [here()]
 
@@ -188,9 +191,9 @@ def test_an_interrupted_task_goes_on_at_once_and_its_job_is_cleaned_up_when_it_e
     loop.turn_until("the task has ended", lambda: task.finished)
     assert [str(error) for error in loop.said] == ["no time"]
     assert loop.cleaned == [], "the function still uses what is to be cleaned up"
-    assert loop.helpers.running == 1
+    assert loop.running == 1
     gate.opened.set()
-    loop.turn_until("the job has ended", lambda: not loop.helpers.running)
+    loop.turn_until("the job has ended", lambda: not loop.running)
     assert loop.cleaned == [here()]
     loop.tasks.turn(0)
     assert loop.cleaned == [here()]
@@ -207,7 +210,7 @@ def test_a_job_whose_task_was_interrupted_before_its_turn_is_cleaned_up_too(loop
     assert loop.cleaned == []
     for gate in gates:
         gate.opened.set()
-    loop.turn_until("the jobs have ended", lambda: not loop.helpers.running)
+    loop.turn_until("the jobs have ended", lambda: not loop.running)
     assert loop.cleaned == [here()] * (THREADS + 1)
     assert sorted(map(str, loop.said)) == ["no time", *["through"] * THREADS]
 
@@ -221,10 +224,10 @@ def test_jobs_beyond_the_limit_are_refused_and_cleaned_up_without_being_begun(lo
     tasks += [loop.start(lambda: "had to wait") for _waiting in range(WAITING_MAX)]
     begun: list[str] = []
     refused = [loop.start(lambda: begun.append("never")) for _beyond in range(3)]
-    assert all(task.finished for task in refused)
+    loop.turn_until("they are refused", lambda: all(task.finished for task in refused))
     assert [type(error) for error in loop.said] == [HelpersBusyError] * 3
     assert loop.cleaned == [here()] * 3
-    assert loop.helpers.running == THREADS + WAITING_MAX
+    assert loop.running == THREADS + WAITING_MAX
     for gate in gates:
         gate.opened.set()
     loop.turn_until("all have ended", lambda: all(task.finished for task in tasks))
@@ -244,23 +247,26 @@ def test_an_origin_that_fills_the_queue_loses_a_place_to_another_and_the_other_i
     ended: list[str] = []
 
     def begin(origin: str, name: str) -> Job[None]:
-        return loop.helpers.begin(lambda: order.append(name), lambda: ended.append(name), origin)
+        return loop.begin(lambda: order.append(name), lambda: ended.append(name), origin)
 
     for gate in gates:
-        loop.helpers.begin(gate, None, "many")
+        loop.begin(gate, None, "many")
     for number in range(WAITING_MAX):
         begin("many", f"many {number}")
     begin("one", "one")
-    assert ended == [f"many {WAITING_MAX - 1}"], "the newest job of the origin that has most is refused at once"
-    with pytest.raises(HelpersBusyError):
-        begin("many", "too many")
-    assert loop.helpers.running == THREADS + WAITING_MAX
+    loop.turn_until("one is refused", lambda: len(ended) == 1)
+    assert ended == [f"many {WAITING_MAX - 1}"], "the newest job of the origin that has most"
+    begin("many", "too many")
+    loop.turn_until("another is refused", lambda: len(ended) == 2)
+    assert ended[1] == "too many"
+    assert loop.running == THREADS + WAITING_MAX
     for gate in gates:
         gate.opened.set()
-    loop.turn_until("the jobs have ended", lambda: not loop.helpers.running)
+    loop.turn_until("the jobs have ended", lambda: not loop.running)
     assert len(order) == WAITING_MAX
     assert order.index("one") <= THREADS, "after one of the others, and what runs beside it"
     assert f"many {WAITING_MAX - 1}" not in order
+    assert "too many" not in order
 
 
 def test_several_tasks_wait_for_one_job_and_a_refused_one_is_said_to_each(loop: Loop) -> None:
@@ -270,7 +276,7 @@ def test_several_tasks_wait_for_one_job_and_a_refused_one_is_said_to_each(loop: 
         calls.append("called")
         return "result"
 
-    job = loop.helpers.begin(call)
+    job = loop.begin(call)
     said: list[object] = []
 
     async def wait(task: Task, for_what: Job[str]) -> None:
@@ -288,10 +294,17 @@ def test_several_tasks_wait_for_one_job_and_a_refused_one_is_said_to_each(loop: 
     loop.turn_until("all are told", lambda: len(said) == 3)
     assert said == ["result"] * 3
     assert calls == ["called"]
-    job.end(HelpersBusyError())
-    start(job)
-    loop.turn_until("it is told", lambda: len(said) == 4)
-    assert said[3] is HelpersBusyError
+    gate = Gate()
+    for _job in range(THREADS + WAITING_MAX):
+        loop.begin(gate)
+    refused = loop.begin(call)
+    for _waiting in range(2):
+        start(refused)
+    loop.turn_until("they are told", lambda: len(said) == 5)
+    assert said[3:] == [HelpersBusyError] * 2
+    assert calls == ["called"]
+    gate.opened.set()
+    loop.turn_until("all have ended", lambda: not loop.running)
 
 
 def test_threads_start_with_the_jobs_and_are_few(loop: Loop) -> None:
@@ -315,10 +328,10 @@ def test_a_system_without_threads_left_is_busy_and_one_thread_is_enough(
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", start)
         refused = loop.start(lambda: None)
-        assert refused.finished
+        loop.turn_until("it has ended", lambda: refused.finished)
         assert [type(error) for error in loop.said] == [HelpersBusyError]
         assert loop.cleaned == [here()]
-        assert loop.helpers.running == 0
+        assert loop.running == 0
     first = loop.start(here)
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", start)
@@ -331,30 +344,41 @@ def test_a_system_without_threads_left_is_busy_and_one_thread_is_enough(
 # -- the end ----------------------------------------------------------------------------------------------------
 
 
-def test_no_thread_wakes_a_ring_that_was_shut_and_what_ended_can_still_be_delivered(loop: Loop) -> None:
+def test_no_thread_wakes_a_ring_that_was_shut(loop: Loop) -> None:
     gate = Gate()
-    task = loop.start(gate)
+    loop.start(gate)
     assert gate.began.wait(TIMEOUT_S)
-    loop.helpers.shut()
+    loop.ring.shut()
     gate.opened.set()
     eventually("the threads have ended", lambda: not loop.threads)
     assert loop.wakes == 0
     assert loop.cleaned == []
-    loop.helpers.deliver()
-    assert loop.cleaned == [here()]
-    assert loop.helpers.running == 0
-    loop.turn_until("the task has ended", lambda: task.finished)
-    assert loop.said == ["through"]
 
 
-def test_what_ended_before_the_shutting_is_delivered_once(loop: Loop) -> None:
-    task = loop.start(lambda: "early")
-    eventually("it has ended", lambda: loop.wakes == 1)
-    loop.helpers.shut()
-    loop.helpers.deliver()
-    loop.helpers.deliver()
-    loop.turn_until("the task has ended", lambda: task.finished)
-    assert (loop.said, loop.cleaned) == (["early"], [here()])
+def test_a_job_never_completes_in_the_turn_in_which_it_was_called(loop: Loop) -> None:
+    ended: list[str] = []
+
+    async def body() -> None:
+        loop.begin(lambda: None, lambda: ended.append("it"))
+        eventually("it has ended", lambda: loop.wakes == 1)
+
+    loop.tasks.start(body())
+    loop.tasks.turn(0)
+    assert ended == []
+    loop.turn_until("the next turn brings it", lambda: ended == ["it"])
+
+
+def test_a_lane_that_hangs_keeps_no_other_from_its_threads(loop: Loop) -> None:
+    gates = [Gate() for _thread in range(THREADS)]
+    for gate in gates:
+        loop.begin(gate)
+        assert gate.began.wait(TIMEOUT_S)
+    said: list[str] = []
+    loop.tasks.call(lambda: said.append("called"), "another lane")
+    loop.turn_until("it has ended", lambda: said == ["called"])
+    for gate in gates:
+        gate.opened.set()
+    loop.turn_until("all have ended", lambda: not loop.running)
 
 
 def test_a_server_that_ends_by_itself_does_not_shut_the_ring_under_the_thread_that_wakes_it(
@@ -388,11 +412,9 @@ def test_a_server_that_ends_by_itself_does_not_shut_the_ring_under_the_thread_th
 HUNG = """
 import threading
 from ringserve.ring import open_ring
-from ringserve.ring.helpers import Helpers
 from ringserve.ring.tasks import Task, Tasks
 
 tasks = Tasks(open_ring())
-helpers = Helpers(tasks)
 task = Task(tasks)
 begun = threading.Event()
 
@@ -401,13 +423,13 @@ def hang():
     threading.Event().wait()
 
 async def body():
-    await helpers.run(task, hang)
+    await tasks.call(hang, "lane").result(task)
 
 task.begin(body())
 tasks.turn(0)
 assert begun.wait(20)
 if {shuts}:
-    helpers.shut()
+    tasks.ring.shut()
 print("the end")
 """
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import pytest
 
 from ringserve.ring.descriptors import WASTE
+from ringserve.ring.helpers import THREADS, WAITING_MAX
 from ringserve.ring.interface import (
     DISCARD_BYTES_MAX,
     PIPE_BUF,
@@ -1281,46 +1282,63 @@ def test_turn_sleeps_no_longer_than_until_the_first_completion(bench: Bench) -> 
 
 
 def test_wake_from_another_thread_ends_a_sleep(bench: Bench) -> None:
-    operation = bench.begin()
-    bench.ring.await_wake(operation)
     bench.turn(0)
     start = bench.ring.now
     thread = bench.world.wake_when_asleep(bench.ring)
-    bench.turn(LONG_S)
+    assert bench.turn(LONG_S) == 0
     thread.join(LONG_S)
-    assert bench.ended(operation)
-    assert bench.completed[operation][0].res >= 0
     assert bench.ring.now - start < LONG_S / 4
 
 
-def test_a_wake_before_it_is_awaited_is_not_lost(bench: Bench) -> None:
-    bench.ring.wake()
-    bench.ring.wake()
-    operation = bench.begin()
-    bench.ring.await_wake(operation)
-    assert bench.result(operation) >= 0
-    again = bench.begin()
-    bench.ring.await_wake(again)
-    assert bench.stays_pending(again), "two wakes before one completion are one"
-    bench.ring.wake()
-    assert bench.result(again) >= 0
+def test_a_wake_before_a_turn_is_not_lost_and_two_are_one(bench: Bench) -> None:
+    bench.turn(0)
+    for _wake in range(2):
+        bench.ring.wake()
+    start = bench.ring.now
+    assert bench.turn(LONG_S) == 0
+    assert bench.ring.now - start < LONG_S / 4
+    bench.turn(0.05)
+    assert bench.ring.now - start >= 0.045, "nothing was left of them"
 
 
 def test_wakes_that_nobody_takes_do_not_block(bench: Bench) -> None:
     for _wake in range(70_000):  # more bytes than a pipe holds
         bench.ring.wake()
-    operation = bench.begin()
-    bench.ring.await_wake(operation)
-    assert bench.result(operation) >= 0
+    start = bench.ring.now
+    bench.turn(LONG_S)
+    assert bench.ring.now - start < LONG_S / 4
 
 
-def test_a_byte_written_to_wake_fd_wakes(bench: Bench) -> None:
-    operation = bench.begin()
-    bench.ring.await_wake(operation)
-    assert bench.stays_pending(operation)
-    bench.world.write(bench.ring.wake_fd, b"\x0f")
-    assert bench.result(operation) >= 0
-    assert not bench.world.is_blocking(bench.ring.wake_fd), "signal.set_wakeup_fd demands it"
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_completes_in_a_later_turn_and_its_result_is_taken_once(bench: Bench) -> None:
+    called, failed = bench.begin(), bench.begin()
+    bench.ring.call(called, threading.current_thread, "lane")
+    bench.ring.call(failed, lambda: dict[str, int]()["not there"], "another lane")
+    assert bench.ring.in_flight() == 2
+    assert bench.result(called) == bench.result(failed) == 0
+    assert bench.ring.in_flight() == 0
+    assert bench.ring.take(called) is not threading.current_thread()
+    with pytest.raises(KeyError, match="not there"):
+        bench.ring.take(failed)
+    for taken in (called, failed):
+        with pytest.raises(KeyError):
+            bench.ring.take(taken)
+
+
+def test_calls_beyond_the_limit_of_their_lane_are_refused(bench: Bench) -> None:
+    opened = threading.Event()
+    calls = [bench.begin() for _call in range(100)]
+    for call in calls:
+        bench.ring.call(call, opened.wait, "lane")
+    bench.until(lambda: sum(map(bench.ended, calls)) == 100 - THREADS - WAITING_MAX, "the refusal of what is too much")
+    refused = [call for call in calls if bench.ended(call)]
+    assert refused == calls[THREADS + WAITING_MAX :]
+    assert [bench.result(call) for call in refused] == [-errno.EAGAIN] * len(refused)
+    opened.set()
+    assert all(bench.result(call) == 0 for call in calls[: THREADS + WAITING_MAX])
+    assert all(bench.ring.take(call) is True for call in calls[: THREADS + WAITING_MAX])
 
 
 # -- watches ----------------------------------------------------------------------------------------------------------

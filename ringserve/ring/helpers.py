@@ -1,166 +1,134 @@
-"""Helper threads: for what may block and has no ring operation. Their results come back as completions do.
+"""Helper threads, which are what is behind `Ring.call`: for what may block and has no ring operation.
 
-A directory is read, a password is hashed, a log file is opened: the loop hands the work over, a thread does it, and
-wakes the ring; the loop then hands the result to the task that waits. There are few threads and few jobs may wait,
-because this is the exception: what cannot be done in time is refused, and says so. Whose job is next, and whose is
-refused, is fair between those that they are for (`fair.py`).
+A directory is read, a password is hashed: the loop hands the job over, a thread does it, and wakes the ring, whose next
+turn has the job's completion. There are few threads and few jobs may wait, because this is the exception: what cannot
+be done in time is refused, and says so. Jobs go by lanes, each with threads of its own, so that one kind that hangs or
+that a client makes many of does not keep the others out. Whose job is next in a lane, and whose is refused, is fair
+between those that they are for (`fair.py`).
 
 The threads are daemons of our own and no `concurrent.futures` pool: that one is joined when the interpreter ends, so
 that one directory on a dead network file system would keep a stopped server from ending.
 
 Invariants
- 1. A job's clean-up runs on the loop's thread after its function has ended, whether or not somebody still waits. A job
-    that is refused is cleaned up at once.
+ 1. A job completes once, in a later turn than that of its call, whether it was run or refused.
  2. No thread wakes a ring that was shut.
  3. The threads are handed as many jobs as there are threads; what waits is the loop's, and in the order of its turns.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import NamedTuple
 
 from ringserve.ring.fair import FairQueue
-from ringserve.ring.tasks import Signal, Task, Tasks
+from ringserve.ring.interface import Completion
 
 THREADS = 2
-"""One that hangs in a dead file system leaves one for the others."""
+"""In a lane. One that hangs in a dead file system leaves one for the others."""
 WAITING_MAX = 64
-"""Jobs that wait for a thread. Each is short; more than this is somebody who wants us to be slow."""
-
-Result = TypeVar("Result")
+"""Jobs that wait for a thread of a lane. Each is short; more than this is somebody who wants us to be slow."""
 
 
-class HelpersBusyError(Exception):
-    """Too many jobs wait already: 503."""
+class _Job(NamedTuple):
+    token: int
+    function: Callable[[], object]
+    lane: _Lane
 
 
-class Job(Generic[Result]):
-    """One function to call, and what came of it."""
+class _Lane:
+    """The jobs of one kind, and how many threads they have."""
 
-    __slots__ = ("_cleanup", "_done", "_failure", "_function", "_result", "_signal")
+    def __init__(self) -> None:
+        self.waiting: FairQueue[_Job] = FairQueue(WAITING_MAX)
+        self.handed: SimpleQueue[_Job | None] = SimpleQueue()
+        self.threads = 0
+        self.busy = 0
 
-    def __init__(self, function: Callable[[], Result], cleanup: Callable[[], None] | None) -> None:
-        self._function = function
-        self._cleanup = cleanup
-        self._signal = Signal()
-        self._result: Any = None
-        self._failure: BaseException | None = None
-        self._done = False
-
-    async def result(self, task: Task) -> Result:
-        """What the function returned; what it raised is raised, and HelpersBusyError if it was refused after all.
-        Several tasks may wait.
-        """
-        while not self._done:
-            await task.wait(self._signal)
-        if self._failure is not None:
-            raise self._failure
-        result: Result = self._result
-        return result
-
-    def run(self) -> None:
-        """On the helper's thread."""
-        try:
-            self._result = self._function()
-        except Exception as failure:  # it is raised where the result is awaited
-            self._failure = failure
-
-    def end(self, failure: BaseException | None = None) -> None:
-        """On the loop's thread: it was run, or is refused with `failure`."""
-        self._failure = self._failure or failure
-        self._done = True
-        if self._cleanup is not None:
-            self._cleanup()
-        self._signal.raise_()
+    def hand_over(self) -> None:
+        while self.busy < self.threads and self.waiting:
+            self.busy += 1
+            self.handed.put(self.waiting.take())
 
 
 class Helpers:
-    """See the module. The threads start with the first job."""
+    """See the module. wake: wakes the ring, from any thread. The threads start with the first job of a lane."""
 
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
-        self._waiting: FairQueue[Job[Any]] = FairQueue(WAITING_MAX)
-        self._handed: SimpleQueue[Job[Any] | None] = SimpleQueue()
-        self._ended: deque[Job[Any]] = deque()
-        self._threads = 0
-        self._busy = 0
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._lanes: dict[str, _Lane] = {}
+        self._ended: deque[tuple[_Job, object, BaseException | None]] = deque()
+        """What the threads have done."""
+        self._refused: list[int] = []
+        self._results: dict[int, tuple[object, BaseException | None]] = {}
         self._open = True
         self._lock = threading.Lock()
 
-    @property
-    def running(self) -> int:
-        """How many jobs are with a thread or wait for one."""
-        return self._busy + len(self._waiting)
-
-    async def run(
-        self, task: Task, function: Callable[[], Result], cleanup: Callable[[], None] | None = None
-    ) -> Result:
-        """What `function` returns, called on a helper thread; what it raises is raised here.
-
-        cleanup: called on the loop's thread when `function` has ended, or at once if it was not begun; the task may
-        have been interrupted by then. Raises HelpersBusyError.
-        """
-        return await self.begin(function, cleanup).result(task)
-
-    def begin(
-        self, function: Callable[[], Result], cleanup: Callable[[], None] | None = None, origin: str = ""
-    ) -> Job[Result]:
-        """Have `function` called on a helper thread. cleanup: as for `run`. origin: whom it is for.
-
-        Where there is no room, the newest job of the origin with most of them is refused. Raises HelpersBusyError if
-        that is this one; another raises it where its result is awaited.
-        """
-        job = Job(function, cleanup)
-        refused = self._waiting.add(origin, job) if self._has_thread() else job
+    def call(self, token: int, function: Callable[[], object], lane_name: str, origin: str) -> None:
+        """See `Ring.call`."""
+        lane = self._lanes.setdefault(lane_name, _Lane())
+        job = _Job(token, function, lane)
+        refused = lane.waiting.add(origin, job) if self._has_thread(lane, lane_name) else job
         if refused is not None:
-            refused.end(HelpersBusyError())
-        if refused is job:
-            raise HelpersBusyError
-        self._hand_over()
-        return job
+            self._refused.append(refused.token)
+            self._wake()
+        lane.hand_over()
 
-    def _hand_over(self) -> None:
-        while self._busy < self._threads and self._waiting:
-            self._busy += 1
-            self._handed.put(self._waiting.take())
+    def take(self, token: int) -> object:
+        """See `Ring.take`."""
+        result, failure = self._results.pop(token)
+        if failure is not None:
+            raise failure
+        return result
 
-    def _has_thread(self) -> bool:
+    def running(self, lane_name: str | None = None) -> int:
+        """How many jobs of a lane, or of all, have not completed."""
+        lanes = self._lanes.values() if lane_name is None else [self._lanes.get(lane_name, _Lane())]
+        return len(self._refused) + sum(lane.busy + len(lane.waiting) for lane in lanes)
+
+    def completions(self) -> list[Completion]:
+        """The completions of what has ended. To be called on the loop's thread when the ring was woken."""
+        found: list[Completion] = [(token, -errno.EAGAIN, -1, False) for token in self._refused]
+        self._refused.clear()
+        while self._ended:
+            job, result, failure = self._ended.popleft()
+            self._results[job.token] = result, failure
+            found.append((job.token, 0, -1, False))
+            job.lane.busy -= 1
+            job.lane.hand_over()
+        return found
+
+    def _has_thread(self, lane: _Lane, name: str) -> bool:
         """Whether there is a thread for a job. One more is started while there are fewer than there may be."""
-        if self._threads < THREADS:
-            thread = threading.Thread(target=self._work, name=f"ringserve-helper-{self._threads + 1}", daemon=True)
+        if lane.threads < THREADS:
+            thread = threading.Thread(
+                target=self._work, args=(lane.handed,), name=f"ringserve-{name}-{lane.threads + 1}", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:
                 # The system's limit of threads (pids.max, ulimit -u), which may have room again for the next job.
-                return self._threads > 0
-            self._threads += 1
+                return lane.threads > 0
+            lane.threads += 1
         return True
 
-    def _work(self) -> None:
-        while True:
-            job = self._handed.get()
-            if job is None:
-                return
-            job.run()
-            self._ended.append(job)
+    def _work(self, handed: SimpleQueue[_Job | None]) -> None:
+        while (job := handed.get()) is not None:
+            try:
+                self._ended.append((job, job.function(), None))
+            except Exception as failure:  # it is raised where the result is taken
+                self._ended.append((job, None, failure))
             with self._lock:
                 if self._open:
-                    self._tasks.ring.wake()
-
-    def deliver(self) -> None:
-        """Hand out what ended. To be called on the loop's thread when the ring was woken."""
-        while self._ended:
-            self._busy -= 1
-            self._ended.popleft().end()
-        self._hand_over()
+                    self._wake()
 
     def shut(self) -> None:
         """No job will come, and no thread wakes the ring from here on."""
         with self._lock:
             self._open = False
-        for _thread in range(self._threads):
-            self._handed.put(None)
+        for lane in self._lanes.values():
+            for _thread in range(lane.threads):
+                lane.handed.put(None)

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -138,9 +138,9 @@ class Ring(ABC):
     # -- control plane ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def turn(self, timeout_s: float) -> Iterator[Completion]:
+    def turn(self, timeout_s: float) -> Iterable[Completion]:
         """Hand over what is queued, wait for a completion for at most `timeout_s` seconds (0: do not sleep), and
-        return what finished, perhaps nothing. Raises RingBrokenError.
+        return what finished, perhaps nothing, to be gone through once and before the next turn. Raises RingBrokenError.
         """
 
     @abstractmethod
@@ -198,6 +198,19 @@ class Ring(ABC):
     @abstractmethod
     def close(self, user_data: int, fd: int) -> None:
         """Close `fd`. Nothing else may be in flight on it: a close with a receive pending sends no FIN."""
+
+    @abstractmethod
+    def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
+        """Have a helper call `job`, which may block. It completes in a later turn: with 0, and `take` has what came of
+        it; or with -EAGAIN if it was not called, because too much waits in its lane. It cannot be cancelled.
+
+        lane: jobs of one kind, which wait for each other and for no other kind. origin: whom the job is for. Origins
+        have their turns one after the other, and the newest job of the one with most of them has to go.
+        """
+
+    @abstractmethod
+    def take(self, user_data: int) -> object:
+        """What the job of a completion with 0 returned; what it raised is raised. Once."""
 
     @abstractmethod
     def cancel(self, user_data: int, target_user_data: int) -> None:
@@ -305,12 +318,8 @@ class Ring(ABC):
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def await_wake(self, user_data: int) -> None:
-        """Complete once when `wake` was called, or had been since the last such completion."""
-
-    @abstractmethod
     def wake(self) -> None:
-        """End the sleep of `turn`. From any thread, and from a signal handler."""
+        """End the sleep of `turn`, or of the next one. From any thread, and from a signal handler."""
 
     @property
     @abstractmethod
@@ -322,6 +331,10 @@ class Ring(ABC):
     @abstractmethod
     def wall_time(self) -> float:
         """Seconds since the epoch, now."""
+
+    @abstractmethod
+    def in_flight(self) -> int:
+        """How many submissions will complete again."""
 
     @abstractmethod
     def shut(self) -> None:

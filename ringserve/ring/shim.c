@@ -37,6 +37,7 @@
 #define RINGSERVE_RESOLVE_CACHED 0x20 /* Linux 5.12, openat2(2); under a name of our own, as the headers may lack it. */
 #define RINGSERVE_PIECES 128 /* of a page each, in one call: 512 KiB, which is a pipe */
 #define RINGSERVE_BUFFER_GROUP 0
+#define RINGSERVE_OWN (1ULL << 63) /* of user_data: a submission of the ring's own, which nobody above it knows */
 #define RINGSERVE_ACCEPT_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
 
 typedef struct {
@@ -61,7 +62,8 @@ typedef struct {
 typedef struct ringserve_ring {
     struct io_uring ring;
     ringserve_figures figures;
-    ringserve_completion *completions;
+    ringserve_completion *completions; /* those for the ring's owner from the front, its own from the back */
+    unsigned in_flight;
     struct io_uring_buf_ring *buffer_ring;
     unsigned char *buffers;
     unsigned buffer_count, buffer_bytes;
@@ -121,6 +123,7 @@ static int ringserve_ring_create(ringserve_ring **out, unsigned submission_entri
     return 0;
 }
 
+static unsigned ringserve_ring_in_flight(const ringserve_ring *ring) { return ring->in_flight; }
 static const ringserve_figures *ringserve_ring_figures(const ringserve_ring *ring) { return &ring->figures; }
 
 static int ringserve_ring_limit_workers(ringserve_ring *ring, unsigned bounded, unsigned unbounded)
@@ -179,31 +182,33 @@ static void give_back_named_buffers(ringserve_ring *ring)
 
 /* -- control plane and interrupt: the turn -- */
 
-static int reap(ringserve_ring *ring)
+static int64_t reap(ringserve_ring *ring)
 {
     struct io_uring_cqe *cqe;
-    unsigned head, count = 0;
+    unsigned head, count = 0, own = 0;
 
     io_uring_for_each_cqe(&ring->ring, head, cqe) {
-        ringserve_completion *completion = &ring->completions[count++];
+        ringserve_completion *completion = &ring->completions[
+            cqe->user_data & RINGSERVE_OWN ? ring->figures.completion_entries - ++own : count++];
         completion->user_data = cqe->user_data;
         completion->res = cqe->res;
         completion->more = !!(cqe->flags & IORING_CQE_F_MORE);
+        ring->in_flight -= !completion->more;
         completion->buffer = -1;
         if (cqe->flags & IORING_CQE_F_BUFFER) {
             ring->named[ring->named_count] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
             completion->buffer = (int16_t)ring->named[ring->named_count++];
         }
     }
-    io_uring_cq_advance(&ring->ring, count);
-    return (int)count;
+    io_uring_cq_advance(&ring->ring, count + own);
+    return (int64_t)own << 32 | count;
 }
 
 /* Hands the queued batch to the kernel, waits for `wait_for` completions (0: does not sleep, but lets the kernel
- * post what is due) for at most `timeout_ns`, and copies out what finished. Returns how many, or -EBADR when the
- * kernel lost a completion. EINTR, ETIME, EAGAIN and EBUSY end the wait; what finished is returned all the same,
+ * post what is due) for at most `timeout_ns`, and copies out what finished. Returns how many, and in the upper 32 bits
+ * how many of the ring's own, or -EBADR when the kernel lost a completion. EINTR, ETIME, EAGAIN and EBUSY end the wait; what finished is returned all the same,
  * and what was not submitted stays queued. */
-static int ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns)
+static int64_t ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns)
 {
     struct io_uring_cqe *cqe;
     struct __kernel_timespec timeout;
@@ -253,6 +258,7 @@ static struct io_uring_sqe *next_submission(ringserve_ring *ring)
             return -EAGAIN;                                 \
         prepare;                                            \
         io_uring_sqe_set_data64(sqe, user_data);            \
+        ring->in_flight++;                                  \
         return 0;                                           \
     } while (0)
 

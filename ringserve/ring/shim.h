@@ -25,6 +25,7 @@ int ringserve_ring_create(ringserve_ring **ring, unsigned submission_entries, un
                           unsigned setup_flags, unsigned kernel_thread_idle_ms);
 void ringserve_ring_destroy(ringserve_ring *ring);
 const ringserve_figures *ringserve_ring_figures(const ringserve_ring *ring);
+unsigned ringserve_ring_in_flight(const ringserve_ring *ring); /* submissions that will complete again */
 int ringserve_ring_limit_workers(ringserve_ring *ring, unsigned bounded, unsigned unbounded);
 int ringserve_ring_register_descriptor(ringserve_ring *ring);
 
@@ -32,7 +33,7 @@ int ringserve_buffers_create(ringserve_ring *ring, unsigned count, unsigned buff
 void *ringserve_buffers_memory(ringserve_ring *ring);
 void *ringserve_completions_memory(ringserve_ring *ring);
 
-int ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns);
+int64_t ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t timeout_ns);
 
 int ringserve_accept(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_accept_multishot(ringserve_ring *ring, uint64_t user_data, int fd);

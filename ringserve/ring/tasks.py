@@ -30,10 +30,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from enum import IntEnum
 from types import coroutine
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interface import Buffer, Pinned, Ring, errno_name
+
+Result = TypeVar("Result")
 
 Handler = Callable[[int, int, bool], None]
 """Takes `res`, `buffer` and `more` of a completion."""
@@ -157,6 +159,20 @@ class Tasks:
         self.diagnostics.report_fault(self.ring.now, fault)
         self.reported.raise_()
 
+    # -- helpers ------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        function: Callable[[], Result],
+        lane: str,
+        origin: str = "",
+        cleanup: Callable[[], None] | None = None,
+    ) -> Job[Result]:
+        """Have a helper call `function`; see `Ring.call`. cleanup: called when `function` has ended or is refused,
+        whether or not somebody still waits.
+        """
+        return Job(self, function, lane, origin, cleanup)
+
     # -- timers -------------------------------------------------------------------------------------------------
 
     def call_at(self, when: float, function: Callable[[], float | None]) -> None:
@@ -207,6 +223,57 @@ class Tasks:
 
 
 SHORTEST_TIMER_S = 0.001
+
+
+class HelpersBusyError(Exception):
+    """Too many jobs wait already: 503."""
+
+
+class Job(Generic[Result]):
+    """A function that a helper calls, and what came of it."""
+
+    __slots__ = ("_cleanup", "_done", "_failure", "_result", "_signal", "_tasks", "_user_data")
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        function: Callable[[], Result],
+        lane: str,
+        origin: str,
+        cleanup: Callable[[], None] | None,
+    ) -> None:
+        self._tasks = tasks
+        self._cleanup = cleanup
+        self._signal = Signal()
+        self._result: Any = None
+        self._failure: BaseException | None = None
+        self._done = False
+        self._user_data = tasks.register(Kind.OPERATION, self._ended)
+        tasks.ring.call(self._user_data, function, lane, origin)
+
+    async def result(self, task: Task) -> Result:
+        """What the function returned; what it raised is raised, and HelpersBusyError if it was refused. Several tasks
+        may wait.
+        """
+        while not self._done:
+            await task.wait(self._signal)
+        if self._failure is not None:
+            raise self._failure
+        result: Result = self._result
+        return result
+
+    def _ended(self, res: int, _buffer: int, _more: bool) -> None:
+        self._tasks.forget(self._user_data)
+        try:
+            if res < 0:
+                raise HelpersBusyError
+            self._result = self._tasks.ring.take(self._user_data)
+        except Exception as failure:  # it is raised where the result is awaited
+            self._failure = failure
+        self._done = True
+        if self._cleanup is not None:
+            self._cleanup()
+        self._signal.raise_()
 
 
 class Task:

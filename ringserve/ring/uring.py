@@ -23,11 +23,13 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from ringserve.ring.capability import circumstances, explain_refusal
 from ringserve.ring.descriptors import WATCH_MASK, Descriptors
+from ringserve.ring.helpers import Helpers
 from ringserve.ring.interface import (
     NANOSECONDS,
     SPLICE_MOVE,
@@ -47,14 +49,13 @@ except ImportError as missing:  # pragma: no cover - a checkout that was never b
         "ringserve's extension is not built; run `make install` in the checkout, or `pip install ringserve`"
     ) from missing
 
+OWN = 1 << 63  # RINGSERVE_OWN of shim.c
+WAKE = OWN | 0
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
 STATUS = struct.Struct("=QQQqqq")  # ringserve_status of shim.h, in the order of FileStatus
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_BENEATH = 0x08
-INTERNAL = 0
-"""user_data of what the ring submits for itself; `tasks.py` starts at 1."""
-
 LONGEST_SLEEP_S = 3600.0
 _COMMON = lib.IORING_SETUP_CLAMP | lib.IORING_SETUP_CQSIZE
 SETUP_LADDER = (
@@ -126,6 +127,7 @@ class UringRing(Descriptors):
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = self.buffer(64)
+        self._helpers = Helpers(self.wake)
         self._status = ffi.new("ringserve_status *")
         self._status_memory = ffi.buffer(self._status)
         self.now = time.monotonic()
@@ -152,12 +154,13 @@ class UringRing(Descriptors):
         lib.ringserve_ring_register_descriptor(self._ring)
         lib.ringserve_ring_limit_workers(self._ring, options.workers, options.workers)
         self._check_receive()
+        self._await_wake()
 
     def _check_receive(self) -> None:
         """A real receive through the ring: the one proof that multishot and provided buffers both work (6.0)."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self.receive_multishot(INTERNAL, ours.fileno())
+            self.receive_multishot(0, ours.fileno())
             theirs.send(b"?")
             for _attempt in range(10):  # completions may take a turn to show where task work is not deferred
                 finished = list(self.turn(0.1))
@@ -173,7 +176,7 @@ class UringRing(Descriptors):
 
     # -- control plane ------------------------------------------------------------------------------------------
 
-    def turn(self, timeout_s: float) -> Iterator[Completion]:
+    def turn(self, timeout_s: float) -> Iterable[Completion]:
         if self._deferred:
             self._queue_deferred()
         if timeout_s > LONGEST_SLEEP_S:
@@ -184,7 +187,21 @@ class UringRing(Descriptors):
         if count < 0:
             raise RingBrokenError(f"io_uring_enter: {errno_name(count)}")
         self.now = time.monotonic()
+        if count >> 32:
+            return self._with_own(count & 0xFFFFFFFF, count >> 32)
         return COMPLETION.iter_unpack(self._completions[: count * 16])
+
+    def _with_own(self, count: int, own: int) -> Iterable[Completion]:
+        """A turn's completions, and what those of the ring's own bring about."""
+        finished = COMPLETION.iter_unpack(self._completions[: count * 16])
+        for user_data, *_result in COMPLETION.iter_unpack(self._completions[-own * 16 :]):
+            assert user_data == WAKE, "nothing else of the ring's own is in flight"
+            self._await_wake()
+            return chain(finished, self._helpers.completions())
+        return finished
+
+    def _await_wake(self) -> None:
+        self.read(WAKE, self._wake_read, self._wake_buffer, 0, -1)
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -240,6 +257,12 @@ class UringRing(Descriptors):
     def close(self, user_data: int, fd: int) -> None:
         self._queue(lib.ringserve_close, user_data, fd)
 
+    def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
+        self._helpers.call(user_data, job, lane, origin)
+
+    def take(self, user_data: int) -> object:
+        return self._helpers.take(user_data)
+
     def cancel(self, user_data: int, target_user_data: int) -> None:
         self._queue(lib.ringserve_cancel, user_data, target_user_data)
 
@@ -281,9 +304,6 @@ class UringRing(Descriptors):
 
     # -- interrupt ----------------------------------------------------------------------------------------------
 
-    def await_wake(self, user_data: int) -> None:
-        self.read(user_data, self._wake_read, self._wake_buffer, 0, -1)
-
     def wake(self) -> None:
         # Full of earlier wakes: one is enough.
         with contextlib.suppress(BlockingIOError):
@@ -298,9 +318,14 @@ class UringRing(Descriptors):
     def wall_time(self) -> float:
         return time.time()
 
+    def in_flight(self) -> int:
+        waits_for_wake = 1
+        return lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) + self._helpers.running() - waits_for_wake
+
     def shut(self) -> None:
         if self._ring is None:
             return
+        self._helpers.shut()
         lib.ringserve_ring_destroy(self._ring)
         self._ring = None
         os.close(self._wake_read)
