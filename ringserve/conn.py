@@ -29,8 +29,9 @@ States
 
 Invariants
  1. Responses leave in the order of their requests; those of pipelined requests leave in one send where they can.
- 2. Nothing is in flight on a descriptor that is closed but, at most, a receive whose cancel was queued before the close
-    in the same batch: a close with a receive that goes on sends no FIN. The connection counts until that has ended.
+ 2. When a descriptor is closed, only one operation may still be pending on it: the receive, and its cancel must be
+    queued before the close in the same batch. (A close with an uncancelled receive sends no FIN.) The connection stays
+    in the count until that receive has completed.
 What holds of the sending half is in `sending.py`.
 """
 
@@ -83,8 +84,7 @@ PREFACE, IDLE, READING, HOT, BUSY, LINGERING, ENDING = State
 class Connection(Sender):
     """See the module.
 
-    _revalidates: its last request had fields that are set apart, and so will the next: a page's files are revalidated
-    together. It only decides what is looked for first.
+    _revalidates: a hint only: the last request was a revalidation, so try that lookup first.
     """
 
     __slots__ = (

@@ -12,7 +12,8 @@ from ringserve.semantics import validators_of
 
 RACY_NS = 2_000_000_000
 """A file changed less than this before it was read may change again within the same tick of its file system's clock:
-4 ms on ext4, a second or two elsewhere."""
+4 ms on ext4, a second or two elsewhere. Two seconds for all: such a file is read once more, and no harm is done.
+`semantics.is_young` asks the same more exactly, since its answer makes a tag weak."""
 PREPARED_MAX = 32
 """Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
 
@@ -29,8 +30,8 @@ class Entry:
         self._dependants: list[Prepared] = []
 
     def prepare(self, response: Response, server: bytes, via: bytes = b"") -> Prepared:
-        """A response prepared from this entry, remembered for as long as it is. Requests that get the same response
-        share it: a client that varies a field which makes no difference must not make a copy of the body each time.
+        """A response prepared from this entry, remembered for as long as it is. Equal responses share one object, so
+        that a client cannot fill memory by varying a field that changes nothing.
 
         via: what was asked for, if other entries were looked at on the way here; `depend` tells them.
         """

@@ -6,20 +6,22 @@ so that two small tables cover their product.
 
 Why that is sound
  1. Only a head that h11 accepted whole, and for which it consumed exactly the bytes up to and including the first
-    CRLF CRLF, is remembered. Neither half contains a blank line but at its very end.
+    CRLF CRLF, is remembered. Neither half contains a blank line except at its very end.
  2. h11 reads a request line by itself, and header fields by themselves; the only rule that joins the two is that
     HTTP/1.1 needs a Host, so header blocks are remembered separately for each version.
  3. What is stricter than h11 (`request.py`) looks at one half at a time as well, so its verdict is part of what is
     remembered.
  4. What follows a head with a body is never parsed (`conn.py`), so that nothing of such a head decides where the next
     one begins.
- 5. What a browser asks about its copy, and which range it wants, makes its header block like no other. The lines of
-    If-None-Match, If-Modified-Since, Range and If-Range are therefore *set apart* if their values are plain: printable
-    ASCII without spaces at the ends or two in a row, which h11 takes as it is. h11 reads each field by itself and has
-    no rule about these; so it accepts the whole if it accepted the block without them, as long as the limits of number
-    and size are kept, which is looked at. (A test holds plain values against h11.) Behind the place of each there must
-    be at least the line end of the last field and the empty line: else it stood behind the end of the head, and belongs
-    to no request.
+ 5. Some fields make a header block like no other: what a browser asks about its copy, and which range it wants. So the
+    lines of If-None-Match, If-Modified-Since, Range and If-Range are *set apart*, taken out of the block before it is
+    looked up, if their values are plain: printable ASCII without spaces at the ends or two in a row.
+    h11's verdict on the block without them still holds for the whole. h11 reads each field by itself, has no rule about
+    these four, and takes a plain value as it is (a test holds plain values against h11). The limits of number and size
+    are checked for the whole.
+    A line is taken out only if two line ends follow its value, that of the line and that of the empty line. In
+    `Host: a CRLF CRLF Range: bytes=0-1 CRLF` the Range stands behind the end of the head and belongs to no request;
+    taken out, it would leave `Host: a CRLF CRLF`, which is a whole block.
 """
 
 from __future__ import annotations
@@ -88,9 +90,9 @@ class Selection:
     Equal ones are one object (`Memory.intern`), so that a response can be looked up by identity: two hundred browsers
     whose cookies differ ask for the same thing.
 
-    host and all after it: None too where the configuration makes no difference by them (`Memory`). fetch_mode: that of
+    host and all after it: None also if the configuration ignores the field (`Memory`). fetch_mode: that of
         Sec-Fetch-Mode; empty if it is absent, and Sec-Fetch-Dest or Sec-Fetch-Site is not.
-    is_shared: equal ones are this one. Else nothing is found again that is kept for it.
+    is_shared: this object is the interned one. An object that is not shared must not be used as a cache key.
     """
 
     __slots__ = (
@@ -151,7 +153,7 @@ class HeaderBlock:
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
     has_body: bytes follow that are no request. How they are framed (RFC 9112 6.3) does not matter: none is parsed.
     plain: nothing beside `selection` and `persistent` bears on the response, so that a prepared one may answer.
-    joinable: it may have the two fields that are set apart beside its own.
+    joinable: it may have the fields that are set apart beside its own.
     x_forwarded_for: for whom a proxy asks. client_piece: that in the access log, by the peer that said so.
     """
 

@@ -83,7 +83,7 @@ def stand_in_hash() -> str:
     """A hash with the parameters of `make_hash` that no password has.
 
     The password of an unknown user is verified against it, so that the time that this takes does not tell which names
-    exist. Nothing is hashed to make it: what would be the result is chosen at random, and so is nobody's.
+    exist. No password is hashed: salt and tag are random, so no password matches.
     """
     salt, tag = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (SALT_BYTES, TAG_BYTES))
     return f"$argon2id$v=19$m={MEMORY_KIB},t={TIME_COST},p={PARALLELISM}${salt}${tag}"

@@ -44,7 +44,7 @@ class Guard:
     """A protected part of a site (RFC 7617). users: the hash of the password by name."""
 
     def __init__(self, rule: AuthRule) -> None:
-        # A rule for `/private` or `/private/` means what is in it; the name alone would protect nothing.
+        # A rule for `/private` also covers everything below it.
         self.patterns = [compile_with_contents(glob) for glob in rule.paths]
         self.users = {name.encode(): password_hash for name, password_hash in rule.users}
         self.challenge = b'Basic realm="%s", charset="UTF-8"' % rule.realm.encode()
@@ -123,8 +123,8 @@ class Site:
         return None
 
     def guard(self, path: bytes) -> Guard | None:
-        """Who protects a path (without its leading slash). A precompressed file is protected as that which it was made
-        of, since whoever reads the one has read the other.
+        """The rule that protects a path (without its leading slash), if one does. A precompressed file is protected as
+        its source is, since a client that reads the one has read the other.
         """
         if not self._guards:
             return None

@@ -110,9 +110,9 @@ class Sockets:
         """Close what the configuration in force does not name any more. True if there was any. Workers that still
         accept there have descriptors of their own, so that the last of them closes the socket.
 
-        Nobody may come between its last look at the queue and that close. So from now on no client is let in: its SYN
-        is dropped, it sends another one after a second, and is refused, or finds the next server. The file of a unix
-        socket is removed.
+        No client may arrive between the last accept and the close. From now on the kernel drops new SYNs; a client
+        sends another one after a second, and is then refused, or accepted by the next server. The file of a unix socket
+        is removed.
         """
         unwanted = {key: made for key, made in self._by_address.items() if key not in self._current}
         for key, made in unwanted.items():

@@ -60,7 +60,8 @@ from ringserve.steps import Answer, Claim, Lookup, Question, Steps, Verified
 
 INDEX = b"index.html"
 BOUNDARY = secrets.token_hex(16).encode()
-"""Between the parts of a multipart body. Chosen anew by each process, so that nobody can put it into a file."""
+"""Between the parts of a multipart body. Chosen anew at each start (the workers of a supervisor share it), so that
+nobody can put it into a file."""
 REDIRECT = 308
 """Permanent, and the method stays (RFC 9110 15.4.9)."""
 PAGES = {401: b"401.html", 403: b"403.html", 404: b"404.html", 500: b"50x.html", 503: b"50x.html"}
@@ -263,8 +264,8 @@ class _Answering:
         return _varied(error_response(status, head=self.head, fields=fields), *varies)
 
     def _refuse(self, status: int, fields: Fields = ()) -> Steps:
-        """An error with the page that the site has for it, if it has one. A page that is protected is for those who may
-        read it; but the one that says so is for those who may not.
+        """An error with the page that the site has for it, if it has one. A protected error page is shown only to
+        clients that may read it. The 401 page is the exception: it is for clients that may not.
         """
         name = PAGES.get(status)
         if name is not None and (status == 401 or self._may_have(name)):

@@ -76,8 +76,8 @@ class Watches:
     async def cover(self, task: Task, path: bytes, load: Load) -> None:
         """Watch every directory on the way to `path`, the root first.
 
-        A directory that was replaced between its being opened and its being watched spoils the load; its watch would
-        be on the old one, so it is not kept.
+        If a directory is replaced after it was opened and before it is watched, the load is marked stale and the watch
+        is dropped (it would be on the old directory).
         """
         if self._fd < 0:
             return

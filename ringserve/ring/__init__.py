@@ -1,4 +1,4 @@
-"""The io_uring-like interface and its implementations. Everything above opens its ring here."""
+"""The io_uring-like interface and its implementations. The server opens its ring here; the doctor has its own."""
 
 from __future__ import annotations
 

@@ -267,9 +267,9 @@ def share_listener(listener: Listener) -> Listener:
 def _bind(
     family: int, kind: int, protocol: int, address: tuple[object, ...], shared: bool, joins: bool = False
 ) -> socket.socket:
-    """joins: others are bound to the address already, and this is one more of them. The first one is bound without
-    SO_REUSEPORT, and gets it before it listens: else a second server, started by mistake, would silently take a part of
-    the connections instead of being told that the port is in use.
+    """joins: add a socket to an address that is already bound. The first socket is bound without SO_REUSEPORT so that a
+    second server, started by mistake, gets EADDRINUSE and does not silently take a part of the connections. The first
+    socket gets the option between bind and listen.
     """
     listener = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
     try:
