@@ -36,8 +36,8 @@ test: $(VENV)/.installed-dev coverage
 	$(BIN)/python -m pytest $(PURE_TESTS:%=--ignore=%)  # those have run
 
 # The modules that only compute: every branch of them is taken by their tests.
-PURE := ringserve/globs.py,ringserve/policy.py,ringserve/proxies.py,ringserve/directory.py,ringserve/listing.py,ringserve/semantics.py,ringserve/config.py,ringserve/media_types.py,ringserve/request.py,ringserve/heads.py,ringserve/response.py,ringserve/static.py,ringserve/steps.py,ringserve/vitals.py,ringserve/pace.py,ringserve/budget.py,ringserve/ring/capability.py,ringserve/ring/diagnostics.py,ringserve/ring/fair.py,ringserve/ring/interrupt.py
-PURE_TESTS := tests/test_globs.py tests/test_policy.py tests/test_proxies.py tests/test_directory.py tests/test_listing.py tests/test_semantics.py tests/test_config.py tests/test_media_types.py tests/test_request.py tests/test_response.py tests/test_static.py tests/test_vitals.py tests/test_pace.py tests/test_budget.py tests/test_fair.py tests/test_capability.py tests/test_diagnostics.py
+PURE := ringserve/globs.py,ringserve/policy.py,ringserve/proxies.py,ringserve/directory.py,ringserve/listing.py,ringserve/dates.py,ringserve/semantics.py,ringserve/config.py,ringserve/media_types.py,ringserve/request.py,ringserve/heads.py,ringserve/response.py,ringserve/static.py,ringserve/steps.py,ringserve/vitals.py,ringserve/pace.py,ringserve/budget.py,ringserve/ring/capability.py,ringserve/ring/diagnostics.py,ringserve/ring/fair.py,ringserve/ring/interrupt.py
+PURE_TESTS := tests/test_globs.py tests/test_policy.py tests/test_proxies.py tests/test_directory.py tests/test_listing.py tests/test_dates.py tests/test_semantics.py tests/test_config.py tests/test_media_types.py tests/test_request.py tests/test_response.py tests/test_static.py tests/test_vitals.py tests/test_pace.py tests/test_budget.py tests/test_fair.py tests/test_capability.py tests/test_diagnostics.py
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python -m coverage run -m pytest -q $(PURE_TESTS)
 	$(BIN)/python -m coverage report --show-missing --fail-under=100 --include="$(PURE)"

@@ -26,11 +26,11 @@ import errno
 import json
 import re
 import stat
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ringserve.dates import iso_date, log_date
 from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.ring.interface import PIPE_BUF, POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks
@@ -129,12 +129,7 @@ class CommonFormat(LogFormat):
         return b"%s - - [" % peer.encode()
 
     def stamp(self, seconds: float) -> bytes:
-        # Not strftime: its month names depend on the locale.
-        moment = time.gmtime(seconds)
-        month = b"JanFebMarAprMayJunJulAugSepOctNovDec"[moment.tm_mon * 3 - 3 : moment.tm_mon * 3]
-        return b'%02d/%s/%d:%02d:%02d:%02d +0000] "' % (
-            moment.tm_mday, month, moment.tm_year, moment.tm_hour, moment.tm_min, moment.tm_sec,
-        )  # fmt: skip
+        return log_date(seconds) + b'] "'
 
     def line(self, line: RequestLine | None) -> bytes:
         if line is None:
@@ -173,7 +168,7 @@ class JsonFormat(LogFormat):
         return b'{"client":%s,"time":"' % json.dumps(peer).encode()
 
     def stamp(self, seconds: float) -> bytes:
-        return time.strftime('%Y-%m-%dT%H:%M:%SZ",', time.gmtime(seconds)).encode()
+        return iso_date(seconds).encode() + b'",'
 
     def line(self, line: RequestLine | None) -> bytes:
         if line is None:

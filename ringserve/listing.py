@@ -16,10 +16,10 @@ import json
 import posixpath
 import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes
 
+from ringserve.dates import iso_date
 from ringserve.directory import Item, name_order
 from ringserve.entries import Directory
 
@@ -156,7 +156,7 @@ def link_value(total: int, view: View, media_type: bytes) -> bytes | None:
     return ", ".join(links).encode() or None
 
 
-# -- names, sizes and times -------------------------------------------------------------------------------------
+# -- names and sizes -------------------------------------------------------------------------------------
 
 _UNSEEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp", "Zs"))
 """Categories of characters that are not seen, or turn around or end the line that they are in."""
@@ -208,16 +208,6 @@ def human_size(size: int) -> str:
     return f"{value:.1f} {_UNITS[power]}"
 
 
-_TIME_MIN = -62_135_596_800
-_TIME_MAX = 253_402_300_799
-"""Years 1 to 9999, which are what ISO 8601 and our calendar can say. File systems can hold others."""
-
-
-def _iso_time(modified: int) -> str:
-    moment = datetime.fromtimestamp(min(max(modified, _TIME_MIN), _TIME_MAX), UTC)
-    return moment.replace(tzinfo=None).isoformat() + "Z"
-
-
 # -- rendering --------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +241,7 @@ def _render_json(path: bytes, total: int, page: _Page, truncated: bool) -> bytes
                 "href": reference(item),
                 "type": "directory" if item.is_directory else "file",
                 "size": None if item.is_directory else item.size,
-                "modified": _iso_time(item.modified),
+                "modified": iso_date(item.modified),
             }
             for item in page.items
         ],
@@ -301,7 +291,7 @@ _LABELS = {"name": "Name", "size": "Size", "modified": "Modified (UTC)"}
 
 def _row(item: Item) -> _Row:
     size = item.size
-    iso = _iso_time(item.modified)
+    iso = iso_date(item.modified)
     return _Row(
         reference(item),
         visible(item.name),

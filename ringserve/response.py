@@ -12,8 +12,9 @@ from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
 
+from ringserve.dates import format_date
 from ringserve.ring.interface import Pinned
-from ringserve.semantics import ALLOWED, format_date
+from ringserve.semantics import ALLOWED
 
 Fields = tuple[tuple[bytes, bytes], ...]
 

@@ -1,4 +1,4 @@
-"""What HTTP means, as pure functions: targets, dates, validators, preconditions, ranges.
+"""What HTTP means, as pure functions: targets, validators, preconditions, ranges.
 
 No sockets, no files, no clock: whatever depends on the time takes it as an argument. Section numbers without another
 name are of RFC 9110.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from email.utils import formatdate
 from enum import Enum
-from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
+
+from ringserve.dates import parse_date
 
 ALLOWED = b"GET, HEAD, OPTIONS"
 KNOWN_METHODS = frozenset(
@@ -161,71 +160,10 @@ def quote_query(query: bytes) -> bytes:
     return quote_from_bytes(_BAD_ESCAPE.sub(b"%25", query), safe="%/?!$&'()*+,;=:@~-._").encode()
 
 
-# -- dates ------------------------------------------------------------------------------------------------------
+# -- validators and preconditions -------------------------------------------------------------------------------
 
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), start=1
-    )
-}
-_DAY_NAME = rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
-_LONG_DAY_NAME = rb"(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
-_MONTH = rb"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_TIME = rb"(?P<hour>\d{2}):(?P<minute>\d{2}):(?P<second>\d{2})"
-_DATE_FORMATS = (
-    re.compile(_DAY_NAME + rb", (?P<day>\d{2}) " + _MONTH + rb" (?P<year>\d{4}) " + _TIME + rb" GMT"),
-    re.compile(_LONG_DAY_NAME + rb", (?P<day>\d{2})-" + _MONTH + rb"-(?P<year>\d{2}) " + _TIME + rb" GMT"),
-    re.compile(_DAY_NAME + rb" " + _MONTH + rb" (?P<day>[ \d]\d) " + _TIME + rb" (?P<year>\d{4})"),
-)
-"""IMF-fixdate, and the two obsolete forms that a recipient has to read all the same (5.6.7)."""
 
 NANOSECONDS = 1_000_000_000
-FIFTY_YEARS = 50
-LEAP_SECOND = 60
-
-
-def format_date(seconds: float) -> bytes:
-    """An IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT` (5.6.7)."""
-    return _format_second(int(seconds))
-
-
-@lru_cache(maxsize=1024)
-def _format_second(second: int) -> bytes:
-    """Files keep their times, and a date takes 4 us to write."""
-    return formatdate(second, usegmt=True).encode()
-
-
-def parse_date(value: bytes, now: float) -> int | None:
-    """Seconds since the epoch, or None for what is not an HTTP-date. `now` decides the century of a year of two
-    digits: one that would be more than fifty years ahead is in the past (5.6.7).
-    """
-    for form in _DATE_FORMATS:
-        match = form.fullmatch(value)
-        if match:
-            break
-    else:
-        return None
-    year = int(match["year"])
-    if len(match["year"]) == 2:
-        this_year = datetime.fromtimestamp(now, UTC).year
-        year += this_year - this_year % 100
-        if year > this_year + FIFTY_YEARS:
-            year -= 100
-    second = int(match["second"])
-    if second == LEAP_SECOND:
-        second -= 1  # read as the one before it; the calendar of this machine has none
-    try:
-        moment = datetime(
-            year, _MONTHS[match["month"]], int(match["day"]), int(match["hour"]), int(match["minute"]), second,
-            tzinfo=UTC,
-        )  # fmt: skip
-    except ValueError:
-        return None
-    return int(moment.timestamp())
-
-
-# -- validators and preconditions -------------------------------------------------------------------------------
 
 
 class Validators(NamedTuple):

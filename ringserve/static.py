@@ -18,6 +18,7 @@ from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
 from ringserve import listing
+from ringserve.dates import format_date
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.heads import Request
 from ringserve.media_types import known_type
@@ -47,7 +48,6 @@ from ringserve.semantics import (
     choose_media_type,
     choose_spans,
     evaluate,
-    format_date,
     is_entity_tag,
     parse_ranges,
     prefers,
