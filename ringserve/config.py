@@ -15,7 +15,6 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ringserve.globs import GlobError, check_references, compile_glob
-from ringserve.vitals import LATE_LOOKS
 
 
 class ConfigError(ValueError):
@@ -196,6 +195,8 @@ class AuthRule:
 
 # -- settings ---------------------------------------------------------------------------------------------------
 
+LATE_LOOKS = 3
+"""So many seconds in a row without a word of a worker: fewer may be due to a machine that is loaded."""
 INTERRUPTS = ("wait", "busy-poll", "kernel-thread")
 """The names of the ring's strategies (`ring/interrupt.py`), which a configuration does not import; a test holds them
 equal."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from enum import Enum
 
+from ringserve.config import LATE_LOOKS
+
 BEAT_S = 1.0
 """Between two words of a worker. Workers speak at the same time, so that a supervisor of many wakes for all at once."""
-LATE_LOOKS = 3
-"""In a row, without a word. Fewer may be due to a machine that is loaded."""
 READY_LOOKS = 30
 """A worker that does not serve after so many does not come up."""
 ENDING_LOOKS = 5

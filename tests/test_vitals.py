@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ringserve.config import LATE_LOOKS
 from ringserve.vitals import (
     BEAT_S,
     ENDING_LOOKS,
     GONE_LOOKS,
-    LATE_LOOKS,
     READY_LOOKS,
     Finding,
     Vitals,
