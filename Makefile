@@ -89,7 +89,7 @@ image-test: $(VENV)/.made
 
 install: $(VENV)/.installed
 
-SOURCES := pyproject.toml setup.py ringserve/ring/build_uring.py ringserve/ring/shim.c ringserve/ring/shim.h
+SOURCES := pyproject.toml setup.py ringserve/ring/uring/build_uring.py ringserve/ring/uring/shim.c ringserve/ring/uring/shim.h
 
 # A stamp, and not bin/python: that exists before the rest does, and a venv cut off half-way would never be mended.
 $(VENV)/.made:
@@ -116,5 +116,5 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -f ringserve/ring/_uring.c ringserve/ring/_uring*.so ringserve/ring/_uring*.o
+	rm -f ringserve/ring/uring/_uring.c ringserve/ring/uring/_uring*.so ringserve/ring/uring/_uring*.o
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,7 +13,7 @@ class BuildPy(build_py):
 
 
 setup(
-    cffi_modules=["ringserve/ring/build_uring.py:ffibuilder"],
+    cffi_modules=["ringserve/ring/uring/build_uring.py:ffibuilder"],
     cmdclass={"build_py": BuildPy},
     # The extension uses the stable ABI only, so one wheel serves every Python from 3.11 on.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -241,10 +241,11 @@ def checkout(name: str, directory: Path) -> Peer:
     def version_of() -> str | None:
         place = Place(directory, directory, 0, None)
         said = subprocess.run(
-            [python, "-c", f"{code}; import ringserve.ring._uring"],
+            [python, "-c", code],
             env=dict(os.environ) | environment(place), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        ours = said.returncode == 0 and Path(said.stdout.strip()).resolve() == directory.resolve()
+        built = any((directory / "ringserve").rglob("_uring*.so"))
+        ours = built and said.returncode == 0 and Path(said.stdout.strip()).resolve() == directory.resolve()
         return output_of(["git", "-C", str(directory), "describe", "--always", "--dirty"]).strip() if ours else None
 
     return Peer(

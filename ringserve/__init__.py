@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ringserve.config import Config, ConfigError
     from ringserve.library import RunningServer, serve
-    from ringserve.ring.descriptors import ListenError
-    from ringserve.ring.interface import RingRefusedError
+    from ringserve.ring.linux.listeners import ListenError
+    from ringserve.ring.world import RingRefusedError
     from ringserve.server import Server, StartError
     from ringserve.version import __version__
 
@@ -36,8 +36,8 @@ __all__ = [
 _HOMES = {
     "Config": "config",
     "ConfigError": "config",
-    "ListenError": "ring.descriptors",
-    "RingRefusedError": "ring.interface",
+    "ListenError": "ring.linux.listeners",
+    "RingRefusedError": "ring.world",
     "RunningServer": "library",
     "Server": "server",
     "StartError": "server",

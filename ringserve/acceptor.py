@@ -13,9 +13,9 @@ import os
 from ringserve.budget import Shares
 from ringserve.conn import Connection
 from ringserve.listening import Listening
-from ringserve.ring.descriptors import Listener
-from ringserve.ring.interface import errno_name
+from ringserve.ring.linux.listeners import Listener
 from ringserve.ring.tasks import Kind
+from ringserve.ring.world import errno_name
 
 ACCEPT_BACK_OFF_S = 0.1
 """After running out of descriptors. The queue stays full meanwhile, so accepting again at once would only spin."""

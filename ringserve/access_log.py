@@ -32,8 +32,8 @@ from typing import NamedTuple
 
 from ringserve.dates import iso_date, log_date
 from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
-from ringserve.ring.interface import PIPE_BUF, POLL_OUT, Pinned, errno_name
 from ringserve.ring.tasks import Kind, Tasks
+from ringserve.ring.world import PIPE_BUF, POLL_OUT, Pinned, errno_name
 
 LINES_WAITING_MAX = 100_000
 """Lines in memory while the sink does not take them: about 20 MiB, or a second of full load."""

@@ -48,8 +48,8 @@ from ringserve.listening import Listening
 from ringserve.proxies import ProxyError, read_preface
 from ringserve.request import RequestError, RequestReader
 from ringserve.response import Prepared
-from ringserve.ring.interface import POLL_IN, Pinned, errno_name
 from ringserve.ring.tasks import Kind
+from ringserve.ring.world import POLL_IN, Pinned, errno_name
 from ringserve.sending import ConnectionOverError, Record, Sender
 
 INPUT_PENDING_MAX = 128 * 1024

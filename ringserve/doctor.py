@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ringserve.ring.capability import Circumstances, circumstances
-from ringserve.ring.interface import RingOptions, RingRefusedError
-from ringserve.ring.uring import UringRing
+from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.world import RingOptions, RingRefusedError
 from ringserve.version import __version__
 
 

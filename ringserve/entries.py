@@ -7,7 +7,7 @@ from __future__ import annotations
 from ringserve.directory import Item
 from ringserve.media_types import content_type
 from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
-from ringserve.ring.interface import FileStatus
+from ringserve.ring.world import FileStatus
 from ringserve.semantics import validators_of
 
 RACY_NS = 2_000_000_000

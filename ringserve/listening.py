@@ -19,8 +19,8 @@ from ringserve.policy import Sites
 from ringserve.proxies import TrustedProxies
 from ringserve.request import Limits
 from ringserve.response import date_line
-from ringserve.ring.interface import Ring
 from ringserve.ring.tasks import Tasks
+from ringserve.ring.world import Ring
 from ringserve.steps import Respond
 
 

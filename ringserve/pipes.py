@@ -22,8 +22,8 @@ import errno
 from collections import OrderedDict
 from collections.abc import Callable
 
-from ringserve.ring.interface import POLL_OUT, SPLICE_MORE, SPLICE_NONBLOCK, Pipe, errno_name
 from ringserve.ring.tasks import Signal, Task, Tasks
+from ringserve.ring.world import POLL_OUT, SPLICE_MORE, SPLICE_NONBLOCK, Pipe, errno_name
 
 BURST_BYTES = 512 * 1024
 """What one transfer moves before the others have a turn, if the client takes it as fast as it comes: 0.2 to 0.3 ms on

@@ -44,7 +44,7 @@ def _served(settings: Mapping[str, Any], fresh: Path) -> Iterator[ServedDirector
     """A running server. fresh: the directory that is made and served where the settings name none."""
     # Only now: the plugin is loaded into every pytest run where ringserve is installed, and must cost it nothing.
     from ringserve.library import serve
-    from ringserve.ring.interface import RingRefusedError
+    from ringserve.ring.world import RingRefusedError
 
     if "directory" not in settings:
         fresh.mkdir()

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from ringserve.dates import format_date
-from ringserve.ring.interface import Pinned
+from ringserve.ring.world import Pinned
 from ringserve.semantics import ALLOWED
 
 Fields = tuple[tuple[bytes, bytes], ...]

@@ -20,7 +20,7 @@ from ringserve.listening import Listening
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
 from ringserve.response import FileSlice, Prepared, Response, head_parts
-from ringserve.ring.interface import errno_name
+from ringserve.ring.world import errno_name
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""

@@ -35,7 +35,9 @@ from ringserve.listening import Client, Listening, Shared
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.ring import open_ring
-from ringserve.ring.descriptors import (
+from ringserve.ring.diagnostics import Diagnostics
+from ringserve.ring.interrupt import STRATEGIES
+from ringserve.ring.linux.listeners import (
     LISTEN_BACKLOG,
     Listener,
     close_listener,
@@ -45,11 +47,9 @@ from ringserve.ring.descriptors import (
     listen_unix,
     tune_listener,
 )
-from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.interface import DISCARD_BYTES_MAX, Ring, RingOptions
-from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
+from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions
 from ringserve.sending import ConnectionOverError
 
 LOGS = "logs"

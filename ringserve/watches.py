@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
-from ringserve.ring.descriptors import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
-from ringserve.ring.interface import Watched, errno_name
+from ringserve.ring.linux.system import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
 from ringserve.ring.tasks import Task, Tasks
+from ringserve.ring.world import Watched, errno_name
 
 WATCHES_MAX = 4096
 """Directories that are watched; deeper trees rely on the look after a second."""

@@ -16,10 +16,10 @@ from types import FrameType
 from typing import NamedTuple
 
 from ringserve.config import Config
-from ringserve.ring.descriptors import Listener, begin_listening
 from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.interface import RingBrokenError, RingRefusedError
+from ringserve.ring.linux.listeners import Listener, begin_listening
 from ringserve.ring.stderr import ThreadWriter
+from ringserve.ring.world import RingBrokenError, RingRefusedError
 from ringserve.server import Server, StartError
 from ringserve.vitals import BEAT_S, Vitals
 

@@ -41,7 +41,7 @@ from typing import NamedTuple
 from ringserve.config import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
-from ringserve.ring.descriptors import ListenError, append_always, raise_descriptor_limit
+from ringserve.ring.linux.listeners import ListenError, append_always, raise_descriptor_limit
 from ringserve.ring.stderr import STDERR_FD, ThreadWriter
 from ringserve.sockets import Sockets
 from ringserve.vitals import READY_LOOKS, Finding, next_look

@@ -30,7 +30,7 @@ PROBE = Path(__file__).with_name("serve_probe.py")
 PROBE_S = 120
 GLIBC_MINOR_MAX = 26
 """The wheel is for glibc 2.26 and later. A call of fstat(3) in shim.c made that 2.33, where it became a symbol."""
-ONLY_TO_BUILD = {"ringserve/ring/build_uring.py", "ringserve/ring/shim.c", "ringserve/ring/shim.h"}
+ONLY_TO_BUILD = {"ringserve/ring/uring/build_uring.py", "ringserve/ring/uring/shim.c", "ringserve/ring/uring/shim.h"}
 
 
 # -- what is in it ----------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def sources() -> set[str]:
     kept = {".py", ".pyi", ".c", ".h", ".html", ".typed"}
     paths = (path.relative_to(HOME) for path in (HOME / "ringserve").rglob("*") if path.suffix in kept)
     # What cffi writes beside the sources of an editable installation is none of them.
-    return {str(path) for path in paths if path.name not in ("_uring.c", "ringserve.ring._uring.c")}
+    return {str(path) for path in paths if path.name not in ("_uring.c", "ringserve.ring.uring._uring.c")}
 
 
 def files_of(archive: Path) -> set[str]:
@@ -58,7 +58,7 @@ def expected_in_wheel(version: str) -> set[str]:
     described = {f"ringserve-{version}.dist-info/{name}"
                  for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt",
                               "licenses/LICENSE")}  # fmt: skip
-    return sources() - ONLY_TO_BUILD | {"ringserve/ring/_uring.abi3.so"} | described
+    return sources() - ONLY_TO_BUILD | {"ringserve/ring/uring/_uring.abi3.so"} | described
 
 
 def expected_in_sdist() -> set[str]:
@@ -75,7 +75,7 @@ def compare(what: str, found: set[str], expected: set[str]) -> None:
 def check_extension(wheel: Path, scratch: Path) -> None:
     """It has to load on machines that have neither liburing nor the directories of the one that built it."""
     with zipfile.ZipFile(wheel) as archive:
-        extension = archive.extract("ringserve/ring/_uring.abi3.so", scratch)
+        extension = archive.extract("ringserve/ring/uring/_uring.abi3.so", scratch)
     dynamic = run(["readelf", "--dynamic", "--wide", extension])
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
     if needed != {"libc.so.6"}:

@@ -12,7 +12,7 @@ import pytest
 
 from ringserve.library import RunningServer, serve
 from ringserve.ring import open_ring
-from ringserve.ring.interface import RingRefusedError
+from ringserve.ring.world import RingRefusedError
 
 if TYPE_CHECKING:
     from browser import Browser

@@ -32,8 +32,8 @@ from ringserve.access_log import (
 )
 from ringserve.heads import HeaderBlock, Memory, Request, RequestLine
 from ringserve.request import Limits, RequestReader
-from ringserve.ring.interface import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 from ringserve.ring.tasks import Handler, Kind, Tasks
+from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 
 EXAMPLE = 784_111_777
 FD = 7

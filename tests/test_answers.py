@@ -24,8 +24,8 @@ from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
 from ringserve.policy import Sites
 from ringserve.request import Limits, RequestReader
 from ringserve.response import Prepared, Response, SharedDescriptor
-from ringserve.ring.interface import FileStatus
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
+from ringserve.ring.world import FileStatus
 from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9

@@ -19,8 +19,8 @@ import pytest
 from ringserve import cli, doctor, passwords
 from ringserve.config import Config, key_of, setting_of, settings
 from ringserve.ring import uring
-from ringserve.ring._uring import lib
 from ringserve.ring.capability import Circumstances
+from ringserve.ring.uring._uring import lib
 from ringserve.version import __version__
 
 

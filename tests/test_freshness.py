@@ -17,12 +17,12 @@ from permissions import serving_as_a_user
 from wire import Wire, eventually, get
 
 import ringserve.files
-import ringserve.ring.uring
 import ringserve.watches
 from ringserve import files
 from ringserve.directory import Item
 from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.ring.tasks import Task
+from ringserve.ring.uring.ring import UringRing
 from ringserve.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.watches import BURST_EVENTS
 
@@ -187,7 +187,7 @@ def test_directories_that_cannot_be_watched_are_one_line_that_says_what_it_means
     def refused(_self: object, _watch_fd: int, _directory_fd: int) -> int:
         raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_add", refused)
+    monkeypatch.setattr(UringRing, "watch_add", refused)
     ask_below(serving, site)
     meaning = "changes of files in the others are noticed within a second, not at once"
     assert capfd.readouterr().err == ("" if words is None else f"ringserve: {words}: {meaning}\n")
@@ -208,7 +208,7 @@ def test_without_inotify_a_change_is_served_within_a_second(
     def refused(_self: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(ringserve.ring.uring.UringRing, "watch_open", refused)
+    monkeypatch.setattr(UringRing, "watch_open", refused)
     assert files.FRESH_S == 1.0
     monkeypatch.setattr(files, "FRESH_S", 0.1)  # the second, for the impatient
     path = site / "page"

@@ -14,9 +14,9 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.ring.helpers import THREADS, WAITING_MAX
-from ringserve.ring.interface import RingOptions
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
-from ringserve.ring.uring import UringRing
+from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.world import RingOptions
 
 TURNS_MAX = 2000
 LANE = "lane"

@@ -10,8 +10,8 @@ from typing import cast
 import pytest
 
 from ringserve.pipes import RETRY_S, Lease, PipePool
-from ringserve.ring.interface import Completion, Pipe, Ring
 from ringserve.ring.tasks import Task, Tasks
+from ringserve.ring.world import Completion, Pipe, Ring
 
 PIPE_BYTES = 65536
 

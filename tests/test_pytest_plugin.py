@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ringserve.pytest_plugin import ServedDirectory
-from ringserve.ring.interface import RingRefusedError
+from ringserve.ring.world import RingRefusedError
 
 pytest_plugins = ["pytester"]
 

@@ -1,4 +1,4 @@
-"""The contract of `ringserve.ring.interface.Ring`: the same cases for every implementation.
+"""The contract of `ringserve.ring.world.Ring`: the same cases for every implementation.
 
 A case touches a ring only through the interface, by way of a `Bench`, which keeps memory alive, checks invariants in
 every turn and drains what is in flight. What is outside of the ring (clients, files) comes from a `World`, whose small
@@ -25,9 +25,10 @@ from typing import NamedTuple
 
 import pytest
 
-from ringserve.ring.descriptors import WASTE
 from ringserve.ring.helpers import THREADS, WAITING_MAX
-from ringserve.ring.interface import (
+from ringserve.ring.linux.system import WASTE
+from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.world import (
     DISCARD_BYTES_MAX,
     PIPE_BUF,
     POLL_ERROR_OR_HANGUP,
@@ -43,7 +44,6 @@ from ringserve.ring.interface import (
     Watched,
     errno_name,
 )
-from ringserve.ring.uring import UringRing
 
 TURNS_MAX = 2000  # with TURN_S each at most 20 s: more than any case needs on a loaded machine, and it ends
 TURN_S = 0.01

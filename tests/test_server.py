@@ -28,10 +28,10 @@ from ringserve import listening
 from ringserve.config import Config
 from ringserve.conn import INPUT_PENDING_MAX, Connection, State
 from ringserve.library import RunningServer
-from ringserve.ring.descriptors import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
-from ringserve.ring.interface import DISCARD_BYTES_MAX
 from ringserve.ring.interrupt import STRATEGIES
-from ringserve.ring.uring import UringRing
+from ringserve.ring.linux.listeners import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
+from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.world import DISCARD_BYTES_MAX
 from ringserve.sending import ConnectionOverError
 from ringserve.server import Server
 

@@ -19,7 +19,7 @@ from ringserve.answers import PASSWORDS
 from ringserve.config import AuthRule, HostConfig
 from ringserve.library import RunningServer
 from ringserve.ring.helpers import THREADS, WAITING_MAX
-from ringserve.ring.uring import UringRing
+from ringserve.ring.uring.ring import UringRing
 
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 PAGE = "Accept: text/html"

@@ -13,7 +13,7 @@ from supervised import free_port
 from wire import eventually
 
 from ringserve.config import Config
-from ringserve.ring.descriptors import (
+from ringserve.ring.linux.listeners import (
     Listener,
     ListenError,
     begin_listening,

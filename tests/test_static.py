@@ -29,7 +29,7 @@ from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.policy import Site
 from ringserve.request import Limits, RequestReader
 from ringserve.response import FileSlice, Response, SharedDescriptor
-from ringserve.ring.interface import FileStatus
+from ringserve.ring.world import FileStatus
 from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
 from ringserve.static import INDEX, PAGES, read_credentials, respond
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified

@@ -15,8 +15,8 @@ from typing import cast
 import pytest
 
 from ringserve.ring import open_ring
-from ringserve.ring.interface import POLL_OUT, Completion, Pinned, Ring, RingOptions
 from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks
+from ringserve.ring.world import POLL_OUT, Completion, Pinned, Ring, RingOptions
 
 TURNS_MAX = 2000
 FD = 7  # of the scripted ring, where it means nothing

@@ -16,7 +16,7 @@ import pytest
 from conftest import Serving
 from wire import Wire, eventually, get
 
-from ringserve.ring.uring import UringRing
+from ringserve.ring.uring.ring import UringRing
 
 MIB = 1024 * 1024
 

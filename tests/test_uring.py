@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ringserve.ring import uring
-from ringserve.ring._uring import lib
 from ringserve.ring.capability import circumstances, explain_refusal
-from ringserve.ring.interface import POLL_OUT, Completion, RingBrokenError, RingOptions, RingRefusedError
 from ringserve.ring.interrupt import BUSY_POLL, KERNEL_THREAD, STRATEGIES, WAIT, Interrupt
+from ringserve.ring.uring import ring as uring
+from ringserve.ring.uring._uring import lib
+from ringserve.ring.world import POLL_OUT, Completion, RingBrokenError, RingOptions, RingRefusedError
 
 TURNS_MAX = 2000
 LONG_S = 20.0  # a sleep that must end early

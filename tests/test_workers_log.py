@@ -20,7 +20,8 @@ import pytest
 from supervised import BODY, Running, client_ports, command
 from wire import TIMEOUT_S, Wire, eventually
 
-from ringserve.ring.descriptors import F_SETPIPE_SZ, append_always
+from ringserve.ring.linux.listeners import append_always
+from ringserve.ring.linux.system import F_SETPIPE_SZ
 
 pytestmark = pytest.mark.usefixtures("io_uring")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ringserve.ring.interface import Ring, RingOptions
 from ringserve.ring.interrupt import WAIT, Interrupt
+from ringserve.ring.world import Ring, RingOptions
 
 
 def open_ring(options: RingOptions | None = None, interrupt: Interrupt = WAIT) -> Ring:
     """A ring of this machine's kernel. Raises RingRefusedError with a line that says who refuses it and the remedy."""
-    from ringserve.ring.uring import UringRing
+    from ringserve.ring.uring.ring import UringRing
 
     return UringRing(options, interrupt)

@@ -25,7 +25,7 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from ringserve.ring.fair import FairQueue
-from ringserve.ring.interface import Completion
+from ringserve.ring.world import Completion
 
 THREADS = 2
 """In a lane. One that hangs in a dead file system leaves one for the others."""

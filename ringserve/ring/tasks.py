@@ -33,7 +33,7 @@ from types import coroutine
 from typing import Any, Generic, TypeVar
 
 from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.interface import Buffer, Pinned, Ring, errno_name
+from ringserve.ring.world import Buffer, Pinned, Ring, errno_name
 
 Result = TypeVar("Result")
 

@@ -28,9 +28,10 @@ from itertools import chain
 from typing import Any
 
 from ringserve.ring.capability import circumstances, explain_refusal
-from ringserve.ring.descriptors import WATCH_MASK, Descriptors
 from ringserve.ring.helpers import Helpers
-from ringserve.ring.interface import (
+from ringserve.ring.interrupt import WAIT, Interrupt
+from ringserve.ring.linux.system import WATCH_MASK, Descriptors
+from ringserve.ring.world import (
     NANOSECONDS,
     SPLICE_MOVE,
     Completion,
@@ -40,10 +41,9 @@ from ringserve.ring.interface import (
     RingRefusedError,
     errno_name,
 )
-from ringserve.ring.interrupt import WAIT, Interrupt
 
 try:
-    from ringserve.ring._uring import ffi, lib
+    from ringserve.ring.uring._uring import ffi, lib
 except ImportError as missing:  # pragma: no cover - a checkout that was never built
     raise ImportError(
         "ringserve's extension is not built; run `make install` in the checkout, or `pip install ringserve`"

@@ -1,4 +1,4 @@
-"""Builds `ringserve.ring._uring`, the cffi extension (API mode) over shim.c and liburing.
+"""Builds `ringserve.ring.uring._uring`, the cffi extension (API mode) over shim.c and liburing.
 
 setup.py runs this through cffi's setuptools hook. liburing is linked from its static archive where the compiler
 finds one: a built wheel then needs no shared library. The stable ABI is cffi's default and costs nothing that
@@ -35,7 +35,7 @@ ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 _archive = static_liburing()
 ffibuilder.set_source(
-    "ringserve.ring._uring",
+    "ringserve.ring.uring._uring",
     (HERE / "shim.c").read_text(),
     extra_compile_args=["-O2", "-std=gnu11", "-fvisibility=hidden"],
     extra_objects=[_archive] if _archive else [],
