@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ringserve.config import AuthRule, Config, SiteConfig
+from ringserve.config import Config, SiteConfig
 from ringserve.globs import compile_glob, compile_with_contents, fill_in
 from ringserve.response import NO_CACHE, Fields, Response, replaced, varying
+from ringserve.rules import AuthRule
 from ringserve.semantics import ALLOWED, CODINGS, LIST_MEMBERS_MAX, Location, locate, quote_query
 
 IMMUTABLE = b"public, max-age=31536000, immutable"

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from ringserve import cli, doctor, passwords
-from ringserve.config import Config, key_of, setting_of, settings
+from ringserve.config import Config, settings
 from ringserve.ring import uring
 from ringserve.ring.capability import Circumstances
 from ringserve.ring.uring._uring import lib
+from ringserve.rules import key_of, setting_of
 from ringserve.version import __version__
 
 

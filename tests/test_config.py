@@ -8,24 +8,21 @@ from typing import Any
 
 import pytest
 
-from ringserve.config import (
+from ringserve.config import Config, HostConfig, SiteConfig, settings
+from ringserve.ring.interrupt import STRATEGIES
+from ringserve.rules import (
     OURS,
     REDIRECT_STATUSES,
     AuthRule,
     CacheRule,
-    Config,
     ConfigError,
     HeaderRule,
-    HostConfig,
     RedirectRule,
     RewriteRule,
-    SiteConfig,
     check,
     key_of,
     setting_of,
-    settings,
 )
-from ringserve.ring.interrupt import STRATEGIES
 
 TABLES = (Config, HostConfig, HeaderRule, CacheRule, RedirectRule, RewriteRule, AuthRule)
 EVERY = {f"{table.__name__}.{declared.name}": declared for table in TABLES for declared in fields(table)}

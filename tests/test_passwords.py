@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from ringserve import passwords
-from ringserve.config import AuthRule
 from ringserve.passwords import PASSWORD_BYTES_MAX, PasswordError, make_hash, stand_in_hash, verify
+from ringserve.rules import AuthRule
 
 
 def test_a_password_verifies_against_its_hash_and_no_other_does() -> None:

@@ -10,16 +10,7 @@ from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.config import (
-    AuthRule,
-    CacheRule,
-    Config,
-    HeaderRule,
-    HostConfig,
-    RedirectRule,
-    RewriteRule,
-    SiteConfig,
-)
+from ringserve.config import Config, HostConfig, SiteConfig
 from ringserve.policy import (
     EXPOSED,
     HOST_BYTES_MAX,
@@ -33,6 +24,7 @@ from ringserve.policy import (
     host_of,
 )
 from ringserve.response import Fields, Response
+from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
 
 EXAMPLES = settings(max_examples=200, deadline=None, derandomize=True)

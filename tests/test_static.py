@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve import semantics, static
-from ringserve.config import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule, SiteConfig
+from ringserve.config import SiteConfig
 from ringserve.dates import format_date
 from ringserve.directory import Item
 from ringserve.entries import Directory, Entry, Failure, File
@@ -30,6 +30,7 @@ from ringserve.policy import Site
 from ringserve.request import Limits, RequestReader
 from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.world import FileStatus
+from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
 from ringserve.static import INDEX, PAGES, read_credentials, respond
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified
