@@ -28,7 +28,7 @@ import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ringserve.dates import iso_date, log_date
 from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
@@ -195,6 +195,20 @@ class JsonFormat(LogFormat):
         )
 
 
+class LoggedLine(Protocol):
+    """A request line, and its piece, which is kept with it once it is made."""
+
+    line: RequestLine
+    log_piece: bytes | None
+
+
+class LoggedBlock(Protocol):
+    """A header block, and its piece, which is kept with it once it is made."""
+
+    block: HeaderBlock
+    log_piece: bytes | None
+
+
 LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
@@ -290,9 +304,7 @@ class AccessLog:
     def record(
         self,
         client: bytes,
-        line: RequestLine | None,
-        block: HeaderBlock | None,
-        apart: Apart | None,
+        head: tuple[LoggedLine, LoggedBlock, Apart | None] | None,
         outcome: bytes,
         began: float,
     ) -> None:
@@ -301,16 +313,19 @@ class AccessLog:
         outcome: without its details. began: when the request's first byte came.
         """
         form = self.form
-        if line is None or block is None:
+        asked_range = None
+        if head is None:
             line_piece, block_piece = form.line(None), form.block(None)
         else:
+            line, block, apart = head
             if line.log_piece is None:
-                line.log_piece = form.line(line)
+                line.log_piece = form.line(line.line)
             if block.log_piece is None:
-                block.log_piece = form.block(block)
+                block.log_piece = form.block(block.block)
             line_piece, block_piece = line.log_piece, block.log_piece
+            if form.detailed:
+                asked_range = Request(line.line, block.block, apart).asked_range
         if form.detailed:
-            asked_range = None if line is None or block is None else Request(line, block, apart).asked_range
             shortened = isinstance(line_piece, Shortened) or isinstance(block_piece, Shortened)
             outcome += form.details(self._tasks.ring.now - began, asked_range, shortened)
         self.add(client, self._stamp, line_piece, outcome, block_piece)

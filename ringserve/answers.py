@@ -19,6 +19,7 @@ from ringserve.files import FileTable
 from ringserve.heads import HeaderBlock, Request
 from ringserve.policy import Guard, Site, Sites
 from ringserve.proxies import network_of
+from ringserve.remembered import KnownHead, key_of, request_of
 from ringserve.response import FileSlice, Prepared, Response, error_response
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
 from ringserve.semantics import Location
@@ -86,15 +87,16 @@ class Answers:
             and prepared.freshness.until > now
         )
 
-    async def find(self, task: Asker, request: Request) -> Response | Prepared:
+    async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
-        line, key = request.line, request.key
+        line, key = head[0], key_of(head)
         prepared = line.prepared.get(key)
         if prepared is not None:
             if prepared.freshness.until <= task.ring.now and prepared.path is not None and not prepared.via:
                 await self._files.find(task, prepared.path)  # as `is_still_true`, but it may wait
             if prepared.freshness.until > task.ring.now:
                 return prepared
+        request = request_of(head)
         steps = self._respond(request, self._site(request), task.ring.wall_time())
         entries: list[Entry] = []
         try:

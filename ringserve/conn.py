@@ -43,9 +43,9 @@ from enum import Enum
 from types import coroutine
 
 from ringserve.access_log import AccessLog
-from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.listening import Listening
 from ringserve.proxies import ProxyError, read_preface
+from ringserve.remembered import KnownHead
 from ringserve.request import RequestError, RequestReader
 from ringserve.response import Prepared
 from ringserve.ring.tasks import Kind
@@ -60,9 +60,8 @@ REQUEST_ARRIVES_S = 0.1
 """For this time a new connection makes no room for others: its request is on its way."""
 
 
-Hot = tuple[RequestLine, HeaderBlock, Apart | None, Prepared, float]
-"""A prepared response on its way: the parts of its request, and when that came. No `Request`: making one costs as much
-as finding the response."""
+Hot = tuple[KnownHead, Prepared]
+"""A prepared response on its way, and the head that it answers."""
 
 
 class State(Enum):
@@ -168,7 +167,7 @@ class Connection(Sender):
 
     def _reader(self) -> RequestReader:
         if self.reader is None:
-            self.reader = RequestReader(self._listening.memory, self._listening.limits)
+            self.reader = RequestReader(self._listening.limits)
         return self.reader
 
     @property
@@ -228,23 +227,11 @@ class Connection(Sender):
     def _answer_hot(self, data: bytes) -> bool:
         """Send the prepared response for exactly one remembered head; False if the general path has to look."""
         listening = self._listening
-        line_end = data.find(b"\n") + 1
-        line = listening.memory.lines.young.get(data[:line_end])
-        if line is None:
+        head = listening.memory.recall(data, self._revalidates)
+        if head is None:
             return False
-        block_bytes = data[line_end:]
-        block = None if self._revalidates else line.blocks.young.get(block_bytes)
-        apart = None
-        if block is None:
-            joined = listening.memory.join(line, block_bytes, listening.limits.head_bytes_max - line_end)
-            if joined is not None:
-                block, apart = joined
-                self._revalidates = True
-            elif self._revalidates:
-                self._revalidates = False
-                block = line.blocks.young.get(block_bytes)
-            if block is None:
-                return False
+        line, block, apart = head
+        self._revalidates = apart is not None
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
         if prepared is None or not block.plain or listening.draining:
             return False
@@ -265,8 +252,8 @@ class Connection(Sender):
             self._last = True
             pinned = prepared.render_last(clock.second, clock.date, self.ring.pin)
         self.state = HOT
-        self.waiting_since = now = self.ring.now
-        self._hot = (line, block, apart, prepared, now)
+        self.began = self.waiting_since = self.ring.now
+        self._hot = head, prepared
         self._sending = pinned
         self._sent_bytes = 0
         self.ring.send(self.user_data, self.fd, pinned)
@@ -285,7 +272,7 @@ class Connection(Sender):
             self._sent_bytes += res
             if self._sent_bytes < sending.length:
                 if self._sent_bytes == res:  # the first part: only what needs several is measured
-                    self._begin_taking(hot[4])
+                    self._begin_taking(self.began)
                 self._took(res)
                 if self._interruption is None:
                     self.ring.send(self.user_data, self.fd, sending, self._sent_bytes)
@@ -299,7 +286,7 @@ class Connection(Sender):
         if not aborted:
             listening.hot_answers += 1
         if listening.log is not None:
-            self._log_hot(listening.log, hot, sending.length - self._sent_bytes, aborted)
+            self._log_hot(listening.log, *hot, sending.length - self._sent_bytes, aborted)
         if aborted and self._interruption is None:
             self._interruption = ConnectionOverError(errno_name(res))
         if self._last and self._interruption is None:
@@ -314,11 +301,10 @@ class Connection(Sender):
         elif self._interruption is not None or self.input_ended or listening.closes_idle:
             self._go_on()
 
-    def _log_hot(self, log: AccessLog, hot: Hot, missing: int, aborted: bool) -> None:
-        line, block, apart, prepared, began = hot
+    def _log_hot(self, log: AccessLog, head: KnownHead, prepared: Prepared, missing: int, aborted: bool) -> None:
         if aborted:
             body_bytes = max(0, prepared.body_bytes - missing)
-            record = Record(Request(line, block, apart), prepared.status, prepared.coding, began, 0, 0)
+            record = Record(head, prepared.status, prepared.coding, self.began, 0, 0)
             self._log(record, body_bytes, aborted=True)
             return
         outcome = prepared.log_piece
@@ -326,8 +312,8 @@ class Connection(Sender):
             outcome = prepared.log_piece = log.form.outcome(
                 prepared.status, prepared.body_bytes, False, prepared.coding
             )
-        client = self._client_piece if self._client is None else self._client_piece_of(block)
-        log.record(client, line, block, apart, outcome, began)
+        client = self._client_piece if self._client is None else self._client_piece_of(head[1])
+        log.record(client, head, outcome, self.began)
 
     # -- the general path ---------------------------------------------------------------------------------------
 
@@ -339,10 +325,10 @@ class Connection(Sender):
                 if has_preface:
                     await self._take_preface()
                 while not self._last:
-                    request = await self._next_request()
-                    if request is None:
+                    head = await self._next_head()
+                    if head is None:
                         break
-                    await self._answer(request)
+                    await self._answer(head)
                 await self._flush()
             except RequestError as error:
                 refused_status = error.status
@@ -380,14 +366,15 @@ class Connection(Sender):
             self.told_client = preface.client
             self._name_client(preface.client)
 
-    async def _next_request(self) -> Request | None:
-        """The next request; None when the peer or the server wants no more. Raises RequestError."""
+    async def _next_head(self) -> KnownHead | None:
+        """That of the next request; None when the peer or the server wants no more. Raises RequestError."""
         reader = self._reader()
         while True:
-            request = reader.next_request()
-            if request is not None:
+            head_bytes = reader.next_head()
+            if head_bytes is not None:
+                head = self._listening.memory.read(head_bytes)
                 self._begin_answer()
-                return request
+                return head
             if self._output:
                 # Nothing more to gather responses for; and what arrives meanwhile is looked at afterwards.
                 await self._flush()
@@ -408,17 +395,17 @@ class Connection(Sender):
         self.state = BUSY
         self.waiting_since = self.ring.now
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, head: KnownHead) -> None:
         """Find the response to one request and transmit it, or put it with those that wait to be sent."""
-        block = request.block
+        block = head[1].block
         self._requests_left -= 1
         if block.has_body:
             self._hear_no_more()
-        response = await self._listening.answers.find(self, request)
+        response = await self._listening.answers.find(self, head)
         ends = self._last or self._listening.draining or self._requests_left <= 0
         if isinstance(response, Prepared):
             if block.plain and block.persistent and not ends:
-                await self._put_prepared(request, response)
+                await self._put_prepared(head, response)
                 return
             response = response.response
         connection: bytes | None = b"close"
@@ -428,7 +415,7 @@ class Connection(Sender):
             self._hear_no_more()  # a peer that did not ask for the end may have sent more requests already
         else:
             connection = b"keep-alive" if block.says_keep_alive else None
-        await self._put_response(request, response, connection)
+        await self._put_response(head, response, connection)
 
     def _hear_no_more(self) -> None:
         """What still comes is no request: no byte of it is parsed, and none is kept. It waits in the kernel, which
@@ -552,7 +539,7 @@ class Connection(Sender):
         elif state is ENDING:
             return
         else:
-            self.check_pace(self.began if self._hot is None else self._hot[4])
+            self.check_pace()
             return
         if self.ring.now < self.waiting_since + limit_s:
             return

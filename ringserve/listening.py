@@ -13,11 +13,11 @@ from ringserve.access_log import AccessLog
 from ringserve.answers import Answers
 from ringserve.config import Config
 from ringserve.files import FileTable
-from ringserve.heads import Memory
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.proxies import TrustedProxies
-from ringserve.request import Limits
+from ringserve.remembered import Memory
+from ringserve.request import Limits, Parser
 from ringserve.response import date_line
 from ringserve.ring.tasks import Tasks
 from ringserve.ring.world import Ring
@@ -91,12 +91,11 @@ class Shared:
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
 
-    def __init__(self, config: Config, sites: Sites, tasks: Tasks, files: FileTable, pipes: PipePool) -> None:
+    def __init__(self, config: Config, tasks: Tasks, files: FileTable, pipes: PipePool) -> None:
         self.tasks = tasks
         self.files = files
         self.pipes = pipes
         self.clock = Clock(tasks.ring)
-        self.memory = Memory(enabled=config.hot_path, heeded=sites.selecting_fields)
         self.connections: dict[Client, None] = {}
         """In the order in which they came. A set would be ordered by their addresses."""
         self.starved: deque[Client] = deque()
@@ -175,9 +174,7 @@ class Listening:
     def __init__(self, config: Config, sites: Sites, respond: Respond, shared: Shared, log: AccessLog | None) -> None:
         self.config = config
         self.shared = shared
-        # Here too, since the hot path uses them for each request.
-        self.clock = shared.clock
-        self.memory = shared.memory
+        self.clock = shared.clock  # here too, since the hot path uses it for each request
         self.log = log
         if log is not None:
             shared.clock.keep_time_of(log)
@@ -185,6 +182,7 @@ class Listening:
         self.answers = Answers(respond, shared.tasks, shared.files, sites, enabled=config.hot_path, server=self.server)
         self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
         self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
+        self.memory = Memory(Parser(self.limits, sites.selecting_fields), enabled=config.hot_path)
         self.draining = False
         self.closes_idle = False
         self.hot_answers = 0

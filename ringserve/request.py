@@ -1,6 +1,6 @@
-"""From bytes to requests: h11, and what is remembered of what it said (`heads.py`).
+"""From bytes to requests: a connection's bytes cut into heads, and a head as h11 reads it.
 
-Every head goes through h11 once; there is no second parser to disagree with it.
+h11 reads every head, or has read its halves before (`remembered.py`); there is no second parser to disagree with it.
 
 Stricter than h11, because two readings of the same bytes are how requests are smuggled (RFC 9112 11.2): every line
 ends with CRLF (h11 takes a bare LF), no field is folded onto a second line (h11 joins them), no control character is in
@@ -16,16 +16,19 @@ import h11
 
 from ringserve.heads import (
     APART_NAMES,
+    CONDITIONS,
+    CONFIGURED_FIELDS,
+    FETCH_MODE,
     HEAD_END,
+    SELECTING_FIELDS,
     Apart,
     HeaderBlock,
-    Memory,
     Request,
     RequestLine,
-    set_apart,
+    Selection,
 )
 from ringserve.response import CRLF
-from ringserve.semantics import LIST_MEMBERS_MAX, is_authority
+from ringserve.semantics import LIST_MEMBERS_MAX, Conditions, is_authority
 
 CR = 0x0D
 
@@ -53,12 +56,11 @@ _SPLIT_BY_H11 = re.compile(rb"\r\n(?:connection|content-length|expect|upgrade):(
 
 
 class RequestReader:
-    """One connection's bytes, cut into requests. No I/O: `feed` takes what arrived, `next_request` says what it is."""
+    """One connection's bytes, cut into heads. No I/O: `feed` takes what arrived, `next_head` says what is whole."""
 
-    __slots__ = ("_buffer", "_limits", "_memory", "_searched", "_start")
+    __slots__ = ("_buffer", "_limits", "_searched", "_start")
 
-    def __init__(self, memory: Memory, limits: Limits) -> None:
-        self._memory = memory
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = bytearray()
         self._start = 0
@@ -85,9 +87,9 @@ class RequestReader:
         self._start += length
         self._searched = self._start
 
-    def next_request(self) -> Request | None:
-        """The next request, or None while its head is incomplete. A request that has a body is the last. Raises
-        RequestError.
+    def next_head(self) -> bytes | None:
+        """The head of the next request with its end, or None while it is incomplete. What follows the head of a request
+        that has a body is none. Raises RequestError if no good head can come of what is here.
         """
         buffer = self._buffer
         while buffer.startswith(CRLF, self._start):
@@ -99,22 +101,8 @@ class RequestReader:
             return None
         end += len(HEAD_END)
         head = bytes(buffer[self._start : end])
-        line_end = head.find(CRLF) + len(CRLF)
-        request = self._recall(head[:line_end], head[line_end:])
-        if request is None:
-            request = self._parse(head, line_end)
         self._start = self._searched = end
-        return request
-
-    def _recall(self, line_bytes: bytes, block_bytes: bytes) -> Request | None:
-        line = self._memory.lines.get(line_bytes)
-        if line is None:
-            return None
-        block = line.blocks.get(block_bytes)
-        if block is not None:
-            return Request(line, block)
-        joined = self._memory.join(line, block_bytes, self._limits.head_bytes_max - len(line_bytes))
-        return None if joined is None else Request(line, *joined)
+        return head
 
     def _check_incomplete(self) -> None:
         """Refuse what cannot become a good head any more, without waiting for its end."""
@@ -133,9 +121,23 @@ class RequestReader:
         if pending_bytes > self._limits.head_bytes_max:
             raise RequestError(431, "the head is too large")
 
-    def _parse(self, head: bytes, line_end: int) -> Request:
-        """One head through h11 and the rules of ours. Raises RequestError."""
-        limits = self._limits
+
+class Parser:
+    """Heads through h11 and the rules of ours.
+
+    heeded: those of `CONFIGURED_FIELDS` by which the configuration makes a difference; by the others none is made.
+    """
+
+    def __init__(self, limits: Limits, heeded: tuple[bytes, ...] = ()) -> None:
+        self.limits = limits
+        self._names = (*SELECTING_FIELDS, *(name if name in heeded else None for name in CONFIGURED_FIELDS))
+
+    def parse(self, head: bytes, found: tuple[bytes, Apart] | None = None) -> Request:
+        """The request of a whole head. Raises RequestError.
+
+        found: by `set_apart` in its header block. It is set apart in the request too, unless h11 found more of it.
+        """
+        limits = self.limits
         if head.find(CRLF) > limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
             raise RequestError(414, "the request line is too long")
         if len(head) > limits.head_bytes_max:
@@ -159,56 +161,43 @@ class RequestReader:
             raise RequestError(error.error_status_hint, str(error)) from error
         if not isinstance(event, h11.Request) or parser.trailing_data[0]:
             raise AssertionError("h11 takes what ends with the first blank line as one head")
+        if event.http_version[:1] != b"1":
+            raise RequestError(505, "not HTTP/1")
         fields = _combined(event)
-        block_bytes, apart = self._set_apart(head[line_end:], event, fields)
+        apart = None if found is None else _take_apart(head[head.find(CRLF) + len(CRLF) :], *found, event, fields)
         if b"if-none-match" in fields:
             fields.pop(b"if-modified-since", None)  # it is not to be heeded beside the other (RFC 9110 13.1.3)
-        selection = self._memory.intern(fields)
-        line = self._line_of(head[:line_end], event, selection.is_shared)
+        line = RequestLine(event.method, event.target, event.http_version)
         _check_fields(fields, line.http_10)
         if len(line.target) > limits.target_bytes_max:
             raise RequestError(414, "the target is too long")
-        block = HeaderBlock(fields, line.http_10, selection)
-        conditions = selection.conditions
-        has_none = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
-        block.joinable = has_none and field_count + len(APART_NAMES) <= limits.fields_max
-        if self._memory.enabled and selection.is_shared:
-            self._memory.lines.put(head[:line_end], line)
-            line.blocks.put(block_bytes, block)
-        return Request(line, block, apart)
+        return Request(line, HeaderBlock(fields, line.http_10, self._selection(fields)), apart)
 
-    def _set_apart(
-        self, block_bytes: bytes, event: h11.Request, fields: dict[bytes, bytes]
-    ) -> tuple[bytes, Apart | None]:
-        """The header block as it is remembered, and what was taken out of it and of `fields`."""
-        apart = set_apart(block_bytes) if self._memory.enabled else None
-        if apart is None:
-            return block_bytes, None
-        rest, values = apart
-        names = [name for name, _value in event.headers]
-        for name, value in zip(SET_APART, values, strict=True):
-            if names.count(name) != (value is not None):
-                return block_bytes, None  # a second one, or one that is spelled otherwise: they belong together
-        taken = block_bytes.count(APART_NAMES[-1]) - rest.count(APART_NAMES[-1])
-        if values[0] is not None and names.count(b"if-modified-since") != taken:
-            return block_bytes, None
-        for name in SET_APART:
-            fields.pop(name, None)
-        if values[0] is not None:
-            fields.pop(b"if-modified-since", None)
-        return rest, values
+    def _selection(self, fields: dict[bytes, bytes]) -> Selection:
+        if FETCH_MODE in self._names and any(name in fields for name in (b"sec-fetch-dest", b"sec-fetch-site")):
+            fields.setdefault(FETCH_MODE, b"")
+        values = [None if name is None else fields.get(name) for name in self._names]
+        return Selection(Conditions(*values[:CONDITIONS]), *values[CONDITIONS:])
 
-    def _line_of(self, line_bytes: bytes, event: h11.Request, is_shared: bool) -> RequestLine:
-        """The remembered line, so that what is prepared for it is found again, or a new one, with which goes what would
-        not be found.
-        """
-        if event.http_version[:1] != b"1":
-            raise RequestError(505, "not HTTP/1")
-        remembered = self._memory.lines.get(line_bytes) if is_shared else None
-        if remembered is not None:
-            return remembered
-        http_10 = event.http_version == b"1.0"
-        return RequestLine(event.method, event.target, event.http_version, self._memory.blocks(http_10))
+
+def _take_apart(
+    block: bytes, rest: bytes, apart: Apart, event: h11.Request, fields: dict[bytes, bytes]
+) -> Apart | None:
+    """What was set apart, taken out of `fields`; None if there is more of it, which belongs together with it.
+
+    rest: the header block without it.
+    """
+    names = [name for name, _value in event.headers]
+    if any(names.count(name) != (value is not None) for name, value in zip(SET_APART, apart, strict=True)):
+        return None  # a second one, or one that is spelled otherwise
+    taken = list(SET_APART)
+    if apart[0] is not None:
+        if names.count(b"if-modified-since") != block.count(APART_NAMES[-1]) - rest.count(APART_NAMES[-1]):
+            return None
+        taken.append(b"if-modified-since")
+    for name in taken:
+        fields.pop(name, None)
+    return apart
 
 
 SET_APART = (b"if-none-match", b"range", b"if-range")

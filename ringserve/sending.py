@@ -15,10 +15,11 @@ import errno
 from typing import NamedTuple
 
 from ringserve.answers import Asker
-from ringserve.heads import HeaderBlock, Request
+from ringserve.heads import HeaderBlock
 from ringserve.listening import Listening
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
+from ringserve.remembered import KnownBlock, KnownHead
 from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.world import errno_name
 
@@ -42,10 +43,10 @@ class ConnectionOverError(Exception):
 class Record(NamedTuple):
     """A response whose bytes wait to be sent: what to log of it, and where in the batch its body begins and ends.
 
-    request: None for one that could not be read. began: when its request did, by the ring's clock.
+    head: of its request; None for one that could not be read. began: when that did, by the ring's clock.
     """
 
-    request: Request | None
+    head: KnownHead | None
     status: int
     coding: bytes | None
     began: float
@@ -95,7 +96,7 @@ class Sender(Asker):
 
     # -- output -------------------------------------------------------------------------------------------------
 
-    async def _put_prepared(self, request: Request, prepared: Prepared) -> None:
+    async def _put_prepared(self, head: KnownHead, prepared: Prepared) -> None:
         clock = self._listening.clock
         if prepared.second != clock.second:
             prepared.render(clock.second, clock.date, self.ring.pin)
@@ -104,7 +105,7 @@ class Sender(Asker):
         self._output_bytes = end
         self._records.append(
             Record(
-                request,
+                head,
                 prepared.status,
                 prepared.coding,
                 self.began,
@@ -115,11 +116,10 @@ class Sender(Asker):
         if end >= OUTPUT_BYTES_MAX:
             await self._flush()
 
-    async def _put_response(self, request: Request | None, response: Response, connection: bytes | None) -> None:
+    async def _put_response(self, head: KnownHead | None, response: Response, connection: bytes | None) -> None:
         before, after = head_parts(response, self._listening.server, connection)
-        head = before + self._listening.clock.date + after
-        self._output.append(head)
-        self._output_bytes += len(head)
+        self._output.append(before + self._listening.clock.date + after)
+        self._output_bytes += len(self._output[-1])
         body_start = self._output_bytes
         slices = [segment for segment in response.body if isinstance(segment, FileSlice)]
         if not slices:
@@ -128,19 +128,19 @@ class Sender(Asker):
                 self._output.append(segment)
                 self._output_bytes += len(segment)
             end = self._output_bytes
-            self._records.append(Record(request, response.status, response.coding, self.began, body_start, end))
+            self._records.append(Record(head, response.status, response.coding, self.began, body_start, end))
             if self._output_bytes >= OUTPUT_BYTES_MAX:
                 await self._flush()
             return
         for file_slice in slices:
             file_slice.file.hold()
         try:
-            await self._transmit(request, response)
+            await self._transmit(head, response)
         finally:
             for file_slice in slices:
                 file_slice.file.release()
 
-    async def _transmit(self, request: Request | None, response: Response) -> None:
+    async def _transmit(self, head: KnownHead | None, response: Response) -> None:
         """What has gathered, the head of this response last, and then its body, which has parts of files in it."""
         self._body_sent = 0
         complete = False
@@ -171,7 +171,7 @@ class Sender(Asker):
         finally:
             body_start, end = 0, self._body_sent
             self._log(
-                Record(request, response.status, response.coding, self.began, body_start, end),
+                Record(head, response.status, response.coding, self.began, body_start, end),
                 end,
                 aborted=not complete,
             )
@@ -220,14 +220,13 @@ class Sender(Asker):
         self.waiting_since = self.ring.now
         self._taken_bytes += count
 
-    def check_pace(self, began: float) -> None:
+    def check_pace(self) -> None:
         """Look at what the client has acknowledged of an answer, and end with one that is too slow (`pace.py`). The
         socket alone would not tell: it has room again only once its peer has taken some 64 KiB.
-
-        began: when the request did. What was seen before says nothing of its answer.
         """
         now, config = self.ring.now, self._listening.config
-        seen = self._pace if self._pace is not None and self._pace.began >= max(began, self._taken_since) else None
+        since = max(self.began, self._taken_since)  # what was seen before says nothing of this answer
+        seen = self._pace if self._pace is not None and self._pace.began >= since else None
         unacknowledged = self.ring.unacknowledged_bytes(self.fd)
         acknowledged = self._taken_bytes - unacknowledged
         pace = self._pace = look(seen, now, acknowledged, config.write_timeout_s, config.rate_bytes_min)
@@ -255,24 +254,23 @@ class Sender(Asker):
             return self.told_client or self.ring.peer_name(self.fd)
         return proxies.client_of(client, block.x_forwarded_for)
 
-    def _client_piece_of(self, block: HeaderBlock | None) -> bytes:
+    def _client_piece_of(self, block: KnownBlock | None) -> bytes:
         """The client of a request in the log."""
         log, client = self._listening.log, self._client
         if log is None or client is None or block is None:
             return self._client_piece
         known = block.client_piece
         if known is None or known[0] != client:
-            known = block.client_piece = client, log.form.client(self.client_of(block))
+            known = block.client_piece = client, log.form.client(self.client_of(block.block))
         return known[1]
 
     def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:
         log = self._listening.log
         if log is None:
             return
-        request = record.request
         outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
-        line, block, apart = (None, None, None) if request is None else request
-        log.record(self._client_piece_of(block), line, block, apart, outcome, record.began)
+        client = self._client_piece_of(None if record.head is None else record.head[1])
+        log.record(client, record.head, outcome, record.began)
 
     def _log_broken(self) -> None:
         """Log what had gathered when the connection broke: what went out whole, and what had begun."""

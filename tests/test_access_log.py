@@ -30,28 +30,30 @@ from ringserve.access_log import (
     escape,
     shorten,
 )
-from ringserve.heads import HeaderBlock, Memory, Request, RequestLine
-from ringserve.request import Limits, RequestReader
+from ringserve.heads import HeaderBlock, Request, RequestLine
+from ringserve.remembered import KnownBlock, KnownHead, KnownLine, Remembered
+from ringserve.request import Limits, Parser
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 
 EXAMPLE = 784_111_777
 FD = 7
+PARSER = Parser(Limits(32 * 1024, 8 * 1024, 100))
 # How long the examples take to make is the machine's affair.
 PROPERTY = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 def request_of(head: bytes) -> Request:
-    reader = RequestReader(Memory(), Limits(32 * 1024, 8 * 1024, 100))
-    reader.feed(head)
-    request = reader.next_request()
-    assert request is not None
-    return request
+    return PARSER.parse(head)
 
 
 def request_with(target: bytes = b"/a?b", *fields: bytes) -> Request:
     head = [b"GET " + target + b" HTTP/1.1", b"Host: a", *fields]
     return request_of(b"\r\n".join(head) + b"\r\n\r\n")
+
+
+def known(request: Request) -> KnownHead:
+    return KnownLine(request.line, Remembered(1)), KnownBlock(request.block, False), request.apart
 
 
 def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", status: int = 200) -> bytes:
@@ -150,8 +152,9 @@ def logged(form: LogFormat, request: Request) -> bytes:
     log = AccessLog(cast(Tasks, tasks), FD, form)
     outcome = form.outcome(200, 2**63 - 1, aborted=False, coding=b"gzip")
     log.set_time(EXAMPLE)
+    head = known(request)
     for _again in range(2):
-        log.record(form.client(LONGEST_PEER), *request, outcome, tasks.ring.now - 86_400)
+        log.record(form.client(LONGEST_PEER), head, outcome, tasks.ring.now - 86_400)
     log.flush()
     tasks.ring.complete()
     first, second, rest = tasks.ring.sink.split(b"\n")
@@ -629,10 +632,10 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
     tasks = FakeTasks()
     form = CountingFormat()
     log = AccessLog(cast(Tasks, tasks), FD, form)
-    request = request_with(b"/a", b"User-Agent: b")
+    head = known(request_with(b"/a", b"User-Agent: b"))
     log.set_time(EXAMPLE)
     for _again in range(3):
-        log.record(form.client("c"), *request, form.outcome(200, 5, False, None), tasks.ring.now)
+        log.record(form.client("c"), head, form.outcome(200, 5, False, None), tasks.ring.now)
     assert form.halves == 2
     log.flush()
     tasks.ring.complete()
@@ -642,7 +645,7 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
 def test_a_request_that_was_never_read_is_recorded() -> None:
     log, ring = new_log()
     log.set_time(EXAMPLE)
-    log.record(b"client ", None, None, None, b"400 5", ring.now)
+    log.record(b"client ", None, b"400 5", ring.now)
     log.flush()
     ring.complete()
     assert ring.sink == b'client 06/Nov/1994:08:49:37 +0000] "-" 400 5 "-" "-"\n'

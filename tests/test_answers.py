@@ -20,9 +20,10 @@ from ringserve.config import Config, HostConfig
 from ringserve.directory import Item
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
-from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock, Memory, Request
+from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.policy import Sites
-from ringserve.request import Limits, RequestReader
+from ringserve.remembered import KnownHead, Memory, key_of
+from ringserve.request import Limits, Parser
 from ringserve.response import Prepared, Response, SharedDescriptor
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import FileStatus
@@ -31,6 +32,7 @@ from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9
 WALL_S = 1_700_000_000.0
+LIMITS = Limits(32 * 1024, 8 * 1024, 100)
 RIGHT = b"Authorization: Basic " + base64.b64encode(b"aladdin:open sesame")
 Result = TypeVar("Result")
 
@@ -152,7 +154,7 @@ class World:
         self.disk = Disk(self.clock)
         self.threads = Threads(self.clock)
         self.sites = Sites(Config(**settings))
-        self.memory = Memory(enabled, self.sites.selecting_fields)
+        self.memory = Memory(Parser(LIMITS, self.sites.selecting_fields), enabled=enabled)
         self.answers = Answers(
             static.respond,
             cast(Tasks, self.threads),
@@ -162,10 +164,10 @@ class World:
             server=b"ringserve",
         )
 
-    def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Request:
-        return read(self.memory, target, b"a", *fields, method=method)
+    def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> KnownHead:
+        return self.memory.read(head_of(target, b"a", *fields, method=method))
 
-    def respond(self, request: Request) -> Response | Prepared:
+    def respond(self, request: KnownHead) -> Response | Prepared:
         return done(self.answers.find(cast(Asker, self.clock), request))
 
     def ask(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> Response | Prepared:
@@ -182,15 +184,11 @@ class World:
         return answer.freshness.until > self.clock.now
 
 
-def read(
-    memory: Memory, target: bytes, host: bytes | None, *fields: bytes, method: bytes = b"GET", version: bytes = b"1.1"
-) -> Request:
-    reader = RequestReader(memory, Limits(32 * 1024, 8 * 1024, 100))
+def head_of(
+    target: bytes, host: bytes | None, *fields: bytes, method: bytes = b"GET", version: bytes = b"1.1"
+) -> bytes:
     hosts = [] if host is None else [b"Host: " + host]
-    reader.feed(b"\r\n".join([b"%s %s HTTP/%s" % (method, target, version), *hosts, *fields]) + b"\r\n\r\n")
-    request = reader.next_request()
-    assert request is not None
-    return request
+    return b"\r\n".join([b"%s %s HTTP/%s" % (method, target, version), *hosts, *fields]) + b"\r\n\r\n"
 
 
 def content(answer: Response | Prepared) -> Response:
@@ -225,7 +223,7 @@ def test_a_file_in_memory_is_prepared_once_and_found_again(world: World) -> None
     first = world.respond(request)
     assert isinstance(first, Prepared)
     assert (first.status, first.response.body) == (200, (b"<a.txt>",))
-    assert request.line.prepared == {request.key: first}
+    assert request[0].prepared == {key_of(request): first}
     assert world.ask(b"/a.txt", b"Cookie: another=browser") is first
     assert world.disk.found == [b"a.txt"]
 
@@ -333,7 +331,7 @@ def test_what_is_not_prepared_is_found_each_time(
         answer = world.respond(request)
         assert isinstance(answer, Response)
         assert answer.status == status
-        assert request.line.prepared == {}
+        assert request[0].prepared == {}
 
 
 def test_nothing_is_prepared_where_that_is_off() -> None:
@@ -341,7 +339,7 @@ def test_nothing_is_prepared_where_that_is_off() -> None:
     world.disk.put(file_of(b"a.txt"))
     request = world.request(b"/a.txt")
     assert isinstance(world.respond(request), Response)
-    assert request.line.prepared == {}
+    assert request[0].prepared == {}
 
 
 def test_a_file_that_changed_while_it_was_loaded_answers_once(world: World) -> None:
@@ -366,7 +364,7 @@ def test_what_interrupts_a_look_leaves_nothing(world: World) -> None:
     request = world.request(b"/a.txt")
     with pytest.raises(InterruptionError):
         world.respond(request)
-    assert request.line.prepared == {}
+    assert request[0].prepared == {}
     assert world.prepared(b"/a.txt").status == 200
 
 
@@ -468,19 +466,19 @@ def test_an_entry_that_is_looked_at_twice_counts_once(world: World) -> None:
 
 def test_a_line_keeps_a_few_selections(world: World) -> None:
     world.disk.put(file_of(b"a.txt"))
-    line = world.request(b"/a.txt").line
+    line = world.request(b"/a.txt")[0]
     for number in range(3 * PREPARED_PER_LINE_MAX):
         request = world.request(b"/a.txt", b"Accept-Encoding: x%d" % number)
-        assert request.line is line
-        assert line.prepared.get(request.key) is None
+        assert request[0] is line
+        assert line.prepared.get(key_of(request)) is None
         world.respond(request)
-        assert request.key in line.prepared
+        assert key_of(request) in line.prepared
         assert len(line.prepared) <= PREPARED_PER_LINE_MAX
 
 
 def test_a_selection_that_nobody_has_again_is_not_kept_with_the_line(world: World) -> None:
     world.disk.put(file_of(b"a.txt"))
-    line = world.request(b"/a.txt").line
+    line = world.request(b"/a.txt")[0]
     for field in (b"Accept-Encoding: ", b"If-None-Match: ", b"If-Modified-Since: "):
         world.ask(b"/a.txt", field + b"x" * 2000)
         assert line.prepared == {}
@@ -513,8 +511,8 @@ def test_the_host_of_the_target_goes_before_the_field_and_an_unknown_one_gets_th
         (b"http://unknown.example/x", b"b.example", b"a"),
     ]
     for target, host, body in cases * 2:
-        assert content(world.respond(read(world.memory, target, host))).body == (body,), (target, host)
-    assert content(world.respond(read(world.memory, b"/x", None, version=b"1.0"))).body == (b"a",)
+        assert content(world.respond(world.memory.read(head_of(target, host)))).body == (body,), (target, host)
+    assert content(world.respond(world.memory.read(head_of(b"/x", None, version=b"1.0")))).body == (b"a",)
 
 
 # -- without a request ------------------------------------------------------------------------------------------
@@ -744,7 +742,7 @@ def entry_of(path: bytes, kind: str) -> Entry:
 
 def expected(world: World, target: bytes, *fields: bytes, method: bytes) -> Response:
     """What is answered by reading the request anew and looking at everything now."""
-    request = read(Memory(False, CONFIGURED_FIELDS), target, b"a", *fields, method=method)
+    request = Parser(LIMITS, CONFIGURED_FIELDS).parse(head_of(target, b"a", *fields, method=method))
     site = world.sites.choose(request.block.selection.host)
     steps = static.respond(request, site, world.clock.wall_time())
     try:

@@ -24,10 +24,10 @@ from ringserve.dates import format_date
 from ringserve.directory import Item
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.globs import compile_glob
-from ringserve.heads import CONFIGURED_FIELDS, Memory, Request
+from ringserve.heads import CONFIGURED_FIELDS, Request
 from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.policy import Site
-from ringserve.request import Limits, RequestReader
+from ringserve.request import Limits, Parser
 from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.world import FileStatus
 from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
@@ -35,7 +35,7 @@ from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Valida
 from ringserve.static import INDEX, PAGES, read_credentials, respond
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 
-MEMORY = Memory(heeded=CONFIGURED_FIELDS)
+PARSER = Parser(Limits(32 * 1024, 8 * 1024, 100), CONFIGURED_FIELDS)
 MODIFIED = 784_111_777
 NOW = 1_700_000_000.0
 LONG_AFTER_NS = 1_700_000_000 * 10**9
@@ -44,11 +44,7 @@ DATE = format_date(MODIFIED)
 
 
 def request_of(method: bytes = b"GET", target: bytes = b"/a.txt", *fields: bytes) -> Request:
-    reader = RequestReader(MEMORY, Limits(32 * 1024, 8 * 1024, 100))
-    reader.feed(b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: a", *fields]) + b"\r\n\r\n")
-    request = reader.next_request()
-    assert request is not None
-    return request
+    return PARSER.parse(b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: a", *fields]) + b"\r\n\r\n")
 
 
 def status_with(size: int, modified: int = MODIFIED) -> FileStatus:

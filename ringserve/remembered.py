@@ -1,0 +1,251 @@
+"""What is remembered of requests: of the request line and of the header block, each under its exact bytes, and what
+hangs on them.
+
+h11 is the one parser (`request.py`). It costs 11 us for a bare head and 28 us for a browser's, so its *results* are
+remembered. A browser sends the same header block for every file of a page, and every browser asks for the same paths,
+so that two small tables cover their product. On what is remembered hang the answers that were prepared, and the pieces
+of log lines.
+
+Why that is sound
+ 1. Only a head that h11 accepted whole, and for which it consumed exactly the bytes up to and including the first
+    CRLF CRLF, is remembered. Neither half contains a blank line except at its very end.
+ 2. h11 reads a request line by itself, and header fields by themselves; the only rule that joins the two is that
+    HTTP/1.1 needs a Host, so header blocks are remembered separately for each version.
+ 3. What is stricter than h11 (`request.py`) looks at one half at a time as well, so its verdict is part of what is
+    remembered.
+ 4. What follows a head with a body is never parsed (`conn.py`), so that nothing of such a head decides where the next
+    one begins.
+ 5. Some fields make a header block like no other: what a browser asks about its copy, and which range it wants. So the
+    lines of If-None-Match, If-Modified-Since, Range and If-Range are *set apart*, taken out of the block before it is
+    looked up, if their values are plain: printable ASCII without spaces at the ends or two in a row.
+    h11's verdict on the block without them still holds for the whole. h11 reads each field by itself, has no rule about
+    these four, and takes a plain value as it is (a test holds plain values against h11). The limits of number and size
+    are checked for the whole.
+    A line is taken out only if two line ends follow its value, that of the line and that of the empty line. In
+    `Host: a CRLF CRLF Range: bytes=0-1 CRLF` the Range stands behind the end of the head and belongs to no request;
+    taken out, it would leave `Host: a CRLF CRLF`, which is a whole block.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from ringserve.heads import (
+    APART_NAMES,
+    HEAD_END,
+    IF_NONE_MATCH,
+    Apart,
+    HeaderBlock,
+    Request,
+    RequestLine,
+    Selection,
+    set_apart,
+)
+from ringserve.request import Parser
+from ringserve.response import CRLF, Prepared
+
+REMEMBERED_LINES = 8192
+"""Request lines in memory, in each of two generations. As many as a busy site has paths."""
+REMEMBERED_BLOCKS = 2048
+"""Header blocks in memory for each version and generation: the distinct browsers of a while, not their visits."""
+REMEMBERED_BYTES_MAX = 4096
+"""A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
+entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
+SELECTION_BYTES_MAX = 1024
+"""Of the fields that select; a browser's have 300. A request line keeps 16 (`answers.PREPARED_PER_LINE_MAX`), so
+that hostile ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
+TAIL_BYTES_MAX = 512
+"""Of the end of a head that consists of what is set apart."""
+
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Value]):
+    """The most recently used values by key, about: two generations, of which the older is dropped when the younger
+    is full.
+
+    A lookup that hits the young generation is one dictionary lookup and moves nothing, where a strict LRU pays for
+    moving the entry each time. `young` is read directly by `Memory.recall`.
+    """
+
+    __slots__ = ("_entries_max", "_key_bytes_max", "_old", "young")
+
+    def __init__(self, entries_max: int, key_bytes_max: int = REMEMBERED_BYTES_MAX) -> None:
+        self.young: dict[bytes, Value] = {}
+        self._old: dict[bytes, Value] = {}
+        self._entries_max = entries_max
+        self._key_bytes_max = key_bytes_max
+
+    def get(self, key: bytes) -> Value | None:
+        """The value, which becomes young again, or None."""
+        value = self.young.get(key)
+        if value is None:
+            value = self._old.get(key)
+            if value is not None:
+                self.put(key, value)
+        return value
+
+    def put(self, key: bytes, value: Value) -> bool:
+        """Remember `value`, unless its key is too long to be worth it."""
+        if len(key) > self._key_bytes_max:
+            return False
+        if len(self.young) >= self._entries_max:
+            self._old, self.young = self.young, {}
+        self.young[key] = value
+        return True
+
+
+class KnownBlock:
+    """A header block, and what is remembered with it.
+
+    joinable: it may have the fields that are set apart beside its own.
+    selection, plain, persistent: those of the block, as near as the hot path needs them.
+    log_piece: in the access log. client_piece: the client that it names there, by the peer that said so.
+    """
+
+    __slots__ = ("block", "client_piece", "joinable", "log_piece", "persistent", "plain", "selection")
+
+    def __init__(self, block: HeaderBlock, joinable: bool) -> None:
+        self.block = block
+        self.joinable = joinable
+        self.selection = block.selection
+        self.plain = block.plain
+        self.persistent = block.persistent
+        self.log_piece: bytes | None = None
+        self.client_piece: tuple[str, bytes] | None = None
+
+
+Key = Selection | tuple[Selection, Apart]
+"""What a prepared response is found by: a selection, with what was set apart from it, if anything."""
+
+
+class KnownLine:
+    """A request line, and what is remembered with it.
+
+    blocks: the header blocks that came with its HTTP version. prepared: the answers to it. log_piece: in the access
+    log.
+    """
+
+    __slots__ = ("blocks", "line", "log_piece", "prepared")
+
+    def __init__(self, line: RequestLine, blocks: Remembered[KnownBlock]) -> None:
+        self.line = line
+        self.blocks = blocks
+        self.prepared: dict[Key, Prepared] = {}
+        self.log_piece: bytes | None = None
+
+
+KnownHead = tuple[KnownLine, KnownBlock, Apart | None]
+"""The head of a request: its line, its block, and what was set apart from that. A plain tuple, because to make one with
+names costs as much as to find a response."""
+
+
+def request_of(head: KnownHead) -> Request:
+    """The request, as far as an answer depends on it."""
+    line, block, apart = head
+    return Request(line.line, block.block, apart)
+
+
+def key_of(head: KnownHead) -> Key:
+    """What its prepared response is found by. (The hot path has this by itself.)"""
+    _line, block, apart = head
+    return block.selection if apart is None else (block.selection, apart)
+
+
+class Memory:
+    """What is remembered of the heads that h11 accepted, for all connections of a listener.
+
+    enabled: False makes every head go through h11; the tests compare the two.
+    """
+
+    def __init__(self, parser: Parser, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._parser = parser
+        self._head_bytes_max = parser.limits.head_bytes_max
+        self.lines: Remembered[KnownLine] = Remembered(REMEMBERED_LINES)
+        self._blocks: dict[bool, Remembered[KnownBlock]] = {
+            http_10: Remembered(REMEMBERED_BLOCKS) for http_10 in (False, True)
+        }
+        self._tails: Remembered[Apart] = Remembered(REMEMBERED_LINES, TAIL_BYTES_MAX)
+        self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
+
+    def blocks(self, http_10: bool) -> Remembered[KnownBlock]:
+        """Those of HTTP/1.0, or of 1.1 and later."""
+        return self._blocks[http_10]
+
+    def recall(self, head: bytes, revalidates: bool = False) -> KnownHead | None:
+        """What is remembered of exactly this head; None if that is not all of it.
+
+        revalidates: it seems to have fields that are set apart. It only decides what is looked for first.
+        """
+        line_end = head.find(b"\n") + 1
+        line_bytes = head[:line_end]
+        line = self.lines.young.get(line_bytes)
+        if line is None:
+            line = self.lines.get(line_bytes)
+            if line is None:
+                return None
+        block_bytes = head[line_end:]
+        if not revalidates:
+            block = line.blocks.young.get(block_bytes)
+            if block is not None:
+                return line, block, None
+        if len(head) <= self._head_bytes_max:
+            joined = self._join(line.blocks, block_bytes)
+            if joined is not None:
+                return line, *joined
+        block = line.blocks.get(block_bytes)
+        return None if block is None else (line, block, None)
+
+    def _join(self, blocks: Remembered[KnownBlock], block_bytes: bytes) -> tuple[KnownBlock, Apart] | None:
+        """A header block and what is set apart from it, if the block without that is remembered."""
+        start = block_bytes.rfind(IF_NONE_MATCH)
+        if start >= 0:
+            # All browsers that have the same copy of a file end their heads in the same way.
+            apart = self._tails.young.get(block_bytes[start:])
+            if apart is not None:
+                block = blocks.young.get(block_bytes[:start] + HEAD_END)
+                if block is not None:
+                    return (block, apart) if block.joinable else None
+        found = set_apart(block_bytes)
+        if found is None:
+            return None
+        rest, apart = found
+        if start >= 0 and rest == block_bytes[:start] + HEAD_END:
+            self._tails.put(block_bytes[start:], apart)
+        block = blocks.get(rest)
+        return (block, apart) if block is not None and block.joinable else None
+
+    def read(self, head: bytes) -> KnownHead:
+        """What is remembered of a whole head, or what h11 says of it, which is remembered. Raises RequestError."""
+        known = self.recall(head)
+        if known is not None:
+            return known
+        line_end = head.find(CRLF) + len(CRLF)
+        line_bytes, block_bytes = head[:line_end], head[line_end:]
+        found = set_apart(block_bytes) if self.enabled else None
+        request = self._parser.parse(head, found)
+        apart = request.apart
+        conditions = request.block.selection.conditions
+        has_none = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
+        joinable = has_none and block_bytes.count(CRLF) - 1 + len(APART_NAMES) <= self._parser.limits.fields_max
+        blocks = self._blocks[request.line.http_10]
+        selection = self._interned(request.block.selection) if self.enabled else None
+        if selection is None:
+            # A line of its own, so that what is kept with it goes with it: nothing of it is found again.
+            return KnownLine(request.line, blocks), KnownBlock(request.block, joinable), apart
+        request.block.selection = selection
+        line, block = self.lines.get(line_bytes) or KnownLine(request.line, blocks), KnownBlock(request.block, joinable)
+        self.lines.put(line_bytes, line)
+        blocks.put(block_bytes if found is None or apart is None else found[0], block)
+        return line, block, apart
+
+    def _interned(self, selection: Selection) -> Selection | None:
+        """The one object for all selections that are equal, so that a response can be looked up by identity: two
+        hundred browsers whose cookies differ ask for the same thing. None for one that is too long to be kept.
+        """
+        key = repr(selection.values()).encode()
+        known = self._selections.get(key)
+        if known is None and self._selections.put(key, selection):
+            known = selection
+        return known

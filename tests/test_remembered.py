@@ -1,0 +1,414 @@
+"""What is remembered of requests, and that it never changes an answer. Sections are of RFC 9112 unless said."""
+
+from __future__ import annotations
+
+import itertools
+
+import h11
+import pytest
+from heads_cases import (
+    BROWSER,
+    CHUNKED,
+    GOOD,
+    HOST,
+    LENGTH_10,
+    LIMITS,
+    LINE,
+    REFUSED,
+    Outcome,
+    described,
+    joined,
+    new_memory,
+    new_reader,
+    outcomes,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ringserve.remembered
+from ringserve.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
+from ringserve.remembered import REMEMBERED_BYTES_MAX, SELECTION_BYTES_MAX, Memory, Remembered, key_of, request_of
+from ringserve.semantics import Conditions
+
+
+def test_a_head_with_a_body_is_remembered_as_others_are() -> None:
+    for head in (LENGTH_10, CHUNKED):
+        memory = new_memory()
+        assert remembered(memory, head).block is remembered(memory, head).block
+
+
+@pytest.mark.parametrize(("head", "status"), REFUSED)
+def test_a_refused_head_is_refused_again_by_a_memory_that_saw_it(head: bytes, status: int) -> None:
+    memory = new_memory()
+    for good in GOOD:
+        assert len(outcomes(new_reader(memory=memory), good)) == 1
+    for _again in range(2):
+        assert outcomes(new_reader(memory=memory), head) == [status]
+
+
+# -- the memory -------------------------------------------------------------------------------------------------
+
+LINES = [
+    b"GET / HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"GET / HTTP/1.2\r\n",
+    b"GET / HTTP/2.0\r\n",
+    b"HEAD /a?b HTTP/1.1\r\n",
+    b"POST /%2f HTTP/1.1\r\n",
+    b"GET  / HTTP/1.1\r\n",
+    b"GET / HTTP/1.1\n",
+    b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n",
+    b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n",
+]
+BLOCKS = [
+    b"\r\n",
+    joined(HOST),
+    joined(b"Host: b"),
+    joined(b"Host: a b"),
+    joined(HOST, HOST),
+    joined(b"Connection: keep-alive"),
+    joined(HOST, b"Connection: keep-alive"),
+    joined(HOST, b"Connection: close"),
+    joined(HOST, b"Content-Length: 0"),
+    joined(HOST, b"Content-Length: 4"),
+    joined(b"Content-Length: 4"),
+    joined(HOST, b"Transfer-Encoding: chunked"),
+    joined(HOST, b"Content-Length: 4", b"Transfer-Encoding: chunked"),
+    joined(HOST, b"X: a\r\n b"),
+    joined(HOST, b"X: a\nY: b"),
+    joined(HOST, b"Expect: 100-continue"),
+    joined(HOST, *[b"X: a"] * 101),
+    joined(HOST, b"Cookie: " + b"a" * 5000),
+    BROWSER,
+    # What is set apart (`set_apart`), and what only looks like it.
+    joined(HOST, b'If-None-Match: "1"'),
+    joined(HOST, b'If-None-Match: "2"'),
+    joined(HOST, b'If-None-Match: "1" \t'),
+    joined(HOST, b"If-None-Match: "),
+    joined(b'If-None-Match: "1"', HOST),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
+    joined(HOST, b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", b'If-None-Match: "2"', b"Accept: a"),
+    joined(HOST, b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a\0b"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a\rb"),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: a", b"If-Modified-Since: b"),
+    joined(HOST, b'If-None-Match: "1"', b"if-modified-since: b"),
+    joined(HOST, b'If-None-Match: "1"', b'If-None-Match: "2"'),
+    joined(HOST, b'If-None-Match: "1"', b'if-none-match: "2"'),
+    joined(HOST, b'if-none-match: "2"'),
+    joined(HOST, b"If-None-Match: a\0b"),
+    joined(HOST, b'If-None-Match: "1"', b"Content-Length: 3"),
+    joined(HOST, b'If-None-Match: "1"', b"Connection: close"),
+    joined(HOST, b'If-None-Match: "1"', *[b"X: a"] * 98),
+    joined(HOST, b'If-None-Match: "1"', *[b"X: a"] * 99),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: b", *[b"X: a"] * 97),
+    joined(HOST, b'If-None-Match: "1"', b"If-Modified-Since: b", *[b"X: a"] * 98),
+    joined(HOST, *[b"X: a"] * 98),
+    joined(HOST, *[b"X: a"] * 99),
+    joined(HOST, b'If-None-Match: "' + b"1" * 200 + b'"'),
+    joined(HOST, b"Range: bytes=0-1"),
+    joined(HOST, b"Range: bytes=0-1", b"Range: bytes=2-3"),
+    joined(HOST, b"Range: bytes=0-1", b"range: bytes=2-3"),
+    joined(HOST, b"Range: bytes=0-1", b'If-Range: "1"', b'If-None-Match: "2"', b"If-Modified-Since: b"),
+    joined(HOST, b'If-Range: "1"', b"If-Modified-Since: b"),
+    joined(HOST, b"Range:  bytes=0-1"),
+    joined(HOST, b"Range: a\x7fb"),
+    joined(HOST, b"Range: a\x80b"),
+    joined(HOST, b"Range: bytes=0-1", *[b"X: a"] * 99),
+]
+HEADS = [line + block for line, block in itertools.product(LINES, BLOCKS)]
+
+
+def first_outcome(memory: Memory, head: bytes) -> Outcome:
+    reader = new_reader(memory=memory)
+    (outcome,) = outcomes(reader, head)
+    return outcome
+
+
+EXPECTED = {head: first_outcome(new_memory(enabled=False), head) for head in HEADS}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_remembered_halves_never_change_what_a_head_means(backwards: bool) -> None:
+    memory = new_memory()
+    for head in [*HEADS, *HEADS][:: -1 if backwards else 1]:
+        assert first_outcome(memory, head) == EXPECTED[head], head[:80]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(BLOCKS)), min_size=1, max_size=12))
+def test_whatever_was_seen_before_the_memory_answers_as_h11_would(halves: list[tuple[bytes, bytes]]) -> None:
+    memory = new_memory()
+    for line, block in halves:
+        outcome = first_outcome(memory, line + block)
+        assert outcome == EXPECTED[line + block]
+        if isinstance(outcome, tuple):
+            parser = h11.Connection(h11.SERVER, max_incomplete_event_size=LIMITS.head_bytes_max)
+            parser.receive_data(line + block)
+            event = parser.next_event()
+            assert isinstance(event, h11.Request), "what is accepted, h11 accepts"
+            assert outcome[:3] == (event.method, event.target, event.http_version)
+
+
+def test_a_block_without_host_that_http_1_0_may_have_is_not_taken_for_http_1_1() -> None:
+    memory = new_memory()
+    reader = new_reader(memory=memory)
+    block = joined(b"Connection: keep-alive")
+    assert outcomes(reader, b"GET / HTTP/1.1\r\n" + joined(HOST)) == [described(remembered(new_memory(), GOOD[0]))]
+    assert len(outcomes(reader, b"GET / HTTP/1.0\r\n" + block)) == 1
+    for version in (b"1.1", b"1.2"):
+        assert outcomes(new_reader(memory=memory), b"GET / HTTP/" + version + b"\r\n" + block) == [400]
+
+
+def test_a_block_means_something_else_in_another_version() -> None:
+    memory = new_memory()
+    block = joined(HOST)
+    for _again in range(2):
+        persistent = {}
+        for version in (b"1.0", b"1.1"):
+            reader = new_reader(memory=memory)
+            reader.feed(b"GET / HTTP/" + version + b"\r\n" + block)
+            request = reader.next_request()
+            assert request is not None
+            persistent[version] = request.block.persistent
+        assert persistent == {b"1.0": False, b"1.1": True}
+
+
+def remembered(memory: Memory, head: bytes) -> Request:
+    return request_of(memory.read(head))
+
+
+def test_both_halves_of_a_head_are_remembered() -> None:
+    memory = new_memory()
+    first = remembered(memory, GOOD[1])
+    again = remembered(memory, GOOD[1])
+    assert again.line is first.line
+    assert again.block is first.block
+    line_end = GOOD[1].find(b"\r\n") + 2
+    line = memory.lines.young[GOOD[1][:line_end]]
+    assert line.line is first.line
+    assert line.blocks is memory.blocks(http_10=False)
+    apart = set_apart(GOOD[1][line_end:])
+    assert apart is not None
+    assert line.blocks.young[apart[0]].block is first.block
+
+
+def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
+    memory = new_memory()
+    first = remembered(memory, GOOD[0])
+    second = remembered(memory, LINE + joined(HOST, b"Cookie: a"))
+    assert second.line is first.line, "what is prepared for it is found again"
+    assert second.block is not first.block
+
+
+def test_a_line_that_has_grown_old_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ringserve.remembered, "REMEMBERED_LINES", 1)
+    memory = new_memory()
+    first = remembered(memory, GOOD[0])
+    remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST))
+    assert LINE not in memory.lines.young
+    head = memory.recall(GOOD[0])
+    assert head is not None
+    assert request_of(head).line is first.line
+
+
+def test_a_known_block_serves_another_line() -> None:
+    memory = new_memory()
+    first = remembered(memory, GOOD[0])
+    assert remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST)).block is not first.block, "the line was new"
+    third = remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST, b"Cookie: a"))
+    assert remembered(memory, b"GET / HTTP/1.1\r\n" + joined(HOST, b"Cookie: a")).block is third.block
+
+
+def test_selections_that_are_equal_are_one_object() -> None:
+    memory = new_memory()
+    first = remembered(memory, LINE + joined(HOST, b"Accept: a", b"Cookie: 1"))
+    second = remembered(memory, LINE + joined(b"Accept: a", HOST, b"Cookie: 2", b"User-Agent: b"))
+    other = remembered(memory, LINE + joined(HOST, b"Accept-Encoding: a", b"Cookie: 1"))
+    assert first.block is not second.block
+    assert first.block.selection is second.block.selection
+    assert other.block.selection is not first.block.selection
+
+
+def test_fields_that_select_and_are_too_long_are_nobodys_again() -> None:
+    # A request line keeps responses by selection: were these kept, 16,384 lines could hold 8 heads of 32 KiB each.
+    memory = new_memory()
+    kept = remembered(memory, GOOD[0])
+    block = joined(HOST, b"Accept-Encoding: " + b"a" * SELECTION_BYTES_MAX)
+    for _again in range(2):
+        long = remembered(memory, LINE + block)
+        assert long.block.selection is not remembered(memory, LINE + block).block.selection
+        assert long.line is not kept.line, "whatever is kept with this line goes with it"
+    line = memory.lines.get(LINE)
+    assert line is not None
+    assert line.line is kept.line
+    assert memory.blocks(http_10=False).get(block) is None
+    assert remembered(memory, GOOD[0]).block.selection is kept.block.selection
+
+
+def test_entity_tags_that_are_too_long_are_not_set_apart() -> None:
+    memory = new_memory()
+    kept = remembered(memory, GOOD[0])
+    for length, key_is_kept in ((APART_BYTES_MAX, True), (APART_BYTES_MAX + 1, True), (SELECTION_BYTES_MAX, False)):
+        tags = b'"%s"' % (b"a" * (length - 2))
+        request = remembered(memory, LINE + joined(HOST, b"If-None-Match: " + tags))
+        assert request.selection.conditions.if_none_match == tags
+        assert (request.apart is None) is (length > APART_BYTES_MAX)
+        assert (request.line is kept.line) is key_is_kept
+
+
+def test_other_fields_may_be_as_long_as_a_block() -> None:
+    memory = new_memory()
+    request = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * SELECTION_BYTES_MAX))
+    assert request.block.selection is remembered(memory, GOOD[0]).block.selection
+    long = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX))
+    assert long.line is request.line, "what is prepared for it is found, though its head is parsed"
+
+
+def test_a_browser_that_asks_about_another_copy_needs_no_parser() -> None:
+    memory = new_memory()
+    plain = remembered(memory, LINE + joined(HOST, b"Cookie: a"))
+    other = b"GET /other HTTP/1.1\r\n"
+    remembered(memory, other + joined(HOST))
+    fields = [HOST, b"Cookie: a", b"If-Modified-Since: b", b'If-None-Match: "2"']
+    for revalidates in (False, True):
+        head = memory.recall(other + joined(*fields), revalidates)
+        assert head is not None
+        request = request_of(head)
+        assert (request.block, request.apart) == (plain.block, (b'"2"', None, None))
+        assert key_of(head) == (plain.block.selection, (b'"2"', None, None))
+    assert request.selection.conditions == Conditions(if_none_match=b'"2"')
+    part = remembered(memory, other + joined(HOST, b"Range: bytes=5-", b"Cookie: a", b'If-Range: "2"'))
+    assert part.block is plain.block
+    assert part.selection.conditions == Conditions(range=b"bytes=5-", if_range=b'"2"')
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sampled_from(APART_NAMES[:-1]), st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F)))
+def test_what_is_set_apart_is_read_as_h11_reads_it(name: bytes, text: str) -> None:
+    block = HOST + name + text.encode() + b"\r\n\r\n"
+    apart = set_apart(block)
+    if apart is None:
+        return
+    selections = []
+    for enabled in (True, False):
+        memory = new_memory(enabled=enabled)
+        if enabled:
+            remembered(memory, LINE + joined(HOST))
+        selections.append(remembered(memory, LINE + block).selection.conditions)
+    assert selections[0] == selections[1]
+    assert text.encode() in apart[1]
+
+
+def test_the_range_that_was_asked_for_is_known_wherever_it_is_kept() -> None:
+    memory = new_memory()
+    assert remembered(memory, LINE + joined(HOST, b"Range: bytes=5-")).asked_range == b"bytes=5-"
+    assert remembered(memory, LINE + joined(HOST, b"range: bytes=5-")).asked_range == b"bytes=5-"
+    assert remembered(memory, LINE + joined(HOST)).asked_range is None
+
+
+@pytest.mark.parametrize("name", APART_NAMES)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(b"Host: a\r\n", b"\r\n", id="a field behind the end of the head"),
+        pytest.param(b"Host: a\r\n\r", b"\n", id="a line that does not end"),
+        pytest.param(b"Host: a", b"\r\n", id="no end of the head"),
+        pytest.param(b"Host: a\r\n", b"\r\n\r\n", id="a head behind the end of the head"),
+    ],
+)
+def test_what_is_no_head_is_not_made_one_by_taking_a_field_out(name: bytes, before: bytes, after: bytes) -> None:
+    # Seen: what was pipelined behind a request was taken for a field of it.
+    memory = new_memory()
+    remembered(memory, LINE + joined(b"Host: a"))
+    block = before + name + b'"1"' + after
+    assert memory.recall(LINE + block) is None
+    reader = new_reader(memory=memory)
+    fresh = new_reader(memory=new_memory(enabled=False))
+    assert outcomes(reader, LINE + block) == outcomes(fresh, LINE + block)
+
+
+def test_what_is_joined_is_no_longer_than_a_head_may_be() -> None:
+    head = LINE + joined(HOST, b'If-None-Match: "1"')
+    for head_bytes_max, is_recalled in ((len(head), True), (len(head) - 1, False)):
+        memory = new_memory(limits=LIMITS._replace(head_bytes_max=head_bytes_max))
+        remembered(memory, LINE + joined(HOST))
+        assert (memory.recall(head) is not None) is is_recalled
+
+
+def test_an_absent_field_is_not_an_empty_one() -> None:
+    memory = new_memory()
+    absent = remembered(memory, LINE + joined(HOST)).block.selection
+    empty = remembered(memory, LINE + joined(HOST, b"If-None-Match:")).block.selection
+    assert (absent.conditions.if_none_match, empty.conditions.if_none_match) == (None, b"")
+
+
+def test_nothing_is_remembered_when_memory_is_off() -> None:
+    memory = new_memory(enabled=False)
+    first = remembered(memory, GOOD[1])
+    assert remembered(memory, GOOD[1]).line is not first.line
+    assert not memory.lines.young
+    assert not memory.blocks(http_10=False).young
+
+
+@pytest.mark.parametrize(("head", "_status"), REFUSED)
+def test_a_refused_head_is_not_remembered(head: bytes, _status: int) -> None:
+    memory = new_memory()
+    outcomes(new_reader(memory=memory), head)
+    assert not memory.lines.young
+    assert not memory.blocks(http_10=False).young
+    assert not memory.blocks(http_10=True).young
+
+
+def test_a_half_that_is_too_long_is_parsed_each_time() -> None:
+    memory = new_memory()
+    long_line = b"GET /" + b"a" * REMEMBERED_BYTES_MAX + b" HTTP/1.1\r\n"
+    long_block = joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX)
+    remembered(memory, long_line + joined(HOST))
+    remembered(memory, LINE + long_block)
+    assert list(memory.lines.young) == [LINE]
+    assert list(memory.blocks(http_10=False).young) == [joined(HOST)]
+
+
+def test_a_value_is_remembered_until_two_generations_have_passed() -> None:
+    memory: Remembered[int] = Remembered(2)
+    memory.put(b"a", 1)
+    memory.put(b"b", 2)
+    assert memory.get(b"a") == 1
+    memory.put(b"c", 3)
+    assert list(memory.young) == [b"c"]
+    memory.put(b"d", 4)
+    memory.put(b"e", 5)
+    assert memory.get(b"a") is None
+    assert memory.get(b"b") is None
+    assert [memory.get(key) for key in (b"c", b"d", b"e")] == [3, 4, 5]
+
+
+def test_a_value_that_is_used_becomes_young_again() -> None:
+    memory: Remembered[int] = Remembered(2)
+    for number in range(50):
+        memory.put(b"%d" % number, number)
+        memory.put(b"kept", -1) if number == 0 else None
+        assert memory.get(b"kept") == -1
+        assert len(memory.young) <= 2
+    assert memory.get(b"0") is None
+
+
+def test_a_key_that_is_too_long_is_not_remembered() -> None:
+    memory: Remembered[int] = Remembered(2)
+    memory.put(b"a" * REMEMBERED_BYTES_MAX, 1)
+    memory.put(b"b" * (REMEMBERED_BYTES_MAX + 1), 2)
+    assert list(memory.young) == [b"a" * REMEMBERED_BYTES_MAX]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.integers(min_value=0, max_value=20), max_size=60), st.integers(min_value=1, max_value=4))
+def test_a_remembered_value_is_never_another_keys(keys: list[int], entries_max: int) -> None:
+    memory: Remembered[int] = Remembered(entries_max)
+    for key in keys:
+        value = memory.get(b"%d" % key)
+        assert value in (None, key)
+        if value is None:
+            memory.put(b"%d" % key, key)
+        assert memory.get(b"%d" % key) == key
+        assert len(memory.young) <= entries_max
