@@ -409,7 +409,7 @@ class AccessLog:
         self._take_next_sink()
         if self._refused:
             self._refused = False
-            self._tasks.report("access log: it is written again")
+            self._tasks.report("access log: lines are written again")
         self._report_lost()
         self.flush()
         return False
@@ -418,7 +418,7 @@ class AccessLog:
         """EPIPE, ENOSPC: the batch was refused or cut. What is not written of it, in whole lines, is tried again."""
         if not self._refused:
             self._refused = True
-            self._tasks.report("access log: {}; it is tried again each second", reason)
+            self._tasks.report("access log: {}; the server tries again each second", reason)
             self._report_lost()
         begin = self._batch.rfind(b"\n", 0, self._written_bytes) + 1
         mend = b"\n" if begin < self._written_bytes else b""

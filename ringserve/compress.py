@@ -292,5 +292,5 @@ def compress_command(directory: str, chosen: tuple[str, ...], force: bool, quiet
     for line in dict.fromkeys(errors):
         _say(line)
     if not quiet:
-        click.echo(f"{written} siblings written, {len(jobs) - written} left as they were or not worth it")
+        click.echo(f"{written} files written; {len(jobs) - written} were there already, or would save too little")
     sys.exit(SOME_FAILED if errors else 0)

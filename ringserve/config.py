@@ -91,7 +91,7 @@ class HostConfig(SiteConfig):
         for name in self.names:
             if not _HOST_NAME.fullmatch(name):
                 raise ConfigError(
-                    f"names: {name!r} is no host name; lower-case letters, digits, dots, hyphens are, without a port",
+                    f"names: {name!r} is no host name; use lower-case letters, digits, dots and hyphens, and no port",
                     "names",
                 )
 
@@ -104,7 +104,9 @@ class Config(SiteConfig):
     """
 
     host: tuple[str, ...] = declare(
-        ("localhost",), "Address or name to listen on; may be given several times. `::` and `0.0.0.0` are everybody.",
+        ("localhost",),
+        "Address or name to listen on; may be given several times. `0.0.0.0` and `::` are all addresses of this "
+        "machine.",
         metavar="ADDRESS",
     )  # fmt: skip
     port: int = declare(
@@ -112,13 +114,12 @@ class Config(SiteConfig):
     )
     workers: str = declare(
         "1",
-        "Processes, each with a ring of its own on one core; `auto` is one for each processor that this one may use.",
+        "Worker processes, each with one thread and one ring; `auto` starts one for each processor that it may use.",
         metavar="COUNT",
     )
     worker_timeout_s: int = declare(
         10,
-        "A worker whose loop does not turn for this time is killed, and another is started: 0 is no limit, and 3 the "
-        "least.",
+        "A worker whose loop does not turn for this time is killed and replaced. The least is 3; 0 is no limit.",
         minimum=0, maximum=3600, metavar="SECONDS",
     )  # fmt: skip
     pin_workers: bool = declare(False, "Keep each worker on a processor of its own.")
@@ -131,8 +132,8 @@ class Config(SiteConfig):
     )
     trusted_proxy: tuple[str, ...] = declare(
         (),
-        "Network (`10.0.0.0/8`), address, or `unix` of proxies that are believed whom they ask for; the log names that "
-        "client. May be given several times.",
+        "Network (`10.0.0.0/8`), address, or `unix` of proxies to trust: the log names the client that they name. May "
+        "be given several times.",
         metavar="NETWORK",
     )
     proxy_protocol: bool = declare(
@@ -140,8 +141,8 @@ class Config(SiteConfig):
     )
     interrupt: str = declare(
         "wait",
-        "How completions are noticed: sleep in the kernel, busy-poll (burns a core), or a kernel thread that takes "
-        "submissions (SQPOLL; burns another).",
+        "How the server waits for the kernel: asleep, by busy polling (keeps a core busy), or with a kernel thread "
+        "that takes submissions (SQPOLL; keeps a second core busy).",
         choices=INTERRUPTS,
     )
     server_name: str = declare(
@@ -149,9 +150,9 @@ class Config(SiteConfig):
     )  # fmt: skip
     connections_max: int = declare(
         10_000,
-        "Connections at a time. For a further one the longest idle one is closed; if none is idle, it gets 503, and "
-        "others wait in the kernel's queue. Lowered to what the limit of open files allows, which is said if it is "
-        "fewer than asked for, or than 64.",
+        "Connections at a time. A client beyond this takes the place of the longest idle one; if none is idle, it gets "
+        "503, and others wait in the kernel's queue. The limit of open files can lower the number; the server says so "
+        "if it is fewer than you asked for, or than 64.",
         minimum=1, maximum=1_000_000, metavar="COUNT",
     )  # fmt: skip
     header_timeout_s: float = declare(
@@ -164,24 +165,24 @@ class Config(SiteConfig):
     )  # fmt: skip
     write_timeout_s: float = declare(
         60.0,
-        "A connection whose client acknowledges nothing of an answer for this time is closed; one that took a part of "
-        "it and then stops, after up to three times as long.",
+        "A connection is closed if its client acknowledges nothing of a response for this time. If the client took a "
+        "part of it and then stops, this takes up to three times as long.",
         minimum=0.01, maximum=86400, metavar="SECONDS",
     )  # fmt: skip
     linger_timeout_s: float = declare(
         2.0,
-        "After the last answer, what the client still sends is thrown away until it is silent for this time, or for 30 "
-        "seconds, so that it can read the answer.",
+        "After its last response a connection stays open, so that the client can read it, until the client sends "
+        "nothing for this time, and for 30 seconds at most. What it sends is thrown away.",
         minimum=0.01, maximum=60, tuning=True, metavar="SECONDS",
     )  # fmt: skip
     rate_bytes_min: int = declare(
         100,
-        "A client that acknowledges fewer bytes a second than this is closed, when the time that they bought is over; "
-        "0 is no limit.",
+        "A connection is closed if its client acknowledges fewer bytes a second than this; a client that was faster "
+        "before may be slower for a while. 0 is no limit.",
         minimum=0, maximum=1024 * MIB, tuning=True, metavar="BYTES",
     )  # fmt: skip
     requests_max: int = declare(
-        100_000, "Requests on a connection; it ends after the last, so that clients spread anew.", minimum=1,
+        100_000, "Requests on a connection. The last one ends it, so that clients spread anew.", minimum=1,
         maximum=1_000_000_000, tuning=True, metavar="COUNT",
     )  # fmt: skip
     drain_timeout_s: float = declare(
@@ -216,8 +217,8 @@ class Config(SiteConfig):
     )  # fmt: skip
     pipe_bytes: int = declare(
         512 * KIB,
-        "Size of such a pipe, as far as the system grants it. More keeps others waiting for what a disk gives in one "
-        "turn; less pays for more calls.",
+        "Size of such a pipe, as far as the system grants it. With a larger one, other clients wait longer for their "
+        "turn; with a smaller one, a file takes more calls.",
         minimum=4 * KIB, maximum=64 * MIB, tuning=True, metavar="BYTES",
     )  # fmt: skip
     buffers: int = declare(
@@ -233,7 +234,7 @@ class Config(SiteConfig):
         8, "Kernel threads for operations that wait for a disk.", minimum=1, maximum=1024, tuning=True, metavar="COUNT"
     )
     virtual_host: tuple[HostConfig, ...] = declare(
-        (), "Sites by the name that is asked for; what one does not say is as for the whole server.", rule=HostConfig
+        (), "Sites by host name; a setting that one does not give is that of the whole server.", rule=HostConfig
     )
     hot_path: bool = declare(
         True, "Answer remembered requests by the shortcut; off only to compare it with the general path.", internal=True
@@ -270,12 +271,12 @@ class Config(SiteConfig):
                     ) from error
         if self.proxy_protocol and not self.trusted_proxy:
             raise ConfigError(
-                "proxy-protocol needs trusted-proxy: whom to believe what the PROXY line says", "proxy-protocol"
+                "proxy-protocol needs trusted-proxy, which says whose PROXY line is believed", "proxy-protocol"
             )
         names = [name for host in self.virtual_host for name in host.names]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"virtual-host: the name {twice!r} stands for two hosts", "virtual-host")
+            raise ConfigError(f"virtual-host: the name {twice!r} is given to two hosts", "virtual-host")
 
     def worker_count(self, available: int) -> int:
         """How many workers there are. available: the processors for this process, which is what `auto` means."""

@@ -121,8 +121,8 @@ class Shared:
         if not self._said_full:
             self._said_full = True
             self.tasks.report(
-                "all connections that there may be are in use; the longest idle ones are closed to make room for new "
-                "clients; --connections-max allows more"
+                "the limit of connections is reached; the longest idle ones are closed to make room for new clients; "
+                "raise --connections-max to allow more"
             )
         return True
 

@@ -125,7 +125,7 @@ class HeaderRule:
         _check_globs(self.paths, "paths")
         for name, value in self.fields:
             if not _TOKEN.fullmatch(name):
-                raise ConfigError(f"fields: {name!r} is no field name; letters, digits and hyphens are", "fields")
+                raise ConfigError(f"fields: {name!r} is no field name; use letters, digits and hyphens", "fields")
             if name.lower() in OURS:
                 raise ConfigError(f"fields: {name} says what the server does and cannot be set", "fields")
             if not _FIELD_VALUE.fullmatch(value):
@@ -217,5 +217,5 @@ class AuthRule:
                 )
             if not _HASH.fullmatch(password_hash):
                 raise ConfigError(
-                    f"users: what stands for {name!r} is no argon2 hash; `ringserve password` makes one", "users"
+                    f"users: the value of {name!r} is no argon2 hash; `ringserve password` makes one", "users"
                 )

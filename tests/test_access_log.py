@@ -509,7 +509,7 @@ def test_a_sink_that_refuses_is_reported_once_and_tried_again_each_second_and_lo
     second = add(log, b"2")
     ring.complete(-error)
     assert ring.said() == (
-        f"access log: {errno_name(-error) if error else 'the sink takes nothing'}; it is tried again each second"
+        f"access log: {errno_name(-error) if error else 'the sink takes nothing'}; the server tries again each second"
     )
     assert log.idle, "nothing waits for it"
     for _again in range(3):
@@ -525,7 +525,7 @@ def test_a_sink_that_refuses_is_reported_once_and_tried_again_each_second_and_lo
     ring.now += access_log.REFUSED_S
     log.flush()
     ring.complete()
-    assert ring.said() == "access log: it is written again"
+    assert ring.said() == "access log: lines are written again"
     ring.complete()
     assert ring.sink == first + second
     assert log.idle
@@ -580,7 +580,7 @@ def test_lines_that_are_lost_behind_a_sink_that_refuses_are_reported_at_once_and
     log.flush()
     ring.complete()
     assert ring.said() == (
-        "access log: it is written again\naccess log: 7 lines lost, because the sink did not take them"
+        "access log: lines are written again\naccess log: 7 lines lost, because the sink did not take them"
     )
 
 
@@ -749,12 +749,12 @@ def test_lines_that_a_pipe_refused_are_written_when_somebody_has_it_open_again()
     lines = b"".join(add_line(log, 3000) for _line in range(3))
     ring.takes = [3000, -errno.EPIPE]
     log.flush()
-    assert ring.said() == f"access log: {errno_name(-errno.EPIPE)}; it is tried again each second"
+    assert ring.said() == f"access log: {errno_name(-errno.EPIPE)}; the server tries again each second"
     assert log.idle
     ring.now += access_log.REFUSED_S
     log.flush()
     assert ring.sink == lines
-    assert ring.said() == "access log: it is written again"
+    assert ring.said() == "access log: lines are written again"
 
 
 # -- another sink -----------------------------------------------------------------------------------------------
@@ -847,7 +847,7 @@ def test_what_a_sink_refused_is_written_to_the_next_in_whole_lines() -> None:
     log.replace_sink(Sink(NEXT, is_file=True))
     log.flush()
     ring.complete()
-    assert ring.said() == "access log: it is written again"
+    assert ring.said() == "access log: lines are written again"
     ring.complete()
     assert ring.sinks[NEXT] == rest
     log.shut()

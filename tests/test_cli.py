@@ -332,7 +332,7 @@ def test_a_mistake_in_the_file_is_one_line_with_its_place(here: Path, complaint:
         ("\nport = '80'", "2: port is a string ('80'); it has to be a whole number"),
         ("port = ", "1: "),
         ("\n\nbuffers = 3", "3: buffers is 3; it has to be a power of two, such as 256"),
-        ("spa = true\nproxy-protocol = true", "2: proxy-protocol needs trusted-proxy: "),
+        ("spa = true\nproxy-protocol = true", "2: proxy-protocol needs trusted-proxy, "),
         ("cors-origin = 'x'\n[[virtual-host]]\nnames = 'a'", "1: cors-origin is 'x'; it has to be"),
         ("[[virtual-host]]\nnames = 'a'\ndirectory = 'no'", "3: there is no directory 'no'; give one that exists"),
         ("\ndirectory = 'no'", "2: there is no directory 'no'; give one that exists"),

@@ -165,7 +165,7 @@ def test_fresh_siblings_are_left_alone_unless_forced(tmp_path: Path, run: Run) -
     said = run(tmp_path, "--coding", "gzip")
     after = sibling.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    assert said.out == "0 siblings written, 1 left as they were or not worth it\n"
+    assert said.out == "0 files written; 1 were there already, or would save too little\n"
     run(tmp_path, "--coding", "gzip", "--force")
     assert unpack("gzip", sibling.read_bytes()) == PAGE
 
@@ -179,8 +179,8 @@ def test_stale_siblings_are_replaced(tmp_path: Path, run: Run) -> None:
 
 def test_a_second_run_does_nothing(tmp_path: Path, run: Run) -> None:
     put(tmp_path / "a.html")
-    assert run(tmp_path).out.startswith("3 siblings written, 0 left")
-    assert run(tmp_path).out.startswith("0 siblings written, 3 left")
+    assert run(tmp_path).out.startswith("3 files written; 0 were there")
+    assert run(tmp_path).out.startswith("0 files written; 3 were there")
     assert len(listing(tmp_path)) == 4
 
 
@@ -191,7 +191,7 @@ def test_what_does_not_get_smaller_is_not_written_and_its_stale_sibling_stays(tm
     said = run(tmp_path)
     assert listing(tmp_path) == {"a.txt", "a.txt.br"}
     assert (tmp_path / "a.txt.br").read_bytes() == b"old"
-    assert said.out.startswith("0 siblings written, 3 left")
+    assert said.out.startswith("0 files written; 3 were there")
 
 
 def test_small_and_large_files_are_left_alone(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_small_and_large_files_are_left_alone(tmp_path: Path, run: Run, monkeypa
     put(tmp_path / "large.html", PAGE[:2001])
     said = run(tmp_path, "--coding", "gzip")
     assert listing(tmp_path) == {"small.html", "fits.html", "fits.html.gz", "large.html"}
-    assert said.out.startswith("1 siblings written, 0 left")
+    assert said.out.startswith("1 files written; 0 were there")
 
 
 def test_dotfiles_and_symbolic_links_are_skipped(tmp_path: Path, run: Run) -> None:

@@ -249,7 +249,7 @@ def test_a_virtual_host_is_checked_like_every_site() -> None:
 def test_a_name_stands_for_one_virtual_host() -> None:
     first, second = HostConfig(names=("a", "b")), HostConfig(names=("c", "*.b"))
     assert Config(virtual_host=(first, second)).virtual_host == (first, second)
-    with pytest.raises(ConfigError, match=r"^virtual-host: the name 'b' stands for two hosts$") as refused:
+    with pytest.raises(ConfigError, match=r"^virtual-host: the name 'b' is given to two hosts$") as refused:
         Config(virtual_host=(first, second, HostConfig(names=("b",))))
     assert refused.value.key == "virtual-host"
 
@@ -322,8 +322,8 @@ BAD_VALUES: list[tuple[type, str, Any, str]] = [
     (AuthRule, "realm", "é", "realm has to be plain ASCII"),
     (AuthRule, "users", (("a:b", HASH),), "users: the name 'a:b' has a colon or a control character"),
     (AuthRule, "users", (("a\0b", HASH),), "users: the name 'a\\x00b' has a colon or a control character"),
-    (AuthRule, "users", (("alice", "secret"),), "users: what stands for 'alice' is no argon2 hash"),
-    (AuthRule, "users", (("alice", HASH + "\n"),), "users: what stands for 'alice' is no argon2 hash"),
+    (AuthRule, "users", (("alice", "secret"),), "users: the value of 'alice' is no argon2 hash"),
+    (AuthRule, "users", (("alice", HASH + "\n"),), "users: the value of 'alice' is no argon2 hash"),
 ]
 
 

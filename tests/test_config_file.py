@@ -292,7 +292,7 @@ RULE = '[[headers]]\npaths = "a"\n'
         ),
         (
             "[[virtual-host]]\nnames = 'a'\n[[virtual-host]]\nnames = ['b']\n[[virtual-host]]\nnames = ['c',\n'a']",
-            "6: [[virtual-host]] the name 'a' stands for two hosts",
+            "6: [[virtual-host]] the name 'a' is given to two hosts",
         ),
         ("[[auth]]\npaths = '**'\nusers = 'hunter2'", "3: [[auth]] users has to be a table of strings, such as"),
         (
@@ -301,11 +301,11 @@ RULE = '[[headers]]\npaths = "a"\n'
         ),
         (
             "[[auth]]\npaths = '**'\nusers.\"a\\u2028b\" = ''",
-            "3: [[auth]] users: what stands for 'a\\u2028b' is no argon2 hash",
+            "3: [[auth]] users: the value of 'a\\u2028b' is no argon2 hash",
         ),
         (
             f"[[auth]]\npaths = '**'\n[auth.users]\na = '{HASH}'\nb = 'hunter2'",
-            "5: [[auth]] users: what stands for 'b' is no argon2 hash; `ringserve password` makes one",
+            "5: [[auth]] users: the value of 'b' is no argon2 hash; `ringserve password` makes one",
         ),
     ],
 )  # fmt: skip
@@ -481,7 +481,7 @@ def test_what_is_written_brings_about_what_it_was_written_from(loading: Loading)
     text = rendered(before, loaded)
     assert HASH not in text
     assert text.count(HASH_NOT_SHOWN) == 5, "of the whole server, of the host that gives some, of the one that does not"
-    with pytest.raises(ConfigFileError, match="what stands for 'alice' is no argon2 hash"):
+    with pytest.raises(ConfigFileError, match="the value of 'alice' is no argon2 hash"):
         loading(text)
 
     after = in_force(loading(text.replace(HASH_NOT_SHOWN, HASH)))

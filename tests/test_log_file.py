@@ -363,7 +363,7 @@ def test_a_sink_that_failed_is_left_by_reopening_and_nothing_is_lost(
         wire.ask(get("/page"))
     running.stop()
     assert len(lines_of(path)) == 101
-    assert capfd.readouterr().err == "ringserve: access log: it is written again\n"
+    assert capfd.readouterr().err == "ringserve: access log: lines are written again\n"
 
 
 @pytest.fixture
@@ -398,7 +398,7 @@ def test_a_disk_that_has_room_again_gets_the_lines_that_waited_each_of_them_whol
     whole = [line for line in full.split(b"\n")[:-1] if json.loads(line)]
     later = [json.loads(line) for line in lines_of(path) if line]
     assert len(whole) + len(later) == sent + 1
-    assert capfd.readouterr().err == "ringserve: access log: it is written again\n"
+    assert capfd.readouterr().err == "ringserve: access log: lines are written again\n"
 
 
 def test_a_fifo_that_nobody_reads_is_refused_at_the_start(site: Path, tmp_path: Path) -> None:
@@ -431,7 +431,7 @@ def test_a_fifo_that_nobody_reads_any_more_is_left_where_it_was_at_reopening_and
             os.close(reader)
     running.stop()
     assert [json.loads(line)["target"] for line in read.splitlines()] == ["/page?1", "/page?2"]
-    assert capfd.readouterr().err == "ringserve: access log: it is written again\n"
+    assert capfd.readouterr().err == "ringserve: access log: lines are written again\n"
 
 
 @pytest.fixture
