@@ -8,7 +8,6 @@ unless there is a reason to rest.
 from __future__ import annotations
 
 import errno
-import os
 
 from ringserve.budget import Shares
 from ringserve.conn import Connection
@@ -43,7 +42,7 @@ class Acceptor:
         self._resting = False
         self._stopped = False
         self._sweeping = self._is_swept = False
-        self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._reserve_fd = self._tasks.ring.reserve()
         self._arm()
 
     def _arm(self) -> None:
@@ -125,7 +124,7 @@ class Acceptor:
             return None
         if self._reserve_fd < 0:
             try:
-                self._reserve_fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+                self._reserve_fd = self._tasks.ring.reserve()
             except OSError:
                 return self._tasks.ring.now + ACCEPT_BACK_OFF_S
         self._resting = False
@@ -173,5 +172,5 @@ class Acceptor:
     def close(self) -> None:
         """Give the reserve back."""
         if self._reserve_fd >= 0:
-            os.close(self._reserve_fd)
+            self._tasks.ring.close_now(self._reserve_fd)
             self._reserve_fd = -1

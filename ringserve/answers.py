@@ -11,7 +11,6 @@ entry that was looked at on the way is.
 from __future__ import annotations
 
 import hashlib
-import secrets
 
 from ringserve import passwords
 from ringserve.entries import Entry
@@ -74,7 +73,8 @@ class Answers:
         self._server = server
         self._verified: set[tuple[Guard, bytes]] = set()
         self._verifying: dict[tuple[Guard, bytes], Job[bool]] = {}
-        self._secret = secrets.token_bytes(32)
+        self._secret = tasks.ring.random_bytes(32)
+        self._stand_in_hash = passwords.stand_in_hash(tasks.ring.random_bytes(passwords.STAND_IN_BYTES))
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
@@ -154,7 +154,7 @@ class Answers:
 
         def verify() -> bool:
             # An unknown user costs as much time as a known one, so that the time does not tell which names exist.
-            return passwords.verify(known_hash or passwords.stand_in_hash(), password)
+            return passwords.verify(known_hash or self._stand_in_hash, password)
 
         # A browser asks for a page's files at once: all of them wait for one verification.
         job = self._verifying.get(key)

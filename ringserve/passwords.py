@@ -7,9 +7,7 @@ paths neither waits for it nor needs it.
 from __future__ import annotations
 
 import base64
-import functools
 import importlib
-import secrets
 import unicodedata
 
 MEMORY_KIB = 19 * 1024
@@ -20,6 +18,7 @@ passes, 4 threads; 150 ms against 28) is for a login that happens once. With Bas
 can cost a verification, and that much for each would be a gift to those who mean harm."""
 SALT_BYTES = 16
 TAG_BYTES = 32
+STAND_IN_BYTES = SALT_BYTES + TAG_BYTES
 PASSWORD_BYTES_MAX = 1024
 """Nobody's password is longer, and a browser repeats it in each request's head."""
 MISSING_LIBRARY = "argon2-cffi is not installed; pip install 'ringserve[auth]'"
@@ -78,12 +77,11 @@ def verify(password_hash: str, password: bytes) -> bool:
         return False
 
 
-@functools.cache
-def stand_in_hash() -> str:
-    """A hash with the parameters of `make_hash` that no password has.
+def stand_in_hash(chosen: bytes) -> str:
+    """A hash with the parameters of `make_hash` that no password has. chosen: STAND_IN_BYTES at random.
 
     The password of an unknown user is verified against it, so that the time that this takes does not tell which names
     exist. No password is hashed: salt and tag are random, so no password matches.
     """
-    salt, tag = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (SALT_BYTES, TAG_BYTES))
+    salt, tag = (base64.b64encode(part).decode().rstrip("=") for part in (chosen[:SALT_BYTES], chosen[SALT_BYTES:]))
     return f"$argon2id$v=19$m={MEMORY_KIB},t={TIME_COST},p={PARALLELISM}${salt}${tag}"

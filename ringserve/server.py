@@ -308,7 +308,8 @@ class Server:
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
         self.shared = Shared(config, tasks, files, pipes)
-        self.listening = Listening(config, self.sites, static.respond, self.shared, log)
+        respond = static.responder(ring.random_bytes(static.BOUNDARY_BYTES))
+        self.listening = Listening(config, self.sites, respond, self.shared, log)
         self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
         tasks.call_at(ring.now + self.shared.look_every_s, self._look_at_deadlines)
         self._stderr = RingWriter(tasks)

@@ -1,6 +1,6 @@
 """The responder for static files: what to answer, decided in pure code.
 
-`respond` is a generator: it asks for what has to be found out (`Lookup`: what a path stands for; `Claim`: whether a
+It is a generator: it asks for what has to be found out (`Lookup`: what a path stands for; `Claim`: whether a
 password is right) and is sent what was found, until it returns the response. It sends nothing and opens nothing
 itself, so that every decision about a request stands here, from top to bottom, and a test can play the file system.
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import secrets
 from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
@@ -56,30 +55,34 @@ from ringserve.semantics import (
     range_applies,
     rank_codings,
 )
-from ringserve.steps import Answer, Claim, Lookup, Question, Steps, Verified
+from ringserve.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"
-BOUNDARY = secrets.token_hex(16).encode()
-"""Between the parts of a multipart body. Chosen anew at each start (the workers of a supervisor share it), so that
-nobody can put it into a file."""
+BOUNDARY_BYTES = 16
 REDIRECT = 308
 """Permanent, and the method stays (RFC 9110 15.4.9)."""
 PAGES = {401: b"401.html", 403: b"403.html", 404: b"404.html", 500: b"50x.html", 503: b"50x.html"}
 """The pages that a site can have for errors, at its root."""
 
 
-def respond(request: Request, site: Site, now: float) -> Steps:
-    """The response to a request of a site. now: seconds since the epoch."""
-    return _Answering(request, site, now).steps()
+def responder(chosen: bytes) -> Respond:
+    """The responder for static files.
+
+    chosen: BOUNDARY_BYTES at random, which go between the parts of a multipart body. They are others in each process,
+    so that nobody can put them into a file.
+    """
+    boundary = chosen.hex().encode()
+    return lambda request, site, now: _Answering(request, site, now, boundary).steps()
 
 
 class _Answering:
     """One request on its way to a response."""
 
-    def __init__(self, request: Request, site: Site, now: float) -> None:
+    def __init__(self, request: Request, site: Site, now: float, boundary: bytes) -> None:
         self.request = request
         self.site = site
         self.now = now
+        self.boundary = boundary
         self.selection = request.selection
         self.head = request.is_head
         self.admitted: list[Guard] = []
@@ -88,7 +91,7 @@ class _Answering:
         self.file_path: bytes | None = None
 
     def steps(self) -> Steps:
-        """See `respond`."""
+        """See `responder`."""
         response = yield from self._main()
         asked = () if self.asked_path is None else (self.asked_path,)
         found = () if self.file_path is None else (self.file_path,)
@@ -321,7 +324,7 @@ class _Answering:
         if ranges is Unsatisfiable.UNSATISFIABLE:
             return self._error(416, ((b"Content-Range", b"bytes */%d" % file.size),), varies)
         if ranges is not None:
-            return _partial(file, fields, ranges)
+            return _partial(file, fields, ranges, self.boundary)
         body = () if self.head or not file.size else (_segment(file, Span(0, file.size)),)
         return Response(200, fields, body, file.size)
 
@@ -408,7 +411,7 @@ def _content_range(span: Span, size: int) -> bytes:
     return b"bytes %d-%d/%d" % (span.start, span.start + span.length - 1, size)
 
 
-def _partial(file: File, fields: Fields, spans: list[Span]) -> Response:
+def _partial(file: File, fields: Fields, spans: list[Span], boundary: bytes) -> Response:
     """206 with one part, or with several as multipart/byteranges (RFC 9110 14.6, 15.3.7)."""
     if len(spans) == 1:
         (span,) = spans
@@ -420,14 +423,14 @@ def _partial(file: File, fields: Fields, spans: list[Span]) -> Response:
     for number, span in enumerate(spans):
         head = b"%s--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n" % (
             b"\r\n" if number else b"",
-            BOUNDARY,
+            boundary,
             content_type,
             _content_range(span, file.size),
         )
         body += (head, _segment(file, span))
         length += len(head) + span.length
-    end = b"\r\n--%s--\r\n" % BOUNDARY
-    with_parts = replaced(fields, b"Content-Type", b"multipart/byteranges; boundary=" + BOUNDARY)
+    end = b"\r\n--%s--\r\n" % boundary
+    with_parts = replaced(fields, b"Content-Type", b"multipart/byteranges; boundary=" + boundary)
     return Response(206, with_parts, (*body, end), length + len(end))
 
 

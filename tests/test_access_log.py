@@ -227,12 +227,6 @@ def test_a_combined_stamp_is_utc_with_english_months(seconds: float, stamp: byte
     assert CombinedFormat().stamp(seconds) == stamp + b'] "'
 
 
-def test_every_month_has_its_name() -> None:
-    form = CombinedFormat()
-    names = [form.stamp(month * 30.5 * 86_400 + 86_400)[3:6] for month in range(12)]
-    assert names == b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-
-
 def test_a_combined_outcome_is_status_and_bytes() -> None:
     assert CombinedFormat().outcome(206, 0, aborted=True, coding=b"br") == b"206 0"
 

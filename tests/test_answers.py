@@ -5,6 +5,7 @@ a clock that the tests move.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
 
@@ -35,6 +36,7 @@ WALL_S = 1_700_000_000.0
 LIMITS = Limits(32 * 1024, 8 * 1024, 100)
 RIGHT = b"Authorization: Basic " + base64.b64encode(b"aladdin:open sesame")
 Result = TypeVar("Result")
+respond = static.responder(b"")
 
 
 def done(steps: Coroutine[Any, Any, Result]) -> Result:
@@ -60,6 +62,9 @@ class Clock:
 
     def wall_time(self) -> float:
         return WALL_S + self.now
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
 
     def client_of(self, block: HeaderBlock) -> str:
         assert block.plain is not None
@@ -117,7 +122,7 @@ class Threads:
     """Helpers that do their job at once, unless they are busy."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+        self.clock = self.ring = clock
         self.runs = 0
         self.origins: list[str] = []
         self.busy = False
@@ -156,7 +161,7 @@ class World:
         self.sites = Sites(Config(**settings))
         self.memory = Memory(Parser(LIMITS, self.sites.selecting_fields), enabled=enabled)
         self.answers = Answers(
-            static.respond,
+            respond,
             cast(Tasks, self.threads),
             cast(FileTable, self.disk),
             self.sites,
@@ -605,7 +610,7 @@ def test_an_unknown_user_costs_a_verification_and_is_never_right(verifications: 
     verifications.all_right = True
     for target in (b"/private/x", b"/private/y"):
         assert content(world.ask(target, credentials(b"cassim", b"open sesame"))).status == 401
-    assert verifications.seen == [(passwords.stand_in_hash(), b"open sesame")] * 2
+    assert verifications.seen == [(world.answers._stand_in_hash, b"open sesame")] * 2
     password_hash, _password = verifications.seen[0]
     assert password_hash.split("$")[3] == passwords.make_hash(b"x").split("$")[3], "as expensive as a user's"
 
@@ -744,7 +749,7 @@ def expected(world: World, target: bytes, *fields: bytes, method: bytes) -> Resp
     """What is answered by reading the request anew and looking at everything now."""
     request = Parser(LIMITS, CONFIGURED_FIELDS).parse(head_of(target, b"a", *fields, method=method))
     site = world.sites.choose(request.block.selection.host)
-    steps = static.respond(request, site, world.clock.wall_time())
+    steps = respond(request, site, world.clock.wall_time())
     try:
         wanted = next(steps)
         while True:

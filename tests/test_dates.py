@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.dates import format_date, parse_date
+from ringserve.dates import format_date, iso_date, log_date, parse_date
 
 NOW = 1_700_000_000.0
 LATEST = 253_402_300_799
@@ -108,3 +108,13 @@ def test_a_year_of_two_digits_is_at_most_fifty_years_ahead(this_year: int, two_d
 def test_a_written_date_is_read_back(seconds: int) -> None:
     assert parse_date(format_date(seconds), NOW) == seconds
     assert parse_date(time.asctime(time.gmtime(seconds)).encode(), NOW) == seconds
+
+
+def test_a_date_of_a_log_has_english_months() -> None:
+    assert log_date(EXAMPLE + 0.9) == b"06/Nov/1994:08:49:37 +0000"
+    names = [log_date(month * 30.5 * 86_400 + 86_400)[3:6] for month in range(12)]
+    assert names == b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+
+
+def test_an_iso_date_is_of_whole_seconds() -> None:
+    assert iso_date(EXAMPLE + 0.9) == "1994-11-06T08:49:37Z"

@@ -44,7 +44,11 @@ def test_each_request_gets_its_answer_first_and_repeatedly(
 
 
 @by_group
-def test_the_hot_path_gives_the_bytes_of_the_general_path(serving: Serving, site: Path, group: Group) -> None:
+def test_the_hot_path_gives_the_bytes_of_the_general_path(
+    serving: Serving, site: Path, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both put the same boundary between parts.
+    monkeypatch.setattr("ringserve.ring.linux.system.Descriptors.random_bytes", lambda _ring, count: bytes(count))
     hot = start(serving, site, group, hot_path=True)
     general = serving(**group.settings(site), hot_path=False)
     for row in lasting(group):

@@ -16,7 +16,7 @@ from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.conn import LINGER_S, Connection, State
 from ringserve.library import RunningServer
-from ringserve.ring import uring
+from ringserve.ring.uring import ring as uring
 from ringserve.sending import ConnectionOverError
 
 MIB = 1024 * 1024

@@ -1686,6 +1686,19 @@ def test_wall_time_is_that_of_the_system(bench: Bench) -> None:
     assert abs(bench.ring.wall_time() - time.time()) < LONG_S
 
 
+def test_random_bytes_are_others_each_time(bench: Bench) -> None:
+    one, other = (bench.ring.random_bytes(32) for _again in range(2))
+    assert len(one) == len(other) == 32
+    assert one != other
+
+
+def test_a_reserve_is_a_descriptor_until_it_is_given_up(bench: Bench) -> None:
+    fd = bench.ring.reserve()
+    assert bench.world.is_open(fd)
+    bench.ring.close_now(fd)
+    assert not bench.world.is_open(fd)
+
+
 def test_figures_are_counters_by_name(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=8, completion_entries=16, buffers=4, buffer_bytes=64)
     bench.turn(0)

@@ -32,7 +32,7 @@ from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.world import FileStatus
 from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
-from ringserve.static import INDEX, PAGES, read_credentials, respond
+from ringserve.static import INDEX, PAGES, read_credentials, responder
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 
 PARSER = Parser(Limits(32 * 1024, 8 * 1024, 100), CONFIGURED_FIELDS)
@@ -41,6 +41,7 @@ NOW = 1_700_000_000.0
 LONG_AFTER_NS = 1_700_000_000 * 10**9
 BODY = bytes(range(100))
 DATE = format_date(MODIFIED)
+respond = responder(bytes(16))
 
 
 def request_of(method: bytes = b"GET", target: bytes = b"/a.txt", *fields: bytes) -> Request:

@@ -312,6 +312,10 @@ class Ring(ABC):
         """What a read from a `watch_open` descriptor says."""
 
     @abstractmethod
+    def reserve(self) -> int:
+        """A descriptor of nothing, to be given up by `close_now` when another is needed. Raises OSError."""
+
+    @abstractmethod
     def close_now(self, fd: int) -> None:
         """Close at once a descriptor on which nothing can be in flight and whose closing cannot wait (a pipe)."""
 
@@ -331,6 +335,10 @@ class Ring(ABC):
     @abstractmethod
     def wall_time(self) -> float:
         """Seconds since the epoch, now."""
+
+    @abstractmethod
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes that nobody can guess."""
 
     @abstractmethod
     def in_flight(self) -> int:

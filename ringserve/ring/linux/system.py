@@ -130,5 +130,11 @@ class Descriptors(Ring):
     def watch_events(self, data: bytes) -> list[Watched]:
         return parse_inotify(data)
 
+    def reserve(self) -> int:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
     def close_now(self, fd: int) -> None:
         os.close(fd)
+
+    def random_bytes(self, count: int) -> bytes:
+        return os.urandom(count)
