@@ -238,8 +238,8 @@ def _print_checked(context: click.Context, config: Config, loaded: Loaded) -> No
         if site.auth and missing:
             fail(f"{loaded.source.place(*table, 'auth')}: {missing}")
     # As bytes: TOML is UTF-8, whatever the terminal is.
-    text = render(config, loaded, lambda name: origin_of(context, name)) + _describe_left_out(config, loaded)
-    click.echo(text.encode(), nl=False)
+    text = render(config, loaded, lambda name: origin_of(context, name), os.getcwd())
+    click.echo((text + _describe_left_out(config, loaded)).encode(), nl=False)
 
 
 def _describe_left_out(config: Config, loaded: Loaded) -> str:

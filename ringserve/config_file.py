@@ -10,7 +10,7 @@ beside them is the ten lines of `_written`.
 from __future__ import annotations
 
 import codecs
-import os
+import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -162,7 +162,7 @@ def load(path: str) -> Loaded:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise source.syntax_error(error) from error
-    return _Reader(source, os.path.dirname(path)).read(document)
+    return _Reader(source, posixpath.dirname(path)).read(document)
 
 
 def _read(path: str) -> str:
@@ -224,7 +224,7 @@ class _Reader:
                 check(declared, value)
             except ConfigError as error:
                 raise self._source.error((*place, key), str(error)) from error
-            values[declared.name] = os.path.join(self._base, value) if declared.name == "directory" else value
+            values[declared.name] = posixpath.join(self._base, value) if declared.name == "directory" else value
         return values
 
     def _rules(self, declared: Field[Any], value: Any, place: Place) -> tuple[Any, ...]:
@@ -394,12 +394,12 @@ def _written(value: Any) -> str:
     return "[" + ", ".join(_string(each) for each in value) + "]"
 
 
-def _setting_line(declared: Field[Any], value: Any, origin: str) -> str:
+def _setting_line(declared: Field[Any], value: Any, origin: str, base: str) -> str:
     key = key_of(declared)
     if value is None:
         return f"# {key} is not given  # {origin}"
     if declared.name == "directory":
-        value = _absolute(value)
+        value = _absolute(value, base)
     if not _is_utf8("".join(value) if isinstance(value, tuple) else str(value)):
         origin += "; it is not UTF-8, which TOML cannot say"
     return f"{key} = {_written(value)}  # {origin}"
@@ -409,9 +409,10 @@ def _is_utf8(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _absolute(directory: str) -> str:
+def _absolute(directory: str, base: str) -> str:
     """In a file it would be relative to that file. `..` is kept: it leads elsewhere behind a symbolic link."""
-    return os.path.join(os.getcwd(), directory) if ".." in directory.split("/") else os.path.abspath(directory)
+    path = posixpath.join(base, directory)
+    return path if ".." in directory.split("/") else posixpath.normpath(path)
 
 
 def _rule_lines(header: str, rule: Any, origin: str) -> list[str]:
@@ -426,14 +427,14 @@ def _rule_lines(header: str, rule: Any, origin: str) -> list[str]:
     return lines
 
 
-def render(config: Config, loaded: Loaded, origin: Callable[[str], str]) -> str:
+def render(config: Config, loaded: Loaded, origin: Callable[[str], str], base: str) -> str:
     """What is in force, as a file that would bring it about, but for the hashes of passwords, which are left out.
 
     loaded: the file that it was made with. origin: where the value of a setting of the whole server, by field, came
-    from; it is the comment behind it.
+    from; it is the comment behind it. base: the directory that relative ones are relative to.
     """
     lines = [
-        _setting_line(declared, getattr(config, declared.name), origin(declared.name))
+        _setting_line(declared, getattr(config, declared.name), origin(declared.name), base)
         for declared in _by_key(Config).values()
         if not _is_rule(declared)
     ]
@@ -448,8 +449,8 @@ def render(config: Config, loaded: Loaded, origin: Callable[[str], str]) -> str:
         for key, declared in _by_key(HostConfig).items():
             value = getattr(host, declared.name)
             if not _is_rule(declared) or not value:
-                from_file = place("virtual-host", number, key)
-                lines.append(_setting_line(declared, value, from_file if declared.name in given else INHERITED))
+                from_where = place("virtual-host", number, key) if declared.name in given else INHERITED
+                lines.append(_setting_line(declared, value, from_where, base))
         for declared in rules:
             key = key_of(declared)
             for index, rule in enumerate(getattr(host, declared.name)):

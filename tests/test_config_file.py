@@ -92,7 +92,7 @@ def test_settings_of_every_type_are_read(loading: Loading) -> None:
 @pytest.mark.parametrize("name", sorted(settings()))
 def test_every_setting_can_be_given(name: str, loading: Loading) -> None:
     config = Config(trusted_proxy=("unix",))
-    lines = render(config, NO_FILE, lambda _name: "test").splitlines()
+    lines = render(config, NO_FILE, lambda _name: "test", "/").splitlines()
     key = name.removesuffix("_s").replace("_", "-")
     [line] = [line for line in lines if line.removeprefix("# ").startswith(f"{key} ")]
     if line.startswith("#"):
@@ -400,7 +400,7 @@ def test_what_is_no_utf_8_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def rendered(config: Config, loaded: Loaded = NO_FILE) -> str:
-    return render(config, loaded, lambda name: f"origin of {name}")
+    return render(config, loaded, lambda name: f"origin of {name}", os.getcwd())
 
 
 def test_what_is_in_force_is_written_with_where_it_came_from() -> None:
