@@ -1,8 +1,8 @@
 """Accepting: from a listener's queue to connections, until the limit of them, a want of descriptors, or the end.
 
 One multishot accept is armed for each listener; with few descriptors, a single one at a time (`budget.py`). Its
-completions are descriptors; that it has ended is told by `more` alone, and then it is armed again,
-unless there is a reason to rest.
+completions are descriptors. The one without `more` is its last; the accept is then armed again, unless there is a
+reason to rest.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ line on a pipe is within another, whoever else writes there. For this, long fiel
 does not wait writes the pieces, as many in a row as the sink takes. A sink without such a call, such as a terminal,
 gets one piece at a time through the ring.
 
-A sink that does not keep up (a pipe nobody reads) leaves a write or a poll in flight; one that refuses what is written
-(a full disk, a pipe that nobody has open) is tried again each second, with the line at which the batch was cut first.
-Lines gather meanwhile, up to a limit. Beyond it they are lost and counted; that they are is reported at once, and how
-many when the sink takes lines again.
+A sink that does not keep up (a pipe nobody reads) leaves a write or a poll in flight. A sink that refuses what is
+written (a full disk, a pipe that nobody has open) is tried again each second, from the line at which the batch was cut.
+Lines gather meanwhile, up to a limit. Beyond it they are lost and counted. The loss is reported at once, and the number
+when the sink takes lines again.
 
 Rejected: a lock for each batch (until 2026-11-27): more code, and a worker that was killed left half a line. One piece
 in each turn of the ring: too slow for thousands of clients. A chain of linked writes: Linux 6.18 begins one of them in

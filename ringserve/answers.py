@@ -1,6 +1,6 @@
 """Finding the response to a request: answers a responder's questions, and prepares what can be answered again.
 
-A responder decides and asks (`steps.py`). What it asks is found out here: paths in the file table, passwords on a
+A responder decides and asks (`steps.py`). The answers come from here: paths from the file table, passwords from a
 helper thread, in turn between the clients' networks.
 
 A response that is in memory and follows from the request line and the selection alone is prepared, kept with the

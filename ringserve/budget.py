@@ -1,9 +1,9 @@
 """How many connections, pipes and files there may be, by the limit of open files. Pure.
 
-What a connection may need is counted before it is accepted. It always needs its socket; to be answered from a large
-file it needs a pipe, and for that it can wait while there is one at all; and it needs the file, which many may share.
-So a quarter of what is free goes to pipes at most, and half of the rest to files, a file for each connection; but no
-more than the configuration has kept open, and OPENING, is taken from connections for files.
+What a connection may need is counted before it is accepted. It always needs its socket. To be answered from a large
+file it needs a pipe as well, for which it can wait as long as there is one at all, and the file, which many may share.
+So pipes get a quarter of what is free at most, and files half of the rest, one for each connection. Files take no more
+from connections than the configuration has kept open, and OPENING.
 
 A multishot accept takes all that waits in a listener's queue before the loop is asked, and refused connections have
 descriptors too. So as many as a queue holds are kept for them, unless that would take half of the connections: then

@@ -1,7 +1,7 @@
 """`ringserve.toml`: read into the values of settings, rules and virtual hosts; and what is in force, written as one.
 
-Which keys there are, and what they take, is read off the declarations in `config.py`. tomllib parses, and does not tell
-where a key stood; so `Source` looks for the line when there is an error to report.
+The keys, and what they take, follow from the declarations in `config.py`. tomllib parses, and does not tell where a key
+stood; so `Source` looks for the line when there is an error to report.
 
 `render` writes by hand. tomli-w cannot write the comments that say where each value came from, and what it would do
 beside them is the ten lines of `_written`.

@@ -12,8 +12,8 @@ Freshness has two guards
     directory's watch does not show (a file reached by a symbolic link or by another hard link).
 
 A look costs one open by path (O_PATH) and a status. The same device, inode, size, mtime and ctime mean the same file,
-unless it was modified so shortly before it was read that a second change could bear the same time (as with git's
-index): such an entry is read again.
+unless it was modified so shortly before it was read that a second change could bear the same time. (git's index has the
+same problem.) Such an entry is read again.
 
 A file of at most CONTENT_TAG_BYTES_MAX is read when it is loaded, whether or not its bytes are kept: its tag is of its
 content, and must not depend on what fits into memory.

@@ -9,12 +9,12 @@
 `*` and `?` stop at a slash, `**` does not. Every star captures what it stood for, which is as little as possible; `$1`
 is the first one's.
 
-Paths come from anybody, so no path may take a glob long. With a plain translation one does: `*-*-*.png` took 13 s over
-2,000 hyphens, since each length of a star is tried with each length of the next. But what the next star can absorb
-needs no second try. So, as in Python's fnmatch, a star and what follows it up to the next one are an atomic group,
-settled at the first place where it fits. Here are two kinds of stars: `*` cannot absorb a slash, so `**` is settled
-only if there is another `**` to come. What is left takes at most the square of the path's length. Alternatives end at
-different places and cannot be settled; where they stand among stars, the number of stars is limited instead.
+Paths come from anybody, so no path may keep a glob busy for long. With a plain translation one does: `*-*-*.png` took
+13 s over 2,000 hyphens, since each length of a star is tried with each length of the next. But what the next star can
+absorb needs no second try. So, as in Python's fnmatch, a star and what follows it up to the next one are an atomic
+group, settled at the first place where it fits. Here are two kinds of stars: `*` cannot absorb a slash, so `**` is
+settled only if there is another `**` to come. What is left takes at most the square of the path's length. Alternatives
+end at different places and cannot be settled; where they stand among stars, the number of stars is limited instead.
 """
 
 from __future__ import annotations

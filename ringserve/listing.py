@@ -2,8 +2,8 @@
 
 A listing shows what the file system holds, and names in a file system are any bytes but NUL and the slash. So there are
 two forms of a name and nothing between them: the *reference*, whose percent-encoded bytes lead to exactly that file,
-and the *visible* name, which is only for reading: what is no UTF-8, controls, and what would turn the direction of
-the text around are shown escaped. Neither is ever made from the other.
+and the *visible* name, which is only for reading. It shows escaped what is no UTF-8, control characters, and what would
+turn the direction of the text around. Neither is ever made from the other.
 
 The HTML carries a Content-Security-Policy of its own in which no script runs and nothing is loaded: should a name ever
 get past the escaping, it finds nothing to work with.

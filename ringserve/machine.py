@@ -3,10 +3,10 @@
 Theory of operation. `Machine.step` takes an event and the time, and returns actions. The machine knows slots and its
 workers, each by a number; no process, no descriptor, no clock. `supervisor.py` performs the actions.
 
-    supervisor   FIRST      nobody has served yet: whoever dies ends all
+    supervisor   FIRST      nobody has served yet: a worker that dies ends all
                  SERVING    a worker that dies is replaced, after a pause if it dies again and again
                  LOADING    as SERVING; a new configuration is being read
-                 CHANGING   a new generation comes up beside the old one; who dies of the old one is not replaced
+                 CHANGING   a new generation comes up; a worker of the old one that dies is not replaced
                  STOPPING   all retire, then drain; nobody is replaced
                  ABORTING   all are cut off
     worker       STARTING   READY_S to serve, else it is killed

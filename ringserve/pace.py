@@ -1,12 +1,13 @@
 """How long a client may take for an answer, by the bytes that it has acknowledged. Pure.
 
-A client has to acknowledge `rate_bytes_min` bytes a second. Each byte buys it time at that rate, beside the write
-timeout that it begins with; so a fast hour buys no idle one, at most PATIENCE write timeouts can be in hand. A client
-that acknowledges nothing at all is given up after one write timeout, and one that stops after PATIENCE of them.
+A client has to acknowledge `rate_bytes_min` bytes a second. It begins with one write timeout, and each byte buys it
+time at that rate. It can have at most PATIENCE write timeouts in hand, so that a fast hour does not buy an idle one. A
+client that acknowledges nothing at all is given up after one write timeout, and a client that stops after PATIENCE of
+them.
 
 One write timeout of silence is no proof that a client reads nothing. Its kernel announces no room before a good part of
 its buffer is free again (RFC 9293 3.8.6.2.2): on loopback 67 to 95 KB, between Ethernet hosts 8 to 125 KB (Linux 6.18).
-So a reader of 1 kB a second on this machine is silent for 95 seconds, and looks for so long like one that has stalled.
+So a reader of 1 kB a second on this machine is silent for 95 seconds, and looks like a stalled one all the while.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ Theory of operation. A body that is not in memory goes file -> pipe -> socket. A
 belongs to the ring, where a splice always runs on a kernel thread; what is in the page cache needs no thread and is
 taken at once. The second hop never waits: what the socket does not take stays in the pipe, and the connection polls.
 
-A stalled reader must not keep a pipe from those who read. So a holder that polls *parks* its pipe, and when the pool
-is empty the pipe that has been parked longest is taken away: its bytes are discarded with it, and its holder, when its
-socket has room again, begins anew at the offset that its peer has really received. A page in a pipe is a reference to
-the page cache, so what is discarded was cheap.
+A stalled reader must not keep a pipe that other readers need. So a holder that polls *parks* its pipe, and when the
+pool is empty the pipe that has been parked longest is taken away: its bytes are discarded with it, and its holder, when
+its socket has room again, begins anew at the offset that its peer has really received. A page in a pipe is a reference
+to the page cache, so what is discarded was cheap.
 
 Invariants
  1. At most `pipes_max` pipes exist.

@@ -1,6 +1,6 @@
 """What the configuration says of a path: redirects, rewrites, protection, caching and fields. Pure.
 
-A rule's globs are held against the path that was asked for, with its leading slash, decoded and without dot segments.
+A rule's globs are matched with the path that was asked for, with its leading slash, decoded and without dot segments.
 Fields are also given by the path of the file that answers, so that `*.html` is about `/` too; Cache-Control goes by the
 file's path alone, since it is the file that is stored, whatever address it was found at.
 """

@@ -1,8 +1,8 @@
 """Who the client is behind proxies: what the PROXY protocol and X-Forwarded-For say, and whom to believe.
 
 No sockets, no files, no clock. The PROXY protocol is HAProxy's "The PROXY protocol, versions 1 & 2" ("the spec" below);
-X-Forwarded-For has no standard, and is read as everybody writes it. Forwarded (RFC 7239) is not read: a proxy passes on
-the one of the two fields that it does not write, from whoever made it up, and hardly any proxy writes this one.
+X-Forwarded-For has no standard, and is read as everybody writes it. Forwarded (RFC 7239) is not read. A proxy
+forwards the field that it does not write unchanged, so a client could forge it; and hardly any proxy writes Forwarded.
 
 The field is read from the right, one element at a time, and only as far as it is needed: its right end was written by
 the proxy that is trusted, and what stands left of it may be anything a client made up.

@@ -3,8 +3,8 @@ hangs on them.
 
 h11 is the one parser (`request.py`). It costs 11 us for a bare head and 28 us for a browser's, so its *results* are
 remembered. A browser sends the same header block for every file of a page, and every browser asks for the same paths,
-so that two small tables cover their product. On what is remembered hang the answers that were prepared, and the pieces
-of log lines.
+so that two small tables cover their product. The answers that were prepared, and pieces of log lines, are kept with
+what is remembered.
 
 Why that is sound
  1. Only a head that h11 accepted whole, and for which it consumed exactly the bytes up to and including the first

@@ -1,8 +1,8 @@
 """A queue that serves its origins in turn, so that none keeps the others out. Pure.
 
-An origin is a client, by its address. The origins are served in turn, one of theirs at a
-time, whatever they have waiting. When the queue is full, the origin with the most in it loses its newest; so an origin
-that fills the queue only ever refuses itself, and a newcomer is refused only while everybody has as little as it has.
+An origin is a client, by its address. Each origin has its turn, for one job, however many it has waiting. When the
+queue is full, the origin with the most in it loses its newest; so an origin that fills the queue only ever refuses
+itself, and a newcomer is refused only while everybody has as little as it has.
 
 Rejected: a bound for each origin. Taking turns makes it needless against a flood, and it would refuse an office behind
 one address that has the queue to itself.

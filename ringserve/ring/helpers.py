@@ -1,4 +1,4 @@
-"""Helper threads, which are what is behind `Ring.call`: for what may block and has no ring operation.
+"""Helper threads, which do the jobs of `Ring.call`: for what may block and has no ring operation.
 
 A directory is read, a password is hashed: the loop hands the job over, a thread does it, and wakes the ring, whose next
 turn has the job's completion. There are few threads and few jobs may wait, because this is the exception: what cannot
