@@ -30,8 +30,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ringserve.dates import iso_date, log_date
-from ringserve.heads import Apart, HeaderBlock, Request, RequestLine
+from ringserve.http.dates import iso_date, log_date
+from ringserve.http.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.ring.tasks import Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, POLL_OUT, Pinned, errno_name
 

@@ -15,13 +15,13 @@ import hashlib
 from ringserve import passwords
 from ringserve.entries import Entry
 from ringserve.files import FileTable
-from ringserve.heads import HeaderBlock, Request
+from ringserve.http.heads import HeaderBlock, Request
+from ringserve.http.proxies import network_of
+from ringserve.http.response import FileSlice, Prepared, Response, error_response
+from ringserve.http.semantics import Location
 from ringserve.policy import Guard, Site, Sites
-from ringserve.proxies import network_of
 from ringserve.remembered import KnownHead, key_of, request_of
-from ringserve.response import FileSlice, Prepared, Response, error_response
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
-from ringserve.semantics import Location
 from ringserve.steps import Claim, Lookup, Respond, Verified
 
 PREPARED_PER_LINE_MAX = 16

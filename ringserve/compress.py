@@ -23,8 +23,8 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-from ringserve import media_types
-from ringserve.semantics import fault_of_sibling
+from ringserve.http import media_types
+from ringserve.http.semantics import fault_of_sibling
 
 USER_ERROR = 2
 """As in cli.py."""

@@ -43,11 +43,11 @@ from enum import Enum
 from types import coroutine
 
 from ringserve.access_log import AccessLog
+from ringserve.http.proxies import ProxyError, read_preface
+from ringserve.http.request import RequestError, RequestReader
+from ringserve.http.response import Prepared
 from ringserve.listening import Listening
-from ringserve.proxies import ProxyError, read_preface
 from ringserve.remembered import KnownHead
-from ringserve.request import RequestError, RequestReader
-from ringserve.response import Prepared
 from ringserve.ring.tasks import Kind
 from ringserve.ring.world import POLL_IN, Pinned, errno_name
 from ringserve.sending import ConnectionOverError, Record, Sender

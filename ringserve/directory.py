@@ -9,7 +9,7 @@ import re
 import stat
 from typing import NamedTuple
 
-from ringserve.semantics import NANOSECONDS, is_hidden
+from ringserve.http.semantics import NANOSECONDS, is_hidden
 
 
 class Item(NamedTuple):

@@ -5,10 +5,10 @@ were prepared from it.
 from __future__ import annotations
 
 from ringserve.directory import Item
-from ringserve.media_types import content_type
-from ringserve.response import Freshness, Prepared, Response, SharedDescriptor
+from ringserve.http.media_types import content_type
+from ringserve.http.response import Freshness, Prepared, Response, SharedDescriptor
+from ringserve.http.semantics import validators_of
 from ringserve.ring.world import FileStatus
-from ringserve.semantics import validators_of
 
 RACY_NS = 2_000_000_000
 """A file changed less than this before it was read may change again within the same tick of its file system's clock:

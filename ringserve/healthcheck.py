@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ringserve.config import Config
-from ringserve.proxies import UNIX, TrustedProxies
+from ringserve.http.proxies import UNIX, TrustedProxies
 
 TIMEOUT_DEFAULT_S = 2.0
 """For connecting and the answer together. A server that is alive answers in a millisecond; HEALTHCHECK's own timeout

@@ -13,12 +13,12 @@ from ringserve.access_log import AccessLog
 from ringserve.answers import Answers
 from ringserve.config import Config
 from ringserve.files import FileTable
+from ringserve.http.proxies import TrustedProxies
+from ringserve.http.request import Limits, Parser
+from ringserve.http.response import date_line
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
-from ringserve.proxies import TrustedProxies
 from ringserve.remembered import Memory
-from ringserve.request import Limits, Parser
-from ringserve.response import date_line
 from ringserve.ring.tasks import Tasks
 from ringserve.ring.world import Ring
 from ringserve.steps import Respond

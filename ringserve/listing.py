@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes
 
-from ringserve.dates import iso_date
 from ringserve.directory import Item, name_order
 from ringserve.entries import Directory
+from ringserve.http.dates import iso_date
 
 if TYPE_CHECKING:
     import jinja2

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from ringserve.heads import (
+from ringserve.http.heads import (
     APART_NAMES,
     HEAD_END,
     IF_NONE_MATCH,
@@ -41,8 +41,8 @@ from ringserve.heads import (
     Selection,
     set_apart,
 )
-from ringserve.request import Parser
-from ringserve.response import CRLF, Prepared
+from ringserve.http.request import Parser
+from ringserve.http.response import CRLF, Prepared
 
 REMEMBERED_LINES = 8192
 """Request lines in memory, in each of two generations. As many as a busy site has paths."""

@@ -15,12 +15,12 @@ import errno
 from typing import NamedTuple
 
 from ringserve.answers import Asker
-from ringserve.heads import HeaderBlock
+from ringserve.http.heads import HeaderBlock
+from ringserve.http.response import FileSlice, Prepared, Response, head_parts
 from ringserve.listening import Listening
 from ringserve.pace import Pace, look
 from ringserve.pipes import TransferError
 from ringserve.remembered import KnownBlock, KnownHead
-from ringserve.response import FileSlice, Prepared, Response, head_parts
 from ringserve.ring.world import errno_name
 
 OUTPUT_BYTES_MAX = 256 * 1024

@@ -17,12 +17,11 @@ from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
 from ringserve import listing
-from ringserve.dates import format_date
 from ringserve.entries import Directory, Entry, Failure, File
-from ringserve.heads import Request
-from ringserve.media_types import known_type
-from ringserve.policy import CrossOrigin, Guard, Site
-from ringserve.response import (
+from ringserve.http.dates import format_date
+from ringserve.http.heads import Request
+from ringserve.http.media_types import known_type
+from ringserve.http.response import (
     NO_CACHE,
     NOSNIFF,
     Fields,
@@ -34,7 +33,7 @@ from ringserve.response import (
     status_fields,
     varying,
 )
-from ringserve.semantics import (
+from ringserve.http.semantics import (
     ALLOWED,
     IDENTITY,
     KNOWN_METHODS,
@@ -55,6 +54,7 @@ from ringserve.semantics import (
     range_applies,
     rank_codings,
 )
+from ringserve.policy import CrossOrigin, Guard, Site
 from ringserve.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"

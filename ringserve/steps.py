@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from ringserve.entries import Entry
-from ringserve.heads import Request
+from ringserve.http.heads import Request
+from ringserve.http.response import Response
 from ringserve.policy import Guard, Site
-from ringserve.response import Response
 
 
 class Lookup(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from exchanges import GROUPS, Group, Row
 
-from ringserve.response import phrase_of
+from ringserve.http.response import phrase_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "behaviour.md"
 SHOWN_MAX = 90

@@ -30,9 +30,9 @@ from ringserve.access_log import (
     escape,
     shorten,
 )
-from ringserve.heads import HeaderBlock, Request, RequestLine
+from ringserve.http.heads import HeaderBlock, Request, RequestLine
+from ringserve.http.request import Limits, Parser
 from ringserve.remembered import KnownBlock, KnownHead, KnownLine, Remembered
-from ringserve.request import Limits, Parser
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 

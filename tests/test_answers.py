@@ -21,11 +21,11 @@ from ringserve.config import Config, HostConfig
 from ringserve.directory import Item
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
-from ringserve.heads import CONFIGURED_FIELDS, HeaderBlock
+from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
+from ringserve.http.request import Limits, Parser
+from ringserve.http.response import Prepared, Response, SharedDescriptor
 from ringserve.policy import Sites
 from ringserve.remembered import KnownHead, Memory, key_of
-from ringserve.request import Limits, Parser
-from ringserve.response import Prepared, Response, SharedDescriptor
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import FileStatus
 from ringserve.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.dates import format_date, iso_date, log_date, parse_date
+from ringserve.http.dates import format_date, iso_date, log_date, parse_date
 
 NOW = 1_700_000_000.0
 LATEST = 253_402_300_799

@@ -21,9 +21,9 @@ import ringserve.watches
 from ringserve import files
 from ringserve.directory import Item
 from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
+from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import Task
 from ringserve.ring.uring.ring import UringRing
-from ringserve.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.watches import BURST_EVENTS
 
 
@@ -336,7 +336,7 @@ def test_only_a_small_file_is_hashed_by_the_thread_of_the_loop(
 def test_a_large_file_whose_time_is_in_whole_seconds_has_another_tag_after_each_replacement(
     serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringserve.semantics.FINE_TICK_NS", 0)
+    monkeypatch.setattr("ringserve.http.semantics.FINE_TICK_NS", 0)
     tags: set[str] = set()
     with Wire(serving().url) as wire:
         for number in range(6):

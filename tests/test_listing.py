@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ringserve import listing
 from ringserve.directory import Item
 from ringserve.entries import Directory
+from ringserve.http.semantics import locate, quote_path
 from ringserve.listing import (
     DATA_PAGE_ITEMS,
     HTML,
@@ -39,7 +40,6 @@ from ringserve.listing import (
     reference,
     visible,
 )
-from ringserve.semantics import locate, quote_path
 
 
 def render(path: bytes, items: list[Item], view: View, media_type: bytes, truncated: bool) -> bytes:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.media_types import _BY_EXTENSION, _WITH_CHARSET, _WITHOUT_CHARSET, UNKNOWN, content_type, is_compressible
+from ringserve.http.media_types import (
+    _BY_EXTENSION,
+    _WITH_CHARSET,
+    _WITHOUT_CHARSET,
+    UNKNOWN,
+    content_type,
+    is_compressible,
+)
 
 
 @pytest.mark.parametrize(

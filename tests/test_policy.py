@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.config import Config, HostConfig, SiteConfig
+from ringserve.http.response import Fields, Response
+from ringserve.http.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
 from ringserve.policy import (
     EXPOSED,
     HOST_BYTES_MAX,
@@ -23,9 +25,7 @@ from ringserve.policy import (
     Sites,
     host_of,
 )
-from ringserve.response import Fields, Response
 from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
-from ringserve.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
 
 EXAMPLES = settings(max_examples=200, deadline=None, derandomize=True)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.proxies import (
+from ringserve.http.proxies import (
     BINARY_BYTES_MAX,
     HOPS_MAX,
     PREFACE_BYTES_MAX,

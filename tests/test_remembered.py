@@ -26,9 +26,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ringserve.remembered
-from ringserve.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
+from ringserve.http.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
+from ringserve.http.semantics import Conditions
 from ringserve.remembered import REMEMBERED_BYTES_MAX, SELECTION_BYTES_MAX, Memory, Remembered, key_of, request_of
-from ringserve.semantics import Conditions
 
 
 def test_a_head_with_a_body_is_remembered_as_others_are() -> None:

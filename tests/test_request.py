@@ -31,9 +31,9 @@ from heads_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.heads import CONFIGURED_FIELDS, Preflight
-from ringserve.request import LONGEST_METHOD_AND_VERSION, Limits, RequestError
-from ringserve.semantics import Conditions, Location, TargetError
+from ringserve.http.heads import CONFIGURED_FIELDS, Preflight
+from ringserve.http.request import LONGEST_METHOD_AND_VERSION, Limits, RequestError
+from ringserve.http.semantics import Conditions, Location, TargetError
 
 # -- what is read -----------------------------------------------------------------------------------------------
 

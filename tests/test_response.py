@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pinned import PinnedBytes
 
-from ringserve.response import (
+from ringserve.http.response import (
     _MEANINGS,
     BODILESS,
     NOSNIFF,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.dates import format_date
-from ringserve.semantics import (
+from ringserve.http.dates import format_date
+from ringserve.http.semantics import (
     CONTENT_TAG_BYTES_MAX,
     GAP_MAX,
     KNOWN_METHODS,

@@ -18,20 +18,21 @@ from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve import semantics, static
+from ringserve import static
 from ringserve.config import SiteConfig
-from ringserve.dates import format_date
 from ringserve.directory import Item
 from ringserve.entries import Directory, Entry, Failure, File
 from ringserve.globs import compile_glob
-from ringserve.heads import CONFIGURED_FIELDS, Request
+from ringserve.http import semantics
+from ringserve.http.dates import format_date
+from ringserve.http.heads import CONFIGURED_FIELDS, Request
+from ringserve.http.request import Limits, Parser
+from ringserve.http.response import FileSlice, Response, SharedDescriptor
+from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
 from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.policy import Site
-from ringserve.request import Limits, Parser
-from ringserve.response import FileSlice, Response, SharedDescriptor
 from ringserve.ring.world import FileStatus
 from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
-from ringserve.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
 from ringserve.static import INDEX, PAGES, read_credentials, responder
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 

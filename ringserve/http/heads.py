@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from ringserve.response import CRLF
-from ringserve.semantics import Conditions, Location, TargetError, locate
+from ringserve.http.response import CRLF
+from ringserve.http.semantics import Conditions, Location, TargetError, locate
 
 HEAD_END = CRLF + CRLF
 

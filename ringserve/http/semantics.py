@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
-from ringserve.dates import parse_date
+from ringserve.http.dates import parse_date
 
 ALLOWED = b"GET, HEAD, OPTIONS"
 KNOWN_METHODS = frozenset(

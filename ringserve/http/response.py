@@ -12,9 +12,9 @@ from functools import cache
 from http import HTTPStatus
 from typing import NamedTuple
 
-from ringserve.dates import format_date
+from ringserve.http.dates import format_date
+from ringserve.http.semantics import ALLOWED
 from ringserve.ring.world import Pinned
-from ringserve.semantics import ALLOWED
 
 Fields = tuple[tuple[bytes, bytes], ...]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import h11
 
-from ringserve.heads import (
+from ringserve.http.heads import (
     APART_NAMES,
     CONDITIONS,
     CONFIGURED_FIELDS,
@@ -27,8 +27,8 @@ from ringserve.heads import (
     RequestLine,
     Selection,
 )
-from ringserve.response import CRLF
-from ringserve.semantics import LIST_MEMBERS_MAX, Conditions, is_authority
+from ringserve.http.response import CRLF
+from ringserve.http.semantics import LIST_MEMBERS_MAX, Conditions, is_authority
 
 CR = 0x0D
 
