@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ringserve.config import HostConfig
+from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import HostConfig
 from ringserve.library import RunningServer, serve
-from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 
 HEAD_BYTES = 31_000
 """Of 32 KiB, with room for the rest of the head."""

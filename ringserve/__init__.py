@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ringserve.config import Config
+    from ringserve.config.rules import ConfigError
+    from ringserve.config.settings import Config
     from ringserve.library import RunningServer, serve
     from ringserve.ring.linux.listeners import ListenError
     from ringserve.ring.world import RingRefusedError
-    from ringserve.rules import ConfigError
     from ringserve.server import Server, StartError
     from ringserve.version import __version__
 

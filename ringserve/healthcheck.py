@@ -17,7 +17,7 @@ from contextlib import closing
 from types import FrameType
 from typing import NoReturn
 
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.http.proxies import UNIX, TrustedProxies
 
 TIMEOUT_DEFAULT_S = 2.0

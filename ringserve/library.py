@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from ringserve.config import Config, HostConfig
-from ringserve.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import Config, HostConfig
 from ringserve.server import Server
 from ringserve.standard import open_standard_descriptors
 

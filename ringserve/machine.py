@@ -35,7 +35,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from ringserve.config import LATE_LOOKS
+from ringserve.config.settings import LATE_LOOKS
 from ringserve.events import (
     Abandon,
     Action,

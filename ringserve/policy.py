@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ringserve.config import Config, SiteConfig
-from ringserve.globs import compile_glob, compile_with_contents, fill_in
+from ringserve.config.globs import compile_glob, compile_with_contents, fill_in
+from ringserve.config.rules import AuthRule
+from ringserve.config.settings import Config, SiteConfig
 from ringserve.http.response import NO_CACHE, Fields, Response, replaced, varying
 from ringserve.http.semantics import ALLOWED, CODINGS, LIST_MEMBERS_MAX, Location, locate, quote_query
-from ringserve.rules import AuthRule
 
 IMMUTABLE = b"public, max-age=31536000, immutable"
 _SHARING = frozenset((b"public", b"s-maxage", b"must-revalidate"))

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import MutableMapping
 
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.ring.linux.listeners import Listener, close_listener, listen_tcp, listen_unix, share_listener
 
 SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)

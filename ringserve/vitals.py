@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-from ringserve.config import LATE_LOOKS
+from ringserve.config.settings import LATE_LOOKS
 
 BEAT_S = 1.0
 """Between two words of a worker. Workers speak at the same time, so that a supervisor of many wakes for all at once."""

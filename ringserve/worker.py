@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.linux.listeners import Listener, begin_listening
 from ringserve.ring.stderr import ThreadWriter

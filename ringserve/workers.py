@@ -38,7 +38,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.cpus import available_cpus
 from ringserve.notify import Notifier
 from ringserve.ring.linux.listeners import ListenError, append_always, raise_descriptor_limit

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from wire import get
 
-from ringserve.config import HostConfig
-from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import HostConfig
 
 MODIFIED = 1_600_000_000
 MODIFIED_DATE = "Sun, 13 Sep 2020 12:26:40 GMT"

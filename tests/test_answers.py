@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import ringserve.answers
 from ringserve import passwords, static
 from ringserve.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
-from ringserve.config import Config, HostConfig
+from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import Config, HostConfig
 from ringserve.directory import Item
 from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files import FRESH_S, FileTable
@@ -28,7 +29,6 @@ from ringserve.policy import Sites
 from ringserve.remembered import KnownHead, Memory, key_of
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import FileStatus
-from ringserve.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9

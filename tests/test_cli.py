@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from ringserve import cli, doctor, passwords
-from ringserve.config import Config, settings
+from ringserve.config.rules import key_of, setting_of
+from ringserve.config.settings import Config, settings
 from ringserve.ring.capability import Circumstances
 from ringserve.ring.uring import ring as uring
 from ringserve.ring.uring._uring import lib
-from ringserve.rules import key_of, setting_of
 from ringserve.version import __version__
 
 

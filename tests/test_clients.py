@@ -22,8 +22,8 @@ from conftest import Serving
 from exchanges import HELLO, LARGE_BYTES, MODIFIED, PASSWORD_HASH, STYLE, TAG, fill
 
 from ringserve.compress import SUFFIXES, encode
+from ringserve.config.rules import AuthRule
 from ringserve.library import RunningServer
-from ringserve.rules import AuthRule
 
 WAIT_S = 30
 """Longer than any of them takes, even on a loaded machine; each is ended by what it was told to do."""

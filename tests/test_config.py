@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from ringserve.config import Config, HostConfig, SiteConfig, settings
-from ringserve.ring.interrupt import STRATEGIES
-from ringserve.rules import (
+from ringserve.config.rules import (
     OURS,
     REDIRECT_STATUSES,
     AuthRule,
@@ -23,6 +21,8 @@ from ringserve.rules import (
     key_of,
     setting_of,
 )
+from ringserve.config.settings import Config, HostConfig, SiteConfig, settings
+from ringserve.ring.interrupt import STRATEGIES
 
 TABLES = (Config, HostConfig, HeaderRule, CacheRule, RedirectRule, RewriteRule, AuthRule)
 EVERY = {f"{table.__name__}.{declared.name}": declared for table in TABLES for declared in fields(table)}

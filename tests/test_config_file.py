@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from ringserve.config import Config, HostConfig, settings
-from ringserve.config_file import (
+from ringserve.config.file import (
     FILE_BYTES_MAX,
     HASH_NOT_SHOWN,
     NO_FILE,
@@ -20,7 +19,8 @@ from ringserve.config_file import (
     load,
     render,
 )
-from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import Config, HostConfig, settings
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$Fk2wuCWBZRW5ZI2FNiIOtg$SnZWCVc+s8lk8CMZRuJvDb5drYFDcJuUi4sMSsouhQ4"
 

@@ -22,7 +22,7 @@ from conftest import Serving
 from wire import TIMEOUT_S
 
 from ringserve.compress import SUFFIXES, encode
-from ringserve.rules import CacheRule
+from ringserve.config.rules import CacheRule
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "site"
 PAGES = sorted(str(page.relative_to(EXAMPLE)).removesuffix("index.html") for page in EXAMPLE.rglob("*.html"))

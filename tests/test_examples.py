@@ -25,8 +25,8 @@ import yaml
 from conftest import Serving
 from wire import Wire, eventually, get
 
-from ringserve.config import Config
-from ringserve.config_file import load
+from ringserve.config.file import load
+from ringserve.config.settings import Config
 from ringserve.version import __version__
 from ringserve.vitals import READY_LOOKS
 

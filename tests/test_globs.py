@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ringserve.globs import GlobError, check_references, compile_glob, compile_with_contents, fill_in
+from ringserve.config.globs import GlobError, check_references, compile_glob, compile_with_contents, fill_in
 
 
 def matches(glob: str, path: str | bytes) -> bool:

@@ -19,7 +19,7 @@ import pytest
 from conftest import Serving
 
 from ringserve import cli
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.healthcheck import UnhealthyError, check
 
 SHORT_S = 0.2

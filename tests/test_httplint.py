@@ -23,7 +23,7 @@ from httplint import HttpRequestLinter, HttpResponseLinter, Note, levels
 from wire import Wire, get
 
 from ringserve.compress import SUFFIXES, encode
-from ringserve.rules import AuthRule, RedirectRule
+from ringserve.config.rules import AuthRule, RedirectRule
 
 PLAIN_NOTES = {"FRESHNESS_NO_CACHE", "LM_PRESENT", "STORE_STORABLE"}
 """What any file gets."""

@@ -17,8 +17,8 @@ import pytest
 from wire import Wire, get
 
 import ringserve
+from ringserve.config.rules import HeaderRule
 from ringserve.library import DRAIN_S, Settings
-from ringserve.rules import HeaderRule
 
 PACKAGE = Path(ringserve.__file__).parent
 MIB = 1024 * 1024
@@ -140,7 +140,7 @@ def test_the_settings_of_serve_are_those_of_the_configuration() -> None:
         ({"unix": 5}, "unix is 5; it has to be of type str | None"),
         ({"cors_origin": "*"}, "cors_origin is '*'; it has to be of type tuple[str, ...]"),
         ({"cors_origin": ("*", 1)}, "cors_origin is ('*', 1); it has to be of type tuple[str, ...]"),
-        ({"headers": ({},)}, "headers is ({},); it has to be of type tuple[ringserve.rules.HeaderRule, ...]"),
+        ({"headers": ({},)}, "headers is ({},); it has to be of type tuple[ringserve.config.rules.HeaderRule, ...]"),
     ],
 )
 def test_a_wrong_name_or_type_of_a_setting_is_one_clear_sentence(

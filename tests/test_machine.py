@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.config import LATE_LOOKS
+from ringserve.config.settings import LATE_LOOKS
 from ringserve.events import (
     Abandon,
     Action,

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from ringserve import passwords
+from ringserve.config.rules import AuthRule
 from ringserve.passwords import PASSWORD_BYTES_MAX, STAND_IN_BYTES, PasswordError, make_hash, stand_in_hash, verify
-from ringserve.rules import AuthRule
 
 STAND_IN = stand_in_hash(os.urandom(STAND_IN_BYTES))
 

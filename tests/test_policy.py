@@ -10,7 +10,8 @@ from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.config import Config, HostConfig, SiteConfig
+from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import Config, HostConfig, SiteConfig
 from ringserve.http.response import Fields, Response
 from ringserve.http.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
 from ringserve.policy import (
@@ -25,7 +26,6 @@ from ringserve.policy import (
     Sites,
     host_of,
 )
-from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 
 EXAMPLES = settings(max_examples=200, deadline=None, derandomize=True)
 

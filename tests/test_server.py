@@ -25,7 +25,7 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve import listening
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.conn import INPUT_PENDING_MAX, Connection, State
 from ringserve.library import RunningServer
 from ringserve.ring.interrupt import STRATEGIES

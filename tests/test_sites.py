@@ -16,11 +16,11 @@ from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
 from ringserve import passwords
 from ringserve.answers import PASSWORDS
-from ringserve.config import HostConfig
+from ringserve.config.rules import AuthRule
+from ringserve.config.settings import HostConfig
 from ringserve.library import RunningServer
 from ringserve.ring.helpers import THREADS, WAITING_MAX
 from ringserve.ring.uring.ring import UringRing
-from ringserve.rules import AuthRule
 
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 PAGE = "Accept: text/html"

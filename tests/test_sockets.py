@@ -12,7 +12,7 @@ import pytest
 from supervised import free_port
 from wire import eventually
 
-from ringserve.config import Config
+from ringserve.config.settings import Config
 from ringserve.ring.linux.listeners import (
     Listener,
     ListenError,

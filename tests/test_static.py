@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve import static
-from ringserve.config import SiteConfig
+from ringserve.config.globs import compile_glob
+from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import SiteConfig
 from ringserve.directory import Item
 from ringserve.entries import Directory, Entry, Failure, File
-from ringserve.globs import compile_glob
 from ringserve.http import semantics
 from ringserve.http.dates import format_date
 from ringserve.http.heads import CONFIGURED_FIELDS, Request
@@ -32,7 +33,6 @@ from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, V
 from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.policy import Site
 from ringserve.ring.world import FileStatus
-from ringserve.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.static import INDEX, PAGES, read_credentials, responder
 from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringserve.config import LATE_LOOKS
+from ringserve.config.settings import LATE_LOOKS
 from ringserve.vitals import (
     BEAT_S,
     ENDING_LOOKS,

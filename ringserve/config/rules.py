@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ringserve.globs import GlobError, check_references, compile_glob
+from ringserve.config.globs import GlobError, check_references, compile_glob
 
 
 class ConfigError(ValueError):

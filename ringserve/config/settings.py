@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
-from ringserve.rules import (
+from ringserve.config.rules import (
     AuthRule,
     CacheRule,
     ConfigError,

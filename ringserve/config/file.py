@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from ringserve.config import Config, HostConfig, SiteConfig
-from ringserve.rules import AuthRule, ConfigError, check, key_of, setting_of
+from ringserve.config.rules import AuthRule, ConfigError, check, key_of, setting_of
+from ringserve.config.settings import Config, HostConfig, SiteConfig
 
 DEFAULT_NAME = "ringserve.toml"
 FILE_BYTES_MAX = 1024 * 1024
