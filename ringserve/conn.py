@@ -42,11 +42,11 @@ from collections.abc import Generator
 from enum import Enum
 from types import coroutine
 
-from ringserve.access_log import AccessLog
 from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError, RequestReader
 from ringserve.http.response import Prepared
 from ringserve.listening import Listening
+from ringserve.observe.access_log import AccessLog
 from ringserve.remembered import KnownHead
 from ringserve.ring.tasks import Kind
 from ringserve.ring.world import POLL_IN, Pinned, errno_name

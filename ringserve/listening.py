@@ -9,13 +9,13 @@ import math
 from collections import deque
 from typing import Protocol
 
-from ringserve.access_log import AccessLog
 from ringserve.answers import Answers
 from ringserve.config.settings import Config
 from ringserve.files import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import date_line
+from ringserve.observe.access_log import AccessLog
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.remembered import Memory

@@ -27,11 +27,11 @@ from types import FrameType
 
 from ringserve import listing, passwords, static
 from ringserve.acceptor import Acceptor
-from ringserve.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config.settings import Config
 from ringserve.files import FileLimits, FileTable, Root
 from ringserve.listening import Client, Listening, Shared
+from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.pipes import PipePool
 from ringserve.policy import Sites
 from ringserve.ring import open_ring

@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pinned import PinnedBytes
 
-from ringserve import access_log
-from ringserve.access_log import (
+from ringserve.http.heads import HeaderBlock, Request, RequestLine
+from ringserve.http.request import Limits, Parser
+from ringserve.observe import access_log
+from ringserve.observe.access_log import (
     FLUSH_AFTER_S,
     FLUSH_LINES,
     LOG_FORMATS,
@@ -30,8 +32,6 @@ from ringserve.access_log import (
     escape,
     shorten,
 )
-from ringserve.http.heads import HeaderBlock, Request, RequestLine
-from ringserve.http.request import Limits, Parser
 from ringserve.remembered import KnownBlock, KnownHead, KnownLine, Remembered
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name

@@ -22,10 +22,11 @@ from conftest import Serving
 from test_server import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve import access_log, files
+from ringserve import files
 from ringserve.conn import Connection, State
 from ringserve.directory import read_directory
 from ringserve.library import serve
+from ringserve.observe import access_log
 from ringserve.server import StartError
 
 MIB = 1024 * 1024

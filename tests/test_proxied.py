@@ -17,9 +17,9 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve import access_log
 from ringserve.conn import Connection, State
 from ringserve.library import RunningServer
+from ringserve.observe import access_log
 
 TRUSTED = "127.0.0.1"
 UNTRUSTED = "127.0.0.2"
