@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 
 from ringserve import passwords
-from ringserve.entries import Entry
-from ringserve.files import FileTable
+from ringserve.files.entries import Entry
+from ringserve.files.table import FileTable
 from ringserve.http.heads import HeaderBlock, Request
 from ringserve.http.proxies import network_of
 from ringserve.http.response import FileSlice, Prepared, Response, error_response

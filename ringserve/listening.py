@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ringserve.answers import Answers
 from ringserve.config.settings import Config
-from ringserve.files import FileTable
+from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import date_line

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes
 
-from ringserve.directory import Item, name_order
-from ringserve.entries import Directory
+from ringserve.files.directory import Item, name_order
+from ringserve.files.entries import Directory
 from ringserve.http.dates import iso_date
 
 if TYPE_CHECKING:

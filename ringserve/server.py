@@ -29,7 +29,7 @@ from ringserve import listing, passwords, static
 from ringserve.acceptor import Acceptor
 from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config.settings import Config
-from ringserve.files import FileLimits, FileTable, Root
+from ringserve.files.table import FileLimits, FileTable, Root
 from ringserve.listening import Client, Listening, Shared
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.pipes import PipePool

@@ -17,7 +17,7 @@ from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
 from ringserve import listing
-from ringserve.entries import Directory, Entry, Failure, File
+from ringserve.files.entries import Directory, Entry, Failure, File
 from ringserve.http.dates import format_date
 from ringserve.http.heads import Request
 from ringserve.http.media_types import known_type

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from ringserve.entries import Entry
+from ringserve.files.entries import Entry
 from ringserve.http.heads import Request
 from ringserve.http.response import Response
 from ringserve.policy import Guard, Site

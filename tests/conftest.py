@@ -105,9 +105,9 @@ def serving(request: pytest.FixtureRequest, site: Path) -> Iterator[Serving]:
 @pytest.fixture
 def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inotify, and every entry is old at once: a change is seen by the look alone."""
-    monkeypatch.setattr("ringserve.watches.Watches.start", lambda _watches: None)
-    monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
-    monkeypatch.setattr("ringserve.files.FRESH_S", 1e-9)
+    monkeypatch.setattr("ringserve.files.watches.Watches.start", lambda _watches: None)
+    monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.files.table.FRESH_S", 1e-9)
 
 
 # -- a browser --------------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from ringserve import passwords, static
 from ringserve.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
-from ringserve.directory import Item
-from ringserve.entries import PREPARED_MAX, Directory, Entry, Failure, File
-from ringserve.files import FRESH_S, FileTable
+from ringserve.files.directory import Item
+from ringserve.files.entries import PREPARED_MAX, Directory, Entry, Failure, File
+from ringserve.files.table import FRESH_S, FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Prepared, Response, SharedDescriptor

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_listing import HOSTILE, MODIFIED, as_file_systems_have_it
 
-from ringserve.directory import Item, read_directory
+from ringserve.files.directory import Item, read_directory
 
 NOBODY = 65534
 

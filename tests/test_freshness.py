@@ -16,15 +16,15 @@ from conftest import Serving
 from permissions import serving_as_a_user
 from wire import Wire, eventually, get
 
-import ringserve.files
-import ringserve.watches
-from ringserve import files
-from ringserve.directory import Item
-from ringserve.files import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
+import ringserve.files.table
+import ringserve.files.watches
+from ringserve.files import table as files
+from ringserve.files.directory import Item
+from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
+from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import Task
 from ringserve.ring.uring.ring import UringRing
-from ringserve.watches import BURST_EVENTS
 
 
 def test_a_changed_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_symbolic_link_to_a_directory_that_comes_is_noticed_at_once(
 def test_directories_that_are_asked_for_and_missing_are_not_remembered_without_end(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ringserve.watches.WATCHES_MAX", 10)
+    monkeypatch.setattr("ringserve.files.watches.WATCHES_MAX", 10)
     running = serving()
     with Wire(running.url) as wire:
         for number in range(100):
@@ -196,7 +196,7 @@ def test_directories_that_cannot_be_watched_are_one_line_that_says_what_it_means
 def test_more_directories_than_are_watched_are_one_line(
     serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ringserve.watches, "WATCHES_MAX", 3)
+    monkeypatch.setattr(ringserve.files.watches, "WATCHES_MAX", 3)
     ask_below(serving, site)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("ringserve: 3 directories are watched, and no more will be: changes of files in the others")
@@ -325,7 +325,7 @@ def test_only_a_small_file_is_hashed_by_the_thread_of_the_loop(
         threads.append(threading.get_ident())
         return content_hash(body)
 
-    monkeypatch.setattr(ringserve.files, "content_hash", note)
+    monkeypatch.setattr(ringserve.files.table, "content_hash", note)
     (site / "page").write_bytes(bytes(size))
     running = serving()
     with Wire(running.url) as wire:
@@ -385,7 +385,7 @@ def test_a_file_is_hashed_while_every_directory_hangs(
         assert released.wait(30)
         return [], False
 
-    monkeypatch.setattr("ringserve.files.read_directory", hang)
+    monkeypatch.setattr("ringserve.files.table.read_directory", hang)
     (site / "page").write_bytes(bytes(CONTENT_TAG_BYTES_MAX))
     url = serving(listing=True).url
     with Wire(url) as first, Wire(url) as second, Wire(url) as third:
@@ -490,7 +490,7 @@ def test_a_sibling_that_was_made_anew_and_is_left_out_again_is_said_again(
 def test_the_memory_of_what_was_said_is_bounded(
     serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ringserve.files.SAID_MAX", 4)
+    monkeypatch.setattr("ringserve.files.table.SAID_MAX", 4)
     running = serving()
     with Wire(running.url) as wire:
         for number in (0, 0, 1, 2, 3, 4, 0):  # at the fifth path those before it are forgotten
@@ -582,8 +582,8 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
 
     monkeypatch.setattr(Task, "open_beneath", look_and_drop)
     monkeypatch.setattr(FileTable, "look_again", lambda _table, _path: False)  # only a look that waits can be overtaken
-    monkeypatch.setattr("ringserve.entries.RACY_NS", 0)
-    monkeypatch.setattr("ringserve.files.FRESH_S", 0.0)
+    monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
+    monkeypatch.setattr("ringserve.files.table.FRESH_S", 0.0)
     (site / "page.bin").write_bytes(b"content")
     running = serving(cached_file_bytes_max=cached)
     with Wire(running.url) as wire:

@@ -18,8 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ringserve import listing
-from ringserve.directory import Item
-from ringserve.entries import Directory
+from ringserve.files.directory import Item
+from ringserve.files.entries import Directory
 from ringserve.http.semantics import locate, quote_path
 from ringserve.listing import (
     DATA_PAGE_ITEMS,

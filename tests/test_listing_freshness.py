@@ -19,8 +19,8 @@ from conftest import Serving
 from permissions import serving_as_a_user
 from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
-from ringserve import files
-from ringserve.directory import read_directory
+from ringserve.files import table as files
+from ringserve.files.directory import read_directory
 
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 ACCEPT = "Accept: application/json"

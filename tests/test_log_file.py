@@ -22,9 +22,9 @@ from conftest import Serving
 from test_server import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve import files
 from ringserve.conn import Connection, State
-from ringserve.directory import read_directory
+from ringserve.files import table as files
+from ringserve.files.directory import read_directory
 from ringserve.library import serve
 from ringserve.observe import access_log
 from ringserve.server import StartError

@@ -22,8 +22,8 @@ from ringserve import static
 from ringserve.config.globs import compile_glob
 from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import SiteConfig
-from ringserve.directory import Item
-from ringserve.entries import Directory, Entry, Failure, File
+from ringserve.files.directory import Item
+from ringserve.files.entries import Directory, Entry, Failure, File
 from ringserve.http import semantics
 from ringserve.http.dates import format_date
 from ringserve.http.heads import CONFIGURED_FIELDS, Request

@@ -4,7 +4,7 @@ were prepared from it.
 
 from __future__ import annotations
 
-from ringserve.directory import Item
+from ringserve.files.directory import Item
 from ringserve.http.media_types import content_type
 from ringserve.http.response import Freshness, Prepared, Response, SharedDescriptor
 from ringserve.http.semantics import validators_of

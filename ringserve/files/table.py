@@ -36,14 +36,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ringserve.directory import read_directory
-from ringserve.entries import Directory, Entry, Failure, File
+from ringserve.files.directory import read_directory
+from ringserve.files.entries import Directory, Entry, Failure, File
+from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
 from ringserve.http.response import SharedDescriptor
 from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
 from ringserve.ring.world import NANOSECONDS, FileStatus, errno_name
-from ringserve.watches import Watches
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
