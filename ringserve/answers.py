@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import hashlib
 
-from ringserve import passwords
 from ringserve.files.entries import Entry
 from ringserve.files.table import FileTable
 from ringserve.http.heads import HeaderBlock, Request
 from ringserve.http.proxies import network_of
 from ringserve.http.response import FileSlice, Prepared, Response, error_response
 from ringserve.http.semantics import Location
-from ringserve.policy import Guard, Site, Sites
 from ringserve.remembered import KnownHead, key_of, request_of
+from ringserve.responders import passwords
+from ringserve.responders.policy import Guard, Site, Sites
+from ringserve.responders.steps import Claim, Lookup, Respond, Verified
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
-from ringserve.steps import Claim, Lookup, Respond, Verified
 
 PREPARED_PER_LINE_MAX = 16
 """Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is

@@ -18,11 +18,11 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from ringserve import passwords
 from ringserve.compress import compress_command, left_out
 from ringserve.config.file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render, shown
 from ringserve.config.rules import ConfigError, Setting, key_of, setting_of
 from ringserve.config.settings import Config, SiteConfig, settings
+from ringserve.responders import passwords
 from ringserve.ring.linux.listeners import ListenError
 from ringserve.server import StartError, open_root
 from ringserve.version import __version__

@@ -17,11 +17,11 @@ from ringserve.http.request import Limits, Parser
 from ringserve.http.response import date_line
 from ringserve.observe.access_log import AccessLog
 from ringserve.pipes import PipePool
-from ringserve.policy import Sites
 from ringserve.remembered import Memory
+from ringserve.responders.policy import Sites
+from ringserve.responders.steps import Respond
 from ringserve.ring.tasks import Tasks
 from ringserve.ring.world import Ring
-from ringserve.steps import Respond
 
 
 class Client(Protocol):

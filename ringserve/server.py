@@ -25,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 from types import FrameType
 
-from ringserve import listing, passwords, static
+from ringserve import static
 from ringserve.acceptor import Acceptor
 from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config.settings import Config
@@ -33,7 +33,8 @@ from ringserve.files.table import FileLimits, FileTable, Root
 from ringserve.listening import Client, Listening, Shared
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.pipes import PipePool
-from ringserve.policy import Sites
+from ringserve.responders import listing, passwords
+from ringserve.responders.policy import Sites
 from ringserve.ring import open_ring
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interrupt import STRATEGIES

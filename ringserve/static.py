@@ -16,7 +16,6 @@ import hashlib
 from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
-from ringserve import listing
 from ringserve.files.entries import Directory, Entry, Failure, File
 from ringserve.http.dates import format_date
 from ringserve.http.heads import Request
@@ -54,8 +53,9 @@ from ringserve.http.semantics import (
     range_applies,
     rank_codings,
 )
-from ringserve.policy import CrossOrigin, Guard, Site
-from ringserve.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
+from ringserve.responders import listing
+from ringserve.responders.policy import CrossOrigin, Guard, Site
+from ringserve.responders.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"
 BOUNDARY_BYTES = 16

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ringserve.answers
-from ringserve import passwords, static
+from ringserve import static
 from ringserve.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
@@ -25,11 +25,12 @@ from ringserve.files.table import FRESH_S, FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Prepared, Response, SharedDescriptor
-from ringserve.policy import Sites
 from ringserve.remembered import KnownHead, Memory, key_of
+from ringserve.responders import passwords
+from ringserve.responders.policy import Sites
+from ringserve.responders.steps import Claim, Lookup, Verified
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import FileStatus
-from ringserve.steps import Claim, Lookup, Verified
 
 MODIFIED_NS = 784_111_777 * 10**9
 WALL_S = 1_700_000_000.0

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from ringserve import cli, doctor, passwords
+from ringserve import cli, doctor
 from ringserve.config.rules import key_of, setting_of
 from ringserve.config.settings import Config, settings
+from ringserve.responders import passwords
 from ringserve.ring.capability import Circumstances
 from ringserve.ring.uring import ring as uring
 from ringserve.ring.uring._uring import lib

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ringserve import listing
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory
 from ringserve.http.semantics import locate, quote_path
-from ringserve.listing import (
+from ringserve.responders import listing
+from ringserve.responders.listing import (
     DATA_PAGE_ITEMS,
     HTML,
     JSON,

@@ -10,7 +10,7 @@ from browser import Browser
 from conftest import Serving
 from wire import Wire, get
 
-from ringserve.listing import PAGE_ITEMS
+from ringserve.responders.listing import PAGE_ITEMS
 
 NARROW = (320, 640)
 WIDE = (1200, 800)

@@ -9,9 +9,16 @@ import sys
 
 import pytest
 
-from ringserve import passwords
 from ringserve.config.rules import AuthRule
-from ringserve.passwords import PASSWORD_BYTES_MAX, STAND_IN_BYTES, PasswordError, make_hash, stand_in_hash, verify
+from ringserve.responders import passwords
+from ringserve.responders.passwords import (
+    PASSWORD_BYTES_MAX,
+    STAND_IN_BYTES,
+    PasswordError,
+    make_hash,
+    stand_in_hash,
+    verify,
+)
 
 STAND_IN = stand_in_hash(os.urandom(STAND_IN_BYTES))
 
@@ -113,5 +120,5 @@ def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.Mo
 
 
 def test_the_library_is_not_loaded_before_it_is_needed() -> None:
-    source = "import sys, ringserve.passwords, ringserve.cli; sys.exit('argon2' in sys.modules)"
+    source = "import sys, ringserve.responders.passwords, ringserve.cli; sys.exit('argon2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", source], check=False, timeout=30).returncode == 0

@@ -14,7 +14,7 @@ from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule
 from ringserve.config.settings import Config, HostConfig, SiteConfig
 from ringserve.http.response import Fields, Response
 from ringserve.http.semantics import CODINGS, LIST_MEMBERS_MAX, Location, TargetError, is_authority, is_hidden, locate
-from ringserve.policy import (
+from ringserve.responders.policy import (
     EXPOSED,
     HOST_BYTES_MAX,
     IMMUTABLE,

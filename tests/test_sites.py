@@ -14,11 +14,11 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
-from ringserve import passwords
 from ringserve.answers import PASSWORDS
 from ringserve.config.rules import AuthRule
 from ringserve.config.settings import HostConfig
 from ringserve.library import RunningServer
+from ringserve.responders import passwords
 from ringserve.ring.helpers import THREADS, WAITING_MAX
 from ringserve.ring.uring.ring import UringRing
 

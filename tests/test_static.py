@@ -30,11 +30,11 @@ from ringserve.http.heads import CONFIGURED_FIELDS, Request
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import FileSlice, Response, SharedDescriptor
 from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
-from ringserve.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
-from ringserve.policy import Site
+from ringserve.responders.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
+from ringserve.responders.policy import Site
+from ringserve.responders.steps import Answer, Claim, Lookup, Question, Verified
 from ringserve.ring.world import FileStatus
 from ringserve.static import INDEX, PAGES, read_credentials, responder
-from ringserve.steps import Answer, Claim, Lookup, Question, Verified
 
 PARSER = Parser(Limits(32 * 1024, 8 * 1024, 100), CONFIGURED_FIELDS)
 MODIFIED = 784_111_777

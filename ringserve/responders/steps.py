@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ringserve.files.entries import Entry
 from ringserve.http.heads import Request
 from ringserve.http.response import Response
-from ringserve.policy import Guard, Site
+from ringserve.responders.policy import Guard, Site
 
 
 class Lookup(NamedTuple):
