@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 
-from ringserve.budget import Shares
 from ringserve.conn import Connection
-from ringserve.listening import Listening
+from ringserve.connection.budget import Shares
+from ringserve.connection.listening import Listening
 from ringserve.ring.linux.listeners import Listener
 from ringserve.ring.tasks import Kind
 from ringserve.ring.world import errno_name

@@ -42,15 +42,15 @@ from collections.abc import Generator
 from enum import Enum
 from types import coroutine
 
+from ringserve.connection.listening import Listening
+from ringserve.connection.outbound import ConnectionOverError, Record, Sender
+from ringserve.connection.remembered import KnownHead
 from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError, RequestReader
 from ringserve.http.response import Prepared
-from ringserve.listening import Listening
 from ringserve.observe.access_log import AccessLog
-from ringserve.remembered import KnownHead
 from ringserve.ring.tasks import Kind
 from ringserve.ring.world import POLL_IN, Pinned, errno_name
-from ringserve.sending import ConnectionOverError, Record, Sender
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""

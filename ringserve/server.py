@@ -27,12 +27,13 @@ from types import FrameType
 
 from ringserve import static
 from ringserve.acceptor import Acceptor
-from ringserve.budget import FEW, Shares, share, shortage
 from ringserve.config.settings import Config
+from ringserve.connection.budget import FEW, Shares, share, shortage
+from ringserve.connection.listening import Client, Listening, Shared
+from ringserve.connection.outbound import ConnectionOverError
+from ringserve.connection.pipes import PipePool
 from ringserve.files.table import FileLimits, FileTable, Root
-from ringserve.listening import Client, Listening, Shared
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
-from ringserve.pipes import PipePool
 from ringserve.responders import listing, passwords
 from ringserve.responders.policy import Sites
 from ringserve.ring import open_ring
@@ -51,7 +52,6 @@ from ringserve.ring.linux.listeners import (
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions
-from ringserve.sending import ConnectionOverError
 
 LOGS = "logs"
 """Helpers' lane."""

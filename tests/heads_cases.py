@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ringserve.connection.remembered import Memory
+from ringserve.connection.remembered import request_of as request_of_head
 from ringserve.http.heads import Request
 from ringserve.http.request import Limits, Parser, RequestError, RequestReader
 from ringserve.http.semantics import LIST_MEMBERS_MAX, TargetError
-from ringserve.remembered import Memory
-from ringserve.remembered import request_of as request_of_head
 
 LIMITS = Limits(head_bytes_max=32 * 1024, target_bytes_max=8 * 1024, fields_max=100)
 SMALL = Limits(head_bytes_max=400, target_bytes_max=128, fields_max=8)

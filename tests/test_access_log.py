@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pinned import PinnedBytes
 
+from ringserve.connection.remembered import KnownBlock, KnownHead, KnownLine, Remembered
 from ringserve.http.heads import HeaderBlock, Request, RequestLine
 from ringserve.http.request import Limits, Parser
 from ringserve.observe import access_log
@@ -32,7 +33,6 @@ from ringserve.observe.access_log import (
     escape,
     shorten,
 )
-from ringserve.remembered import KnownBlock, KnownHead, KnownLine, Remembered
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name
 

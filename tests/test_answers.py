@@ -14,18 +14,18 @@ from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ringserve.answers
+import ringserve.connection.answers
 from ringserve import static
-from ringserve.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
+from ringserve.connection.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
+from ringserve.connection.remembered import KnownHead, Memory, key_of
 from ringserve.files.directory import Item
 from ringserve.files.entries import PREPARED_MAX, Directory, Entry, Failure, File
 from ringserve.files.table import FRESH_S, FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Prepared, Response, SharedDescriptor
-from ringserve.remembered import KnownHead, Memory, key_of
 from ringserve.responders import passwords
 from ringserve.responders.policy import Sites
 from ringserve.responders.steps import Claim, Lookup, Verified
@@ -627,7 +627,7 @@ def test_where_the_name_ends_makes_a_difference(verifications: Verifications, us
 def test_no_more_users_are_remembered_than_the_limit(
     verifications: Verifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ringserve.answers, "VERIFIED_MAX", 3)
+    monkeypatch.setattr(ringserve.connection.answers, "VERIFIED_MAX", 3)
     world = guarded()
     verifications.all_right = True
     for number in range(10):

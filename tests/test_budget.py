@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringserve.budget import LEAST, OPENING, Shares, share, shortage
+from ringserve.connection.budget import LEAST, OPENING, Shares, share, shortage
 
 ASKED = {"connections_max": 10_000, "pipes_max": 64, "open_files_max": 512, "burst": 4096}
 

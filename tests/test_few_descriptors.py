@@ -13,7 +13,7 @@ from supervised import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve import server
-from ringserve.budget import Shares
+from ringserve.connection.budget import Shares
 from ringserve.library import RunningServer
 
 PAGE_BYTES = 1024 * 1024

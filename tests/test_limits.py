@@ -15,9 +15,9 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.conn import LINGER_S, Connection, State
+from ringserve.connection.outbound import ConnectionOverError
 from ringserve.library import RunningServer
 from ringserve.ring.uring import ring as uring
-from ringserve.sending import ConnectionOverError
 
 MIB = 1024 * 1024
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])

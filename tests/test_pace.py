@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringserve.pace import PATIENCE, Pace, look
+from ringserve.connection.pace import PATIENCE, Pace, look
 
 LIMIT_S = 60.0
 RATE = 100

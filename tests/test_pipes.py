@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from ringserve.pipes import RETRY_S, Lease, PipePool
+from ringserve.connection.pipes import RETRY_S, Lease, PipePool
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import Completion, Pipe, Ring
 

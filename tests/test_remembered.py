@@ -25,10 +25,17 @@ from heads_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ringserve.remembered
+import ringserve.connection.remembered
+from ringserve.connection.remembered import (
+    REMEMBERED_BYTES_MAX,
+    SELECTION_BYTES_MAX,
+    Memory,
+    Remembered,
+    key_of,
+    request_of,
+)
 from ringserve.http.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
 from ringserve.http.semantics import Conditions
-from ringserve.remembered import REMEMBERED_BYTES_MAX, SELECTION_BYTES_MAX, Memory, Remembered, key_of, request_of
 
 
 def test_a_head_with_a_body_is_remembered_as_others_are() -> None:
@@ -202,7 +209,7 @@ def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
 
 
 def test_a_line_that_has_grown_old_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ringserve.remembered, "REMEMBERED_LINES", 1)
+    monkeypatch.setattr(ringserve.connection.remembered, "REMEMBERED_LINES", 1)
     memory = new_memory()
     first = remembered(memory, GOOD[0])
     remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST))

@@ -24,15 +24,15 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve import listening
 from ringserve.config.settings import Config
 from ringserve.conn import INPUT_PENDING_MAX, Connection, State
+from ringserve.connection import listening
+from ringserve.connection.outbound import ConnectionOverError
 from ringserve.library import RunningServer
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.linux.listeners import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
 from ringserve.ring.uring.ring import UringRing
 from ringserve.ring.world import DISCARD_BYTES_MAX
-from ringserve.sending import ConnectionOverError
 from ringserve.server import Server
 
 MIB = 1024 * 1024

@@ -14,13 +14,13 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-from ringserve.answers import Asker
+from ringserve.connection.answers import Asker
+from ringserve.connection.listening import Listening
+from ringserve.connection.pace import Pace, look
+from ringserve.connection.pipes import TransferError
+from ringserve.connection.remembered import KnownBlock, KnownHead
 from ringserve.http.heads import HeaderBlock
 from ringserve.http.response import FileSlice, Prepared, Response, head_parts
-from ringserve.listening import Listening
-from ringserve.pace import Pace, look
-from ringserve.pipes import TransferError
-from ringserve.remembered import KnownBlock, KnownHead
 from ringserve.ring.world import errno_name
 
 OUTPUT_BYTES_MAX = 256 * 1024

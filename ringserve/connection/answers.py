@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hashlib
 
+from ringserve.connection.remembered import KnownHead, key_of, request_of
 from ringserve.files.entries import Entry
 from ringserve.files.table import FileTable
 from ringserve.http.heads import HeaderBlock, Request
 from ringserve.http.proxies import network_of
 from ringserve.http.response import FileSlice, Prepared, Response, error_response
 from ringserve.http.semantics import Location
-from ringserve.remembered import KnownHead, key_of, request_of
 from ringserve.responders import passwords
 from ringserve.responders.policy import Guard, Site, Sites
 from ringserve.responders.steps import Claim, Lookup, Respond, Verified

@@ -9,15 +9,15 @@ import math
 from collections import deque
 from typing import Protocol
 
-from ringserve.answers import Answers
 from ringserve.config.settings import Config
+from ringserve.connection.answers import Answers
+from ringserve.connection.pipes import PipePool
+from ringserve.connection.remembered import Memory
 from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import date_line
 from ringserve.observe.access_log import AccessLog
-from ringserve.pipes import PipePool
-from ringserve.remembered import Memory
 from ringserve.responders.policy import Sites
 from ringserve.responders.steps import Respond
 from ringserve.ring.tasks import Tasks
