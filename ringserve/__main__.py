@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringserve.standard import open_standard_descriptors
+from ringserve.processes.standard import open_standard_descriptors
 
 
 def main() -> None:

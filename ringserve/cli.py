@@ -22,11 +22,11 @@ from ringserve.compress import compress_command, left_out
 from ringserve.config.file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render, shown
 from ringserve.config.rules import ConfigError, Setting, key_of, setting_of
 from ringserve.config.settings import Config, SiteConfig, settings
+from ringserve.processes.supervisor import NotLoadedError, Supervisor
 from ringserve.responders import passwords
 from ringserve.ring.linux.listeners import ListenError
 from ringserve.server import StartError, open_root
 from ringserve.version import __version__
-from ringserve.workers import NotLoadedError, Supervisor
 
 USER_ERROR = 2
 UNHEALTHY = 1

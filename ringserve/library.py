@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from ringserve.config.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
+from ringserve.processes.standard import open_standard_descriptors
 from ringserve.server import Server
-from ringserve.standard import open_standard_descriptors
 
 DRAIN_S = 0.5
 """The default of `drain_timeout_s` here. Tests end servers, and clients that tests have forgotten read nothing."""

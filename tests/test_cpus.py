@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringserve.cpus import available_cpus, cgroup_quota
+from ringserve.processes.cpus import available_cpus, cgroup_quota
 
 
 def groups(directory: Path, text: str) -> str:

@@ -27,8 +27,8 @@ from wire import Wire, eventually, get
 
 from ringserve.config.file import load
 from ringserve.config.settings import Config
+from ringserve.processes.vitals import READY_LOOKS
 from ringserve.version import __version__
-from ringserve.vitals import READY_LOOKS
 
 HOME = Path(__file__).resolve().parent.parent
 EXAMPLES = HOME / "examples"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringserve.config.settings import LATE_LOOKS
-from ringserve.events import (
+from ringserve.processes.events import (
     Abandon,
     Action,
     Bound,
@@ -31,7 +31,7 @@ from ringserve.events import (
     Start,
     Tell,
 )
-from ringserve.machine import (
+from ringserve.processes.machine import (
     BACK_OFF_LAST_S,
     BEAT_S,
     BROKEN,
@@ -48,7 +48,7 @@ from ringserve.machine import (
     State,
     next_look,
 )
-from ringserve.messages import Kind
+from ringserve.processes.messages import Kind
 
 DRAIN_S = 1.5
 SILENT_LOOKS_MAX = 10

@@ -13,6 +13,7 @@ from supervised import free_port
 from wire import eventually
 
 from ringserve.config.settings import Config
+from ringserve.processes.sockets import Sockets, inherited_listeners
 from ringserve.ring.linux.listeners import (
     Listener,
     ListenError,
@@ -21,7 +22,6 @@ from ringserve.ring.linux.listeners import (
     listen_tcp,
     share_listener,
 )
-from ringserve.sockets import Sockets, inherited_listeners
 
 HOST = ("127.0.0.1",)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ringserve.config.settings import LATE_LOOKS
-from ringserve.vitals import (
+from ringserve.processes.vitals import (
     BEAT_S,
     ENDING_LOOKS,
     GONE_LOOKS,

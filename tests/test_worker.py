@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ringserve.notify import WAITING_MAX, Notifier
-from ringserve.worker import how
+from ringserve.processes.notify import WAITING_MAX, Notifier
+from ringserve.processes.worker import how
 
 
 def silent(_template: str, *_values: object) -> None:

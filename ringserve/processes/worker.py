@@ -16,12 +16,12 @@ from types import FrameType
 from typing import NamedTuple
 
 from ringserve.config.settings import Config
+from ringserve.processes.vitals import BEAT_S, Vitals
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.linux.listeners import Listener, begin_listening
 from ringserve.ring.stderr import ThreadWriter
 from ringserve.ring.world import RingBrokenError, RingRefusedError
 from ringserve.server import Server, StartError
-from ringserve.vitals import BEAT_S, Vitals
 
 USER_ERROR = 2
 BROKEN = 70

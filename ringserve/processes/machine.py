@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ringserve.config.settings import LATE_LOOKS
-from ringserve.events import (
+from ringserve.processes.events import (
     Abandon,
     Action,
     Bound,
@@ -54,7 +54,7 @@ from ringserve.events import (
     Start,
     Tell,
 )
-from ringserve.messages import Kind
+from ringserve.processes.messages import Kind
 
 USER_ERROR = 2
 BROKEN = 70

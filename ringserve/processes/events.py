@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple
 
-from ringserve.messages import Kind
+from ringserve.processes.messages import Kind
 
 # -- events -----------------------------------------------------------------------------------------------------
 

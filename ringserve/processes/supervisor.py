@@ -39,13 +39,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ringserve.config.settings import Config
-from ringserve.cpus import available_cpus
-from ringserve.notify import Notifier
-from ringserve.ring.linux.listeners import ListenError, append_always, raise_descriptor_limit
-from ringserve.ring.stderr import STDERR_FD, ThreadWriter
-from ringserve.sockets import Sockets
-from ringserve.vitals import READY_LOOKS, Finding, next_look
-from ringserve.worker import (
+from ringserve.processes.cpus import available_cpus
+from ringserve.processes.notify import Notifier
+from ringserve.processes.sockets import Sockets
+from ringserve.processes.vitals import READY_LOOKS, Finding, next_look
+from ringserve.processes.worker import (
     ABORTED,
     ACCEPTS_NO_MORE,
     BROKEN,
@@ -59,6 +57,8 @@ from ringserve.worker import (
     how,
     live,
 )
+from ringserve.ring.linux.listeners import ListenError, append_always, raise_descriptor_limit
+from ringserve.ring.stderr import STDERR_FD, ThreadWriter
 
 STDOUT_FD = 1
 BACK_OFF_FIRST_S = 0.1
