@@ -8,7 +8,7 @@ from ringserve.processes.standard import open_standard_descriptors
 def main() -> None:
     """Entry point of both."""
     open_standard_descriptors()
-    from ringserve.cli import main as run
+    from ringserve.cli.command import main as run
 
     run()
 

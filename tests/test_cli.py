@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ringserve import cli, doctor
+from ringserve.cli import command as cli
+from ringserve.cli import doctor
 from ringserve.config.rules import key_of, setting_of
 from ringserve.config.settings import Config, settings
 from ringserve.responders import passwords
@@ -489,7 +490,7 @@ def test_a_check_counts_a_precompressed_file_that_may_not_be_read(
 
 
 def test_a_check_of_a_very_large_directory_ends(here: Path, checked: Checking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ringserve.compress.NAMES_MAX", 2)
+    monkeypatch.setattr("ringserve.cli.compress.NAMES_MAX", 2)
     for name in ("a", "b"):
         (here / name).mkdir()
         (here / name / "page.js").write_bytes(b"plain")

@@ -21,7 +21,7 @@ import pytest
 from conftest import Serving
 from exchanges import HELLO, LARGE_BYTES, MODIFIED, PASSWORD_HASH, STYLE, TAG, fill
 
-from ringserve.compress import SUFFIXES, encode
+from ringserve.cli.compress import SUFFIXES, encode
 from ringserve.config.rules import AuthRule
 from ringserve.library import RunningServer
 

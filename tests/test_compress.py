@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ringserve import compress
-from ringserve.compress import (
+from ringserve.cli import compress
+from ringserve.cli.compress import (
     BROTLI_LARGE_BYTES,
     Source,
     brotli_level,

@@ -21,7 +21,7 @@ from browser import Browser
 from conftest import Serving
 from wire import TIMEOUT_S
 
-from ringserve.compress import SUFFIXES, encode
+from ringserve.cli.compress import SUFFIXES, encode
 from ringserve.config.rules import CacheRule
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "site"

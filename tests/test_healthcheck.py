@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import Serving
 
-from ringserve import cli
+from ringserve.cli import command as cli
+from ringserve.cli.healthcheck import UnhealthyError, check
 from ringserve.config.settings import Config
-from ringserve.healthcheck import UnhealthyError, check
 
 SHORT_S = 0.2
 LONG_S = 20.0
@@ -288,7 +288,7 @@ def test_a_usage_error_is_one_line_and_status_2(arguments: tuple[str, ...], word
 
 def test_the_timeout_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    monkeypatch.setattr("ringserve.healthcheck.check", lambda _config, timeout_s: asked.append(timeout_s))
+    monkeypatch.setattr("ringserve.cli.healthcheck.check", lambda _config, timeout_s: asked.append(timeout_s))
     for arguments, variable in (((), None), (("--timeout", "0.5"), None), ((), "7"), (("--timeout", "0.5"), "7")):
         if variable is not None:
             monkeypatch.setenv("RINGSERVE_HEALTHCHECK_TIMEOUT", variable)

@@ -22,7 +22,7 @@ from exchanges import ALADDIN, CODINGS, GROUPS, MODIFIED, PASSWORD_HASH, Group, 
 from httplint import HttpRequestLinter, HttpResponseLinter, Note, levels
 from wire import Wire, get
 
-from ringserve.compress import SUFFIXES, encode
+from ringserve.cli.compress import SUFFIXES, encode
 from ringserve.config.rules import AuthRule, RedirectRule
 
 PLAIN_NOTES = {"FRESHNESS_NO_CACHE", "LM_PRESENT", "STORE_STORABLE"}

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from ringserve.compress import compress_command, left_out
+from ringserve.cli.compress import compress_command, left_out
 from ringserve.config.file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render, shown
 from ringserve.config.rules import ConfigError, Setting, key_of, setting_of
 from ringserve.config.settings import Config, SiteConfig, settings
@@ -303,7 +303,7 @@ serve_command: click.Command = _Serve(
 @click.command("ringserve doctor")
 def doctor_command() -> None:
     """Show whether ringserve can run here, who may refuse it, and the limits of this system that matter to it."""
-    from ringserve.doctor import examine, render
+    from ringserve.cli.doctor import examine, render
 
     report = examine()
     click.echo(render(report))
@@ -318,7 +318,7 @@ arguments, but its help does not show them."""
 @click.pass_context
 def check_health(context: click.Context, /, timeout: float, **values: Any) -> None:
     """Exit with status 0 if the server answers, and with 1 and a line on stderr if it does not."""
-    from ringserve.healthcheck import UnhealthyError, check
+    from ringserve.cli.healthcheck import UnhealthyError, check
 
     loaded: Loaded | ConfigFileError = context.obj
     if isinstance(loaded, ConfigFileError):
@@ -333,7 +333,7 @@ def check_health(context: click.Context, /, timeout: float, **values: Any) -> No
 
 
 def _healthcheck_command() -> click.Command:
-    from ringserve.healthcheck import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S
+    from ringserve.cli.healthcheck import TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S
 
     parameters = _configuration()
     for parameter in parameters:
