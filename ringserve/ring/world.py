@@ -13,7 +13,7 @@ Interrupt
 The kernel is a subsystem that runs by itself and reports back. Nothing here is a call that one sits and waits for:
 a verb returns before its operation began, and its result comes out of a later `turn` under the same user_data.
 
-Invariants that every implementation keeps and `tests/test_ring_contract.py` checks
+Invariants that every implementation keeps and `tests/ring/test_ring_contract.py` checks
  1. A submission ends with the first of its completions whose `more` is false. Until then its memory and its
     descriptors belong to the kernel as well: whoever queued it keeps them, cancelled or not.
  2. A turn's completions are copied out before the first of them is handed over. A handler may queue submissions;

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_listing import HOSTILE, MODIFIED, as_file_systems_have_it
+from hostile_names import HOSTILE, MODIFIED, as_file_systems_have_it
 
 from ringserve.files.directory import Item, read_directory
 
