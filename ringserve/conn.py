@@ -235,7 +235,9 @@ class Connection(Sender):
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
         if prepared is None or not block.plain or listening.draining:
             return False
-        if prepared.freshness.until <= self.ring.now and not listening.answers.is_still_true(prepared, self.ring.now):
+        ring = self.ring
+        now = ring.now
+        if prepared.freshness.until <= now and not listening.answers.is_still_true(prepared, now):
             return False
         left = self._requests_left - 1
         if not left:
@@ -245,18 +247,18 @@ class Connection(Sender):
         if block.persistent:
             pinned = prepared.pinned
             if pinned is None or prepared.second != clock.second:
-                pinned = prepared.render(clock.second, clock.date, self.ring.pin)
+                pinned = prepared.render(clock.second, clock.date, ring.pin)
             if not self.receiving:
                 self._arm_receive()
         else:
             self._last = True
-            pinned = prepared.render_last(clock.second, clock.date, self.ring.pin)
+            pinned = prepared.render_last(clock.second, clock.date, ring.pin)
         self.state = HOT
-        self.began = self.waiting_since = self.ring.now
+        self.began = self.waiting_since = now
         self._hot = head, prepared
         self._sending = pinned
         self._sent_bytes = 0
-        self.ring.send(self.user_data, self.fd, pinned)
+        ring.send(self.user_data, self.fd, pinned)
         return True
 
     def _completed(self, res: int, buffer: int, more: bool) -> None:
