@@ -42,7 +42,7 @@ class Acceptor:
         self._resting = False
         self._stopped = False
         self._sweeping = self._is_swept = False
-        self._reserve_fd = self._tasks.ring.reserve()
+        self._reserve_fd = self._tasks.system.reserve()
         self._arm()
 
     def _arm(self) -> None:
@@ -105,7 +105,7 @@ class Acceptor:
         self._shared.files.give_up_descriptors()
         self._tasks.call_at(self._tasks.ring.now + ACCEPT_BACK_OFF_S, self._end_of_rest)
         if self._reserve_fd >= 0 and not self._single:
-            self._tasks.ring.close_now(self._reserve_fd)
+            self._tasks.system.give_up(self._reserve_fd)
             self._reserve_fd = -1
             self._single = True
             self._tasks.ring.accept(self._single_user_data, self._listener.fd)
@@ -124,7 +124,7 @@ class Acceptor:
             return None
         if self._reserve_fd < 0:
             try:
-                self._reserve_fd = self._tasks.ring.reserve()
+                self._reserve_fd = self._tasks.system.reserve()
             except OSError:
                 return self._tasks.ring.now + ACCEPT_BACK_OFF_S
         self._resting = False
@@ -172,5 +172,5 @@ class Acceptor:
     def close(self) -> None:
         """Give the reserve back."""
         if self._reserve_fd >= 0:
-            self._tasks.ring.close_now(self._reserve_fd)
+            self._tasks.system.give_up(self._reserve_fd)
             self._reserve_fd = -1

@@ -339,7 +339,7 @@ class Connection(Sender):
             lingers = self._lingers and not self.input_ended
         except ConnectionOverError as over:
             if over.resets:
-                self.ring.reset_on_close(self.fd)
+                self.tasks.system.reset_on_close(self.fd)
             self._log_broken()
         finally:
             if lingers:
@@ -442,7 +442,7 @@ class Connection(Sender):
         resets the connection, and the reset overtakes the response (RFC 9112 9.6).
         """
         self.reader = None
-        self.ring.shutdown_sending(self.fd)
+        self.tasks.system.finish(self.fd)
         self.state = LINGERING
         self.tasks.handlers[self._receive_user_data] = self._linger_on
         self.began = self.waiting_since = self.ring.now
@@ -475,7 +475,7 @@ class Connection(Sender):
         """Throw away what has come since the connection lingers. Returns how many bytes that were."""
         if self.state is not LINGERING:
             return 0
-        res = self.ring.discard(self.fd, bytes_max)
+        res = self.tasks.system.throw_away(self.fd, bytes_max)
         if res <= 0 and res != -errno.EAGAIN:
             self._close()
             return 0

@@ -36,7 +36,7 @@ from ringserve.files.table import FileLimits, FileTable, Root
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.responders import listing, passwords
 from ringserve.responders.policy import Sites
-from ringserve.ring import open_ring
+from ringserve.ring import open_world
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.linux.listeners import (
@@ -51,7 +51,7 @@ from ringserve.ring.linux.listeners import (
 )
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
-from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions
+from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, World
 
 LOGS = "logs"
 """Helpers' lane."""
@@ -166,7 +166,7 @@ class Server:
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
     log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
     diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
-    ring_factory: opens the ring in the loop's thread.
+    world: opens what it knows of the outside, in the loop's thread.
     shortage: a line for the user if the limit of open files leaves few connections, else None; it is reported.
     Raises StartError and ListenError.
     """
@@ -178,12 +178,12 @@ class Server:
         listeners: list[Listener] | None = None,
         log_fd: int = 1,
         diagnostics: Diagnostics | None = None,
-        ring_factory: Callable[..., Ring] = open_ring,
+        world: Callable[..., World] = open_world,
     ) -> None:
         self.config = config
         self._log_fd = log_fd
         self._diagnostics = diagnostics
-        self._ring_factory = ring_factory
+        self._open_world = world
         self._ring: Ring | None = None
         # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
         self._ring_lock = threading.RLock()
@@ -264,11 +264,12 @@ class Server:
         Raises RingRefusedError, and RingBrokenError when the kernel lost a completion.
         """
         try:
-            ring = self._open_ring()
+            world = self._world()
         except BaseException:
             self.close()
             raise
-        self.tasks = Tasks(ring, self._diagnostics)
+        ring = world.ring
+        self.tasks = Tasks(world)
         try:
             self._start(ring)
             started()
@@ -283,7 +284,7 @@ class Server:
             self._close_listeners()
             self._close_roots()
 
-    def _open_ring(self) -> Ring:
+    def _world(self) -> World:
         config = self.config
         options = RingOptions(
             submission_entries=min(RingOptions.submission_entries, config.completion_entries),
@@ -292,7 +293,7 @@ class Server:
             buffer_bytes=config.buffer_bytes,
             workers=config.kernel_workers_max,
         )
-        return self._ring_factory(options, STRATEGIES[config.interrupt])
+        return self._open_world(options, STRATEGIES[config.interrupt], self._diagnostics)
 
     def _start(self, ring: Ring) -> None:
         config, tasks = self.config, self.tasks
@@ -309,7 +310,7 @@ class Server:
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
         self.shared = Shared(config, tasks, files, pipes)
-        respond = static.responder(ring.random_bytes(static.BOUNDARY_BYTES))
+        respond = static.responder(tasks.system.random_bytes(static.BOUNDARY_BYTES))
         self.listening = Listening(config, self.sites, respond, self.shared, log)
         self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
         tasks.call_at(ring.now + self.shared.look_every_s, self._look_at_deadlines)

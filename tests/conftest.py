@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ringserve.library import RunningServer, serve
-from ringserve.ring import open_ring
+from ringserve.ring import open_world
 from ringserve.ring.world import RingRefusedError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SKIPPED = pytest.StashKey[list[str]]()
 def io_uring_refusal() -> str | None:
     """Why this process cannot have a ring, or None."""
     try:
-        open_ring().shut()
+        open_world().ring.shut()
     except RingRefusedError as refused:
         return str(refused)
     return None

@@ -31,7 +31,7 @@ from ringserve.connection.outbound import ConnectionOverError
 from ringserve.library import RunningServer
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.linux.listeners import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
-from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.linux.system import LinuxSystem
 from ringserve.ring.world import DISCARD_BYTES_MAX
 from ringserve.server import Server
 
@@ -177,14 +177,15 @@ def test_what_lingering_connections_are_sent_takes_a_share_of_each_turn(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thrown: dict[float, int] = {}  # by the time of the turn
-    discard = UringRing.discard
+    throw_away = LinuxSystem.throw_away
 
-    def count(self: UringRing, fd: int, bytes_max: int) -> int:
-        res = discard(self, fd, bytes_max)
-        thrown[self.now] = thrown.get(self.now, 0) + max(0, res)
+    def count(self: LinuxSystem, fd: int, bytes_max: int) -> int:
+        res = throw_away(self, fd, bytes_max)
+        now = running.server.tasks.ring.now
+        thrown[now] = thrown.get(now, 0) + max(0, res)
         return res
 
-    monkeypatch.setattr(UringRing, "discard", count)
+    monkeypatch.setattr(LinuxSystem, "throw_away", count)
     running = serving()
     upload = get("/", f"Content-Length: {4 * MIB}", method="POST") + bytes(4 * MIB)
     with ExitStack() as stack:

@@ -73,8 +73,8 @@ class Answers:
         self._server = server
         self._verified: set[tuple[Guard, bytes]] = set()
         self._verifying: dict[tuple[Guard, bytes], Job[bool]] = {}
-        self._secret = tasks.ring.random_bytes(32)
-        self._stand_in_hash = passwords.stand_in_hash(tasks.ring.random_bytes(passwords.STAND_IN_BYTES))
+        self._secret = tasks.system.random_bytes(32)
+        self._stand_in_hash = passwords.stand_in_hash(tasks.system.random_bytes(passwords.STAND_IN_BYTES))
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
@@ -97,7 +97,7 @@ class Answers:
             if prepared.freshness.until > task.ring.now:
                 return prepared
         request = request_of(head)
-        steps = self._respond(request, self._site(request), task.ring.wall_time())
+        steps = self._respond(request, self._site(request), self._tasks.system.wall_time_s())
         entries: list[Entry] = []
         try:
             wanted = next(steps)

@@ -21,7 +21,6 @@ from ringserve.observe.access_log import AccessLog
 from ringserve.responders.policy import Sites
 from ringserve.responders.steps import Respond
 from ringserve.ring.tasks import Tasks
-from ringserve.ring.world import Ring
 
 
 class Client(Protocol):
@@ -53,8 +52,9 @@ class Client(Protocol):
 class Clock:
     """What changes once a second: the Date line, and the time of log lines."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
+    def __init__(self, tasks: Tasks) -> None:
+        self._ring = tasks.ring
+        self._system = tasks.system
         self._logs: list[AccessLog] = []
         self.second = 0
         self.date = b""
@@ -64,11 +64,11 @@ class Clock:
     def keep_time_of(self, log: AccessLog) -> None:
         """Tell a log the time, now and each second."""
         self._logs.append(log)
-        log.set_time(self._ring.wall_time())
+        log.set_time(self._system.wall_time_s())
 
     def update(self) -> None:
         """Read the wall clock. To be called when the ring's clock has reached `next_update`."""
-        wall = self._ring.wall_time()
+        wall = self._system.wall_time_s()
         self.second = int(wall)
         self.date = date_line(wall)
         for log in self._logs:
@@ -95,7 +95,7 @@ class Shared:
         self.tasks = tasks
         self.files = files
         self.pipes = pipes
-        self.clock = Clock(tasks.ring)
+        self.clock = Clock(tasks)
         self.connections: dict[Client, None] = {}
         """In the order in which they came. A set would be ordered by their addresses."""
         self.starved: deque[Client] = deque()

@@ -84,7 +84,7 @@ class Sender(Asker):
         self.told_client: str | None = None
         self._client_piece = b""
         if listening.log is not None or listening.proxies is not None:
-            self._name_client(self.ring.peer_name(fd))
+            self._name_client(self.tasks.system.peer_name(fd))
 
     def _name_client(self, client: str) -> None:
         """Who the log's lines are about. Kept as text only if it may speak for others."""
@@ -227,7 +227,7 @@ class Sender(Asker):
         now, config = self.ring.now, self._listening.config
         since = max(self.began, self._taken_since)  # what was seen before says nothing of this answer
         seen = self._pace if self._pace is not None and self._pace.began >= since else None
-        unacknowledged = self.ring.unacknowledged_bytes(self.fd)
+        unacknowledged = self.tasks.system.unacknowledged_bytes(self.fd)
         acknowledged = self._taken_bytes - unacknowledged
         pace = self._pace = look(seen, now, acknowledged, config.write_timeout_s, config.rate_bytes_min)
         if now < pace.until:
@@ -251,7 +251,7 @@ class Sender(Asker):
         """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
         proxies, client = self._listening.proxies, self._client
         if proxies is None or client is None or block is None:
-            return self.told_client or self.ring.peer_name(self.fd)
+            return self.told_client or self.tasks.system.peer_name(self.fd)
         return proxies.client_of(client, block.x_forwarded_for)
 
     def _client_piece_of(self, block: KnownBlock | None) -> bytes:

@@ -80,7 +80,7 @@ class PipePool:
                 return Lease(self._free.pop())
             if self._count < self._pipes_max:
                 try:
-                    pipe = self._tasks.ring.pipe(self._pipe_bytes)
+                    pipe = self._tasks.system.pipe(self._pipe_bytes)
                 except OSError as error:
                     # Out of descriptors, though this process has kept some for pipes: others have taken those of the
                     # system. The pipes that exist will do; without one it is tried again.
@@ -205,8 +205,7 @@ class PipePool:
 
     def _destroy(self, pipe: Pipe) -> None:
         self._count -= 1
-        self._tasks.ring.close_now(pipe.read_fd)
-        self._tasks.ring.close_now(pipe.write_fd)
+        self._tasks.system.discard(pipe)
 
     def shut(self) -> None:
         """Close the pipes that nobody holds."""

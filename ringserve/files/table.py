@@ -255,7 +255,7 @@ class FileTable:
                 continue
             fd = await self._open_path(task, known.path + ending, LOOK_FLAGS)
             if fd >= 0:
-                status = self._tasks.ring.status(fd)
+                status = self._tasks.system.status(fd)
                 self._tasks.close(fd)
                 if stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
                     return False
@@ -266,7 +266,7 @@ class FileTable:
         if fd < 0:
             return False
         try:
-            return self._tasks.ring.status(fd) == known.status
+            return self._tasks.system.status(fd) == known.status
         finally:
             self._tasks.close(fd)
 
@@ -283,8 +283,8 @@ class FileTable:
             return Failure(path, status_of_open(self._tasks.report, path, fd))
         try:
             # Before the status, so that a file that changes meanwhile counts as younger than it is.
-            now_ns = int(self._tasks.ring.wall_time() * NANOSECONDS)
-            status = self._tasks.ring.status(fd)
+            now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)
+            status = self._tasks.system.status(fd)
             if stat.S_ISDIR(status.mode):
                 if not names_directory(path):
                     return Directory(path)
@@ -340,7 +340,7 @@ class FileTable:
             if status.size > max(self._limits.body_bytes_max, CONTENT_TAG_BYTES_MAX):
                 break
             body = await self._read_whole(task, fd, status.size)
-            before, status = status, self._tasks.ring.status(fd)
+            before, status = status, self._tasks.system.status(fd)
             if status == before and len(body) == status.size:
                 return status, body
         return status, None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
-from ringserve.ring.linux.system import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
+from ringserve.ring.linux.inotify import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import Watched, errno_name
 

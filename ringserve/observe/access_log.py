@@ -232,7 +232,7 @@ class AccessLog:
         self.lost = 0
         self._tasks = tasks
         self._fd = fd
-        self._is_file = stat.S_ISREG(tasks.ring.status(fd).mode)
+        self._is_file = stat.S_ISREG(tasks.system.status(fd).mode)
         self._owned = owned
         self._stamp = b""
         self._not_before = 0.0
@@ -363,7 +363,7 @@ class AccessLog:
         for _write in range(PIECES_AT_ONCE):
             start = self._written_bytes
             piece = self._batch[start : self._batch.rfind(b"\n", start, start + PIPE_BUF) + 1]
-            res = self._tasks.ring.write_now(self._fd, piece)
+            res = self._tasks.system.write_now(self._fd, piece)
             if res == -errno.EOPNOTSUPP:
                 self._write_by_ring(piece)
                 return

@@ -1,13 +1,23 @@
-"""The io_uring-like interface and its implementations. The server opens its ring here; the doctor has its own."""
+"""The world that a server is given: an io_uring-like ring, what the system answers at once, and where it reports.
+
+Here live the interface, its implementations, and the coroutines over it. Everything above opens its world here, and
+knows of the outside what is declared in `world.py`.
+"""
 
 from __future__ import annotations
 
+from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interrupt import WAIT, Interrupt
-from ringserve.ring.world import Ring, RingOptions
+from ringserve.ring.world import RingOptions, World
 
 
-def open_ring(options: RingOptions | None = None, interrupt: Interrupt = WAIT) -> Ring:
-    """A ring of this machine's kernel. Raises RingRefusedError with a line that says who refuses it and the remedy."""
+def open_world(
+    options: RingOptions | None = None, interrupt: Interrupt = WAIT, diagnostics: Diagnostics | None = None
+) -> World:
+    """A world of the machine, with a ring of its kernel. Raises RingRefusedError with a line that says who refuses it
+    and the remedy.
+    """
+    from ringserve.ring.linux.system import LinuxSystem
     from ringserve.ring.uring.ring import UringRing
 
-    return UringRing(options, interrupt)
+    return World(UringRing(options, interrupt), LinuxSystem(), diagnostics or Diagnostics())

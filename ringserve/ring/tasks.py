@@ -32,8 +32,7 @@ from enum import IntEnum
 from types import coroutine
 from typing import Any, Generic, TypeVar
 
-from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.world import Buffer, Pinned, Ring, errno_name
+from ringserve.ring.world import Buffer, Pinned, World, errno_name
 
 Result = TypeVar("Result")
 
@@ -78,14 +77,15 @@ class Signal:
 
 
 class Tasks:
-    """The tasks of one ring: the table of handlers, the tasks ready to run, and the timers.
+    """The tasks of one world: the table of handlers, the tasks ready to run, and the timers.
 
-    diagnostics: what they report. Somebody else writes it, when `reported` is raised.
+    Somebody else writes what they report, when `reported` is raised.
     """
 
-    def __init__(self, ring: Ring, diagnostics: Diagnostics | None = None) -> None:
-        self.ring = ring
-        self.diagnostics = diagnostics or Diagnostics()
+    def __init__(self, world: World) -> None:
+        self.ring = world.ring
+        self.system = world.system
+        self.diagnostics = world.diagnostics
         self.reported = Signal()
         self.handlers: dict[int, Handler] = {}
         self.closing = 0

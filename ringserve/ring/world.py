@@ -1,4 +1,9 @@
-"""The ring: an io_uring-like interface to the kernel, in three sections.
+"""The world: all that a server knows of the outside, whatever is behind it.
+
+One rule parts what it can do. A verb that takes a user_data is a submission, and belongs to `Ring`; what takes none
+never waits, and belongs to `System`. `Diagnostics` is where it says what an operator should know.
+
+The ring is an io_uring-like interface to the kernel, in three sections.
 
 Control plane
     Verbs that queue a submission, and `turn`, which hands the whole batch over and comes back with what finished.
@@ -33,6 +38,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from ringserve.ring.diagnostics import Diagnostics
 
 POLL_IN = 0x001
 POLL_OUT = 0x004
@@ -236,44 +243,11 @@ class Ring(ABC):
     # Calls that are answered at once and never wait for a disk, a peer or a name server.
 
     @abstractmethod
-    def status(self, fd: int) -> FileStatus:
-        """fstat(2). Raises OSError."""
-
-    @abstractmethod
     def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
         """`status` of what `open_beneath` would open, if the kernel knows the path without asking a file system; else a
         negative errno: -EAGAIN if it does not (openat2(2), RESOLVE_CACHED), -ENOENT if it knows that nothing is there.
         `path` has no final NUL.
         """
-
-    @abstractmethod
-    def discard(self, fd: int, bytes_max: int) -> int:
-        """Throw away up to `bytes_max` bytes, at most DISCARD_BYTES_MAX, that wait in a stream socket. TCP does it
-        without a copy (MSG_TRUNC, tcp(7)). Returns how many; 0 at the end of the stream; or a negative errno, -EAGAIN
-        if there are none.
-        """
-
-    @abstractmethod
-    def shutdown_sending(self, fd: int) -> None:
-        """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
-
-    @abstractmethod
-    def reset_on_close(self, fd: int) -> None:
-        """Let the close of a socket discard what is queued and send RST: SO_LINGER with no time (socket(7))."""
-
-    @abstractmethod
-    def unacknowledged_bytes(self, fd: int) -> int:
-        """What a socket was given and its peer has not acknowledged: SIOCOUTQ (tcp(7)). Of a unix socket it is the
-        memory of what its peer has not read (unix(7)), which falls in the same way.
-        """
-
-    @abstractmethod
-    def peer_name(self, fd: int) -> str:
-        """The peer's address as text: an IP address, `unix`, or `-` when the peer is gone already."""
-
-    @abstractmethod
-    def pipe(self, capacity_bytes: int) -> Pipe:
-        """A non-blocking pipe of the given capacity, or of what the system grants. Raises OSError."""
 
     @abstractmethod
     def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
@@ -286,13 +260,6 @@ class Ring(ABC):
         """splice(2) of a file's bytes into a pipe, if they are in the page cache: a count, perhaps short, or a negative
         errno. -EAGAIN: some are not, or it cannot be told (a file system without a page cache of its own), or the pipe
         is full; then `splice` is for them, which may wait.
-        """
-
-    @abstractmethod
-    def write_now(self, fd: int, data: bytes) -> int:
-        """Write to a pipe or a socket what it takes at once: a count, or a negative errno. -EAGAIN: it is full.
-        -EOPNOTSUPP: the kernel cannot tell (a terminal, a FIFO that has a name, a pipe before Linux 6.4); then `write`
-        is for it.
         """
 
     @abstractmethod
@@ -311,14 +278,6 @@ class Ring(ABC):
     def watch_events(self, data: bytes) -> list[Watched]:
         """What a read from a `watch_open` descriptor says."""
 
-    @abstractmethod
-    def reserve(self) -> int:
-        """A descriptor of nothing, to be given up by `close_now` when another is needed. Raises OSError."""
-
-    @abstractmethod
-    def close_now(self, fd: int) -> None:
-        """Close at once a descriptor on which nothing can be in flight and whose closing cannot wait (a pipe)."""
-
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -331,14 +290,6 @@ class Ring(ABC):
         """The descriptor to which a written byte does what `wake` does (`signal.set_wakeup_fd`)."""
 
     # -- clock and end ------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def wall_time(self) -> float:
-        """Seconds since the epoch, now."""
-
-    @abstractmethod
-    def random_bytes(self, count: int) -> bytes:
-        """Bytes that nobody can guess."""
 
     @abstractmethod
     def in_flight(self) -> int:
@@ -357,6 +308,79 @@ class Ring(ABC):
     @abstractmethod
     def figures(self) -> dict[str, int]:
         """Counters since the start, by name, for diagnosis."""
+
+
+class System(ABC):
+    """What is answered at once: it takes no user_data, touches no file system, and waits for no peer."""
+
+    @abstractmethod
+    def peer_name(self, fd: int) -> str:
+        """The peer's address as text: an IP address, `unix`, or `-` when the peer is gone already."""
+
+    @abstractmethod
+    def finish(self, fd: int) -> None:
+        """Send FIN after what is queued: shutdown(2) with SHUT_WR. A peer that is gone is not an error."""
+
+    @abstractmethod
+    def reset_on_close(self, fd: int) -> None:
+        """Let the close of a socket discard what is queued and send RST: SO_LINGER with no time (socket(7))."""
+
+    @abstractmethod
+    def unacknowledged_bytes(self, fd: int) -> int:
+        """What a socket was given and its peer has not acknowledged: SIOCOUTQ (tcp(7)). Of a unix socket it is the
+        memory of what its peer has not read (unix(7)), which falls in the same way.
+        """
+
+    @abstractmethod
+    def throw_away(self, fd: int, bytes_max: int) -> int:
+        """Throw away up to `bytes_max` bytes, at most DISCARD_BYTES_MAX, that wait in a stream socket. TCP does it
+        without a copy (MSG_TRUNC, tcp(7)). Returns how many; 0 at the end of the stream; or a negative errno, -EAGAIN
+        if there are none.
+        """
+
+    @abstractmethod
+    def pipe(self, capacity_bytes: int) -> Pipe:
+        """A non-blocking pipe of the given capacity, or of what the system grants. Raises OSError."""
+
+    @abstractmethod
+    def discard(self, pipe: Pipe) -> None:
+        """Close both ends of a pipe, with what is in it. Nothing may be in flight on it."""
+
+    @abstractmethod
+    def write_now(self, fd: int, data: bytes) -> int:
+        """Write to a pipe or a socket what it takes at once: a count, or a negative errno. -EAGAIN: it is full.
+        -EOPNOTSUPP: the kernel cannot tell (a terminal, a FIFO that has a name, a pipe before Linux 6.4); then `write`
+        is for it.
+        """
+
+    @abstractmethod
+    def status(self, fd: int) -> FileStatus:
+        """fstat(2). Raises OSError."""
+
+    @abstractmethod
+    def reserve(self) -> int:
+        """A descriptor to have one in reserve. Raises OSError."""
+
+    @abstractmethod
+    def give_up(self, reserve: int) -> None:
+        """Make room for another descriptor, at once."""
+
+    @abstractmethod
+    def wall_time_s(self) -> float:
+        """Seconds since the epoch, now."""
+
+    @abstractmethod
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes that nobody can guess."""
+
+
+@dataclass(frozen=True)
+class World:
+    """All that a server knows of the outside."""
+
+    ring: Ring
+    system: System
+    diagnostics: Diagnostics
 
 
 def errno_name(res: int) -> str:

@@ -51,7 +51,7 @@ def done(steps: Coroutine[Any, Any, Result]) -> Result:
 
 
 class Clock:
-    """What is asked of a ring, and of a task: the time, and the client."""
+    """What is asked of a ring, of a system, and of a task: the time, what nobody can guess, and the client."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -61,7 +61,7 @@ class Clock:
     def ring(self) -> Clock:
         return self
 
-    def wall_time(self) -> float:
+    def wall_time_s(self) -> float:
         return WALL_S + self.now
 
     def random_bytes(self, count: int) -> bytes:
@@ -123,7 +123,7 @@ class Threads:
     """Helpers that do their job at once, unless they are busy."""
 
     def __init__(self, clock: Clock) -> None:
-        self.clock = self.ring = clock
+        self.clock = self.system = clock
         self.runs = 0
         self.origins: list[str] = []
         self.busy = False
@@ -750,7 +750,7 @@ def expected(world: World, target: bytes, *fields: bytes, method: bytes) -> Resp
     """What is answered by reading the request anew and looking at everything now."""
     request = Parser(LIMITS, CONFIGURED_FIELDS).parse(head_of(target, b"a", *fields, method=method))
     site = world.sites.choose(request.block.selection.host)
-    steps = respond(request, site, world.clock.wall_time())
+    steps = respond(request, site, world.clock.wall_time_s())
     try:
         wanted = next(steps)
         while True:

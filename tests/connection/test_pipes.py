@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
+from fakes import world_of
 
 from ringserve.connection.pipes import RETRY_S, Lease, PipePool
 from ringserve.ring.tasks import Task, Tasks
-from ringserve.ring.world import Completion, Pipe, Ring
+from ringserve.ring.world import Completion, Pipe
 
 PIPE_BYTES = 65536
 
 
 class PlumbingRing:
-    """Makes pipes and nothing else; each descriptor may be closed once. `refusal`: the errno of the next attempts."""
+    """Makes pipes and nothing else; each may be closed once. `refusal`: the errno of the next attempts."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -39,8 +39,9 @@ class PlumbingRing:
         self.open |= {pipe.read_fd, pipe.write_fd}
         return pipe
 
-    def close_now(self, fd: int) -> None:
-        self.open.remove(fd)
+    def discard(self, pipe: Pipe) -> None:
+        self.open.remove(pipe.read_fd)
+        self.open.remove(pipe.write_fd)
 
 
 class Plumbing:
@@ -48,7 +49,7 @@ class Plumbing:
 
     def __init__(self, pipes_max: int) -> None:
         self.ring = PlumbingRing()
-        self.tasks = Tasks(cast(Ring, self.ring))
+        self.tasks = Tasks(world_of(self.ring))
         self.pipes_max = pipes_max
         self.pool = PipePool(self.tasks, pipes_max, PIPE_BYTES)
 
@@ -321,13 +322,13 @@ def test_without_descriptors_a_parked_pipe_gives_its_own() -> None:
     plumbing.pool.park(parked)
     ring = plumbing.ring
     ring.refusal = errno.EMFILE
-    close_now = ring.close_now
+    discard = ring.discard
 
-    def close_and_have_room(fd: int) -> None:
-        close_now(fd)
+    def discard_and_have_room(pipe: Pipe) -> None:
+        discard(pipe)
         ring.refusal = 0
 
-    ring.close_now = close_and_have_room  # type: ignore[method-assign]
+    ring.discard = discard_and_have_room  # type: ignore[method-assign]
     assert plumbing.ask().pipe
     assert parked.pipe is None
 
@@ -390,7 +391,7 @@ class InterruptedRing(PlumbingRing):
 
 def test_a_signal_in_the_midst_of_a_transfer_breaks_nothing() -> None:
     ring = InterruptedRing()
-    tasks = Tasks(cast(Ring, ring))
+    tasks = Tasks(world_of(ring))
     task = Task(tasks)
     moved: list[int] = []
     transfer = PipePool(tasks, 1, PIPE_BYTES).transfer(

@@ -6,9 +6,9 @@ import re
 from http import HTTPStatus
 
 import pytest
+from fakes import PinnedBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pinned import PinnedBytes
 
 from ringserve.http.response import (
     _MEANINGS,

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import cast
 
 import pytest
+from fakes import PinnedBytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pinned import PinnedBytes
 
 from ringserve.connection.remembered import KnownBlock, KnownHead, KnownLine, Remembered
 from ringserve.http.heads import HeaderBlock, Request, RequestLine
@@ -403,7 +403,7 @@ class FakeTasks:
     """The table of handlers, with room for two: room in the sink, and the end of a write."""
 
     def __init__(self, mode: int = stat.S_IFREG) -> None:
-        self.ring = FakeRing(mode)
+        self.ring = self.system = FakeRing(mode)
 
     def register(self, kind: Kind, handler: Handler) -> int:
         assert kind is Kind.SHARED

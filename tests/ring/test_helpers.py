@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Serving
+from fakes import world_of
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.ring.helpers import THREADS, WAITING_MAX
@@ -31,7 +32,7 @@ class Loop:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ring = UringRing(RingOptions(submission_entries=16, completion_entries=64, buffers=4, buffer_bytes=256))
-        self.tasks = Tasks(self.ring)
+        self.tasks = Tasks(world_of(self.ring))
         self.wakes = 0
         self.said: list[object] = []
         self.cleaned: list[threading.Thread] = []
@@ -411,10 +412,10 @@ def test_a_server_that_ends_by_itself_does_not_shut_the_ring_under_the_thread_th
 
 HUNG = """
 import threading
-from ringserve.ring import open_ring
+from ringserve.ring import open_world
 from ringserve.ring.tasks import Task, Tasks
 
-tasks = Tasks(open_ring())
+tasks = Tasks(open_world())
 task = Task(tasks)
 begun = threading.Event()
 

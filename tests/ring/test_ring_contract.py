@@ -1,4 +1,4 @@
-"""The contract of `ringserve.ring.world.Ring`: the same cases for every implementation.
+"""The contract of `ringserve.ring.world`: the same cases for every implementation.
 
 A case touches a ring only through the interface, by way of a `Bench`, which keeps memory alive, checks invariants in
 every turn and drains what is in flight. What is outside of the ring (clients, files) comes from a `World`, whose small
@@ -25,9 +25,9 @@ from typing import NamedTuple
 
 import pytest
 
+from ringserve.ring import open_world
 from ringserve.ring.helpers import THREADS, WAITING_MAX
 from ringserve.ring.linux.system import WASTE
-from ringserve.ring.uring.ring import UringRing
 from ringserve.ring.world import (
     DISCARD_BYTES_MAX,
     PIPE_BUF,
@@ -42,6 +42,7 @@ from ringserve.ring.world import (
     Ring,
     RingOptions,
     Watched,
+    World,
     errno_name,
 )
 
@@ -97,7 +98,7 @@ class Peer:
         self._client.close()
 
 
-class World:
+class Outside:
     """Sockets, files and descriptors of the kernel, all closed at the end."""
 
     def __init__(self, root: Path) -> None:
@@ -290,9 +291,10 @@ class Completed(NamedTuple):
 class Bench:
     """A ring under test. Every turn checks what must hold for all of them; see `turn`."""
 
-    def __init__(self, ring: Ring, world: World) -> None:
-        self.ring = ring
-        self.world = world
+    def __init__(self, world: World, outside: Outside) -> None:
+        self.ring = world.ring
+        self.system = world.system
+        self.outside = outside
         self.completed: defaultdict[int, list[Completed]] = defaultdict(list)
         self.in_flight: set[int] = set()
         self.buffers_named: list[int] = []
@@ -436,11 +438,11 @@ class Implementation(NamedTuple):
     """How to open one, and what it runs in. `requires`: a fixture that skips where it cannot run."""
 
     requires: str
-    open: Callable[[RingOptions], Ring]
-    world: Callable[[Path], World]
+    open: Callable[[RingOptions], World]
+    outside: Callable[[Path], Outside]
 
 
-IMPLEMENTATIONS = {"uring": Implementation("io_uring", UringRing, World)}
+IMPLEMENTATIONS = {"uring": Implementation("io_uring", open_world, Outside)}
 
 OpenBench = Callable[..., Bench]
 
@@ -457,18 +459,18 @@ def implementation(request: pytest.FixtureRequest) -> Implementation:
 def open_bench(implementation: Implementation, tmp_path: Path) -> Iterator[OpenBench]:
     """Opens benches with the options that a case names; afterwards no descriptor may be left."""
     before = set(os.listdir("/proc/self/fd"))
-    world = implementation.world(tmp_path)
+    outside = implementation.outside(tmp_path)
     benches: list[Bench] = []
 
     def make(**options: int) -> Bench:
-        bench = Bench(implementation.open(RingOptions(**options)), world)
+        bench = Bench(implementation.open(RingOptions(**options)), outside)
         benches.append(bench)
         return bench
 
     yield make
     for bench in benches:
         bench.shut()
-    world.close_all()
+    outside.close_all()
     # The directory's own listing is a descriptor, open in both: the number may differ, the target tells it.
     left = [fd for fd in os.listdir("/proc/self/fd") if fd not in before and os.path.exists(f"/proc/self/fd/{fd}")]
     assert not left, f"descriptors left open: {left}"
@@ -484,45 +486,45 @@ def bench(open_bench: OpenBench) -> Bench:
 
 
 def test_accept_takes_one_connection_non_blocking_and_close_on_exec(bench: Bench) -> None:
-    world = bench.world
-    listener = world.listener()
+    outside = bench.outside
+    listener = outside.listener()
     operation = bench.begin()
     bench.ring.accept(operation, listener)
     assert bench.stays_pending(operation)
-    peer = world.connect(listener)
-    world.connect(listener)
-    fd = world.own(bench.result(operation))
+    peer = outside.connect(listener)
+    outside.connect(listener)
+    fd = outside.own(bench.result(operation))
     assert len(bench.completed[operation]) == 1
     assert not bench.completed[operation][0].more
-    assert not world.is_blocking(fd)
-    assert not world.is_inheritable(fd)
+    assert not outside.is_blocking(fd)
+    assert not outside.is_inheritable(fd)
     assert peer.send(b"x") == 1
     receive = bench.receive(fd)
     assert bench.next_completion(receive).data == b"x"
 
 
 def test_accept_of_what_does_not_listen_is_an_error(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     operation = bench.begin()
     bench.ring.accept(operation, fd)
     assert bench.result(operation) == -errno.EINVAL
 
 
 def test_accept_multishot_takes_every_client_until_it_is_cancelled(bench: Bench) -> None:
-    world = bench.world
-    listener = world.listener()
+    outside = bench.outside
+    listener = outside.listener()
     operation = bench.begin()
     bench.ring.accept_multishot(operation, listener)
     accepted = []
     for _round in range(3):
         for _client in range(4):
-            world.connect(listener)
+            outside.connect(listener)
         for _client in range(4):
             completion = bench.next_completion(operation)
-            accepted.append(world.own(completion.res))
+            accepted.append(outside.own(completion.res))
             assert completion.more
-            assert not world.is_blocking(accepted[-1])
-            assert not world.is_inheritable(accepted[-1])
+            assert not outside.is_blocking(accepted[-1])
+            assert not outside.is_inheritable(accepted[-1])
     assert len(set(accepted)) == 12
     cancel = bench.cancel(operation)
     assert bench.result(operation) == -errno.ECANCELED
@@ -530,10 +532,10 @@ def test_accept_multishot_takes_every_client_until_it_is_cancelled(bench: Bench)
 
 
 def test_accept_multishot_ends_with_emfile_and_goes_on_when_armed_again(bench: Bench) -> None:
-    world = bench.world
-    listener = world.listener()
-    peer = world.connect(listener)
-    with world.descriptors_exhausted():
+    outside = bench.outside
+    listener = outside.listener()
+    peer = outside.connect(listener)
+    with outside.descriptors_exhausted():
         operation = bench.begin()
         bench.ring.accept_multishot(operation, listener)
         completion = bench.next_completion(operation)
@@ -541,8 +543,8 @@ def test_accept_multishot_ends_with_emfile_and_goes_on_when_armed_again(bench: B
     assert not completion.more
     again = bench.begin()
     bench.ring.accept_multishot(again, listener)
-    fd = world.own(bench.next_completion(again).res)
-    os.close(world.disown(fd))
+    fd = outside.own(bench.next_completion(again).res)
+    os.close(outside.disown(fd))
     bench.until_peer_ends(peer)
 
 
@@ -550,7 +552,7 @@ def test_accept_multishot_ends_with_emfile_and_goes_on_when_armed_again(bench: B
 
 
 def test_receive_multishot_delivers_in_named_buffers_until_the_end_of_the_stream(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     for message in (b"first", b"second", b"third"):
         assert peer.send(message) == len(message)
@@ -565,7 +567,7 @@ def test_receive_multishot_delivers_in_named_buffers_until_the_end_of_the_stream
 
 
 def test_receive_takes_one_piece_and_ends(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     for message in (b"first", b"second"):
         receive = bench.begin()
         bench.ring.receive(receive, fd)
@@ -583,7 +585,7 @@ def test_receive_takes_one_piece_and_ends(bench: Bench) -> None:
 
 
 def test_receive_takes_no_more_than_a_buffer_and_leaves_the_rest(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     sent = bytes(range(256)) * 20
     assert peer.send(sent) == len(sent)
     got = b""
@@ -596,7 +598,7 @@ def test_receive_takes_no_more_than_a_buffer_and_leaves_the_rest(bench: Bench) -
 
 
 def test_receive_multishot_delivers_what_is_longer_than_a_buffer_in_pieces(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     sent = bytes(range(256)) * 20
     assert peer.send(sent) == len(sent)
@@ -606,7 +608,7 @@ def test_receive_multishot_delivers_what_is_longer_than_a_buffer_in_pieces(bench
 
 
 def test_receive_multishot_delivers_what_had_arrived_before_it_was_armed(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.send(b"early")
     peer.finish()
     receive = bench.receive(fd)
@@ -626,7 +628,7 @@ def test_receive_multishot_works_on_a_blocking_socket_and_a_unix_socket(bench: B
 
 
 def test_receive_multishot_ends_with_econnreset_when_the_peer_resets(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     assert bench.stays_pending(receive)
     peer.reset()
@@ -634,7 +636,7 @@ def test_receive_multishot_ends_with_econnreset_when_the_peer_resets(bench: Benc
 
 
 def test_a_cancelled_receive_and_its_cancel_both_complete(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     assert bench.stays_pending(receive)
     cancel = bench.cancel(receive)
@@ -646,7 +648,7 @@ def test_a_cancelled_receive_and_its_cancel_both_complete(bench: Bench) -> None:
 
 
 def test_a_receive_can_be_cancelled_in_the_batch_that_queued_it(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     receive = bench.receive(fd)
     cancel = bench.cancel(receive)
     assert bench.result(receive) == -errno.ECANCELED
@@ -654,8 +656,8 @@ def test_a_receive_can_be_cancelled_in_the_batch_that_queued_it(bench: Bench) ->
 
 
 def test_a_cancel_ends_only_its_target(bench: Bench) -> None:
-    first_fd, _first_peer = bench.world.connected()
-    second_fd, second_peer = bench.world.connected()
+    first_fd, _first_peer = bench.outside.connected()
+    second_fd, second_peer = bench.outside.connected()
     first, second = bench.receive(first_fd), bench.receive(second_fd)
     cancel = bench.cancel(first)
     assert bench.result(first) == -errno.ECANCELED
@@ -670,7 +672,7 @@ def test_a_cancel_of_nothing_is_enoent(bench: Bench) -> None:
 
 
 def test_a_cancel_of_what_has_ended_is_enoent(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     poll = bench.poll(fd, POLL_OUT)
     bench.result(poll)
     assert bench.result(bench.cancel(poll)) == -errno.ENOENT
@@ -680,7 +682,7 @@ def test_a_cancel_of_what_has_ended_is_enoent(bench: Bench) -> None:
 
 
 def test_send_sends_from_the_offset_to_the_end(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     data = bench.pin(b"not this, but this")
     operation = bench.begin()
     bench.ring.send(operation, fd, data, 10)
@@ -690,7 +692,7 @@ def test_send_sends_from_the_offset_to_the_end(bench: Bench) -> None:
 
 
 def test_short_sends_carry_a_long_body_whole_when_each_goes_on_where_the_last_ended(bench: Bench) -> None:
-    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
+    fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
     body = bytes(range(256)) * 4096
     data = bench.pin(body)
     offset, results = 0, []
@@ -713,8 +715,8 @@ def test_short_sends_carry_a_long_body_whole_when_each_goes_on_where_the_last_en
 
 
 def test_a_send_to_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> None:
-    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
-    filled = bench.world.fill(fd)
+    fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
+    filled = bench.outside.fill(fd)
     operation = bench.begin()
     bench.ring.send(operation, fd, bench.pin(b"at last"))
     assert bench.stays_pending(operation)
@@ -724,7 +726,7 @@ def test_a_send_to_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> 
 
 
 def test_a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.reset()
     results = set()
     for _attempt in range(2):
@@ -736,8 +738,8 @@ def test_a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal(bench: Bench) -
 
 
 def test_a_send_to_a_full_socket_can_be_cancelled(bench: Bench) -> None:
-    fd, _peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
-    bench.world.fill(fd)
+    fd, _peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
+    bench.outside.fill(fd)
     operation = bench.begin()
     bench.ring.send(operation, fd, bench.pin(b"never mind"))
     assert bench.stays_pending(operation)
@@ -750,33 +752,33 @@ def test_a_send_to_a_full_socket_can_be_cancelled(bench: Bench) -> None:
 
 
 def test_splice_carries_a_file_into_a_pipe(bench: Bench) -> None:
-    world = bench.world
+    outside = bench.outside
     body = bytes(range(256)) * 100
-    file_fd = world.open(world.file("body", body))
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
+    file_fd = outside.open(outside.file("body", body))
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
     start = 1001  # not on a page
     assert bench.splice(file_fd, start, write_fd, len(body) - start) == len(body) - start
-    assert world.read(read_fd, len(body)) == body[start:]
+    assert outside.read(read_fd, len(body)) == body[start:]
 
 
 def test_splice_beyond_the_end_of_a_file_moves_what_there_is(bench: Bench) -> None:
-    world = bench.world
-    file_fd = world.open(world.file("short", b"0123456789"))
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
+    outside = bench.outside
+    file_fd = outside.open(outside.file("short", b"0123456789"))
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
     assert bench.splice(file_fd, 4, write_fd, 60000) == 6
-    assert world.read(read_fd, 100) == b"456789"
+    assert outside.read(read_fd, 100) == b"456789"
     assert bench.splice(file_fd, 10, write_fd, 60000) == 0
     assert bench.splice(file_fd, 1_000_000, write_fd, 60000) == 0
 
 
 def test_splice_of_more_than_the_pipe_holds_moves_what_fits(bench: Bench) -> None:
-    world = bench.world
-    file_fd = world.open(world.file("long", bytes(1 << 20)))
-    pipe = bench.ring.pipe(65536)
-    world.own(pipe.read_fd)
-    write_fd = world.own(pipe.write_fd)
+    outside = bench.outside
+    file_fd = outside.open(outside.file("long", bytes(1 << 20)))
+    pipe = bench.system.pipe(65536)
+    outside.own(pipe.read_fd)
+    write_fd = outside.own(pipe.write_fd)
     assert 0 < bench.splice(file_fd, 0, write_fd, 1 << 20) <= pipe.capacity_bytes
 
 
@@ -784,7 +786,7 @@ def test_splice_of_more_than_the_pipe_holds_moves_what_fits(bench: Bench) -> Non
 
 
 def test_poll_completes_once_with_the_events(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     poll = bench.poll(fd, POLL_OUT)
     assert bench.result(poll) == POLL_OUT
     bench.turn()
@@ -793,8 +795,8 @@ def test_poll_completes_once_with_the_events(bench: Bench) -> None:
 
 
 def test_poll_of_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> None:
-    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
-    filled = bench.world.fill(fd)
+    fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
+    filled = bench.outside.fill(fd)
     poll = bench.poll(fd, POLL_OUT)
     assert bench.stays_pending(poll)
     bench.until_peer(peer, filled)
@@ -802,8 +804,8 @@ def test_poll_of_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> No
 
 
 def test_poll_reports_a_peer_that_is_gone(bench: Bench) -> None:
-    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
-    bench.world.fill(fd)
+    fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
+    bench.outside.fill(fd)
     poll = bench.poll(fd, POLL_OUT)
     assert bench.stays_pending(poll)
     peer.reset()
@@ -811,8 +813,8 @@ def test_poll_reports_a_peer_that_is_gone(bench: Bench) -> None:
 
 
 def test_a_pending_poll_can_be_cancelled(bench: Bench) -> None:
-    fd, _peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
-    bench.world.fill(fd)
+    fd, _peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
+    bench.outside.fill(fd)
     poll = bench.poll(fd, POLL_OUT)
     assert bench.stays_pending(poll)
     cancel = bench.cancel(poll)
@@ -826,16 +828,16 @@ def test_a_pending_poll_can_be_cancelled(bench: Bench) -> None:
 @pytest.fixture
 def tree(bench: Bench) -> int:
     """A descriptor of `root`, beside which lies a secret."""
-    world = bench.world
-    world.file("secret", b"secret")
-    world.file("root/page", b"page")
-    world.file("root/inner/deep", b"deep")
-    world.symlink("root/link-inside", "inner/deep")
-    world.symlink("root/link-out", "../secret")
-    world.symlink("root/link-absolute", str(world.root / "root" / "page"))
-    world.symlink("root/link-directory-out", "..")
-    world.symlink("root/link-loop", "link-loop")
-    return world.open(world.root / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    outside = bench.outside
+    outside.file("secret", b"secret")
+    outside.file("root/page", b"page")
+    outside.file("root/inner/deep", b"deep")
+    outside.symlink("root/link-inside", "inner/deep")
+    outside.symlink("root/link-out", "../secret")
+    outside.symlink("root/link-absolute", str(outside.root / "root" / "page"))
+    outside.symlink("root/link-directory-out", "..")
+    outside.symlink("root/link-loop", "link-loop")
+    return outside.open(outside.root / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 @pytest.mark.parametrize(
@@ -849,9 +851,9 @@ def tree(bench: Bench) -> int:
     ],
 )
 def test_open_beneath_opens_what_is_beneath(bench: Bench, tree: int, path: bytes, content: bytes) -> None:
-    fd = bench.world.own(bench.open(tree, path))
-    assert bench.world.read(fd, 100) == content
-    assert not bench.world.is_inheritable(fd)
+    fd = bench.outside.own(bench.open(tree, path))
+    assert bench.outside.read(fd, 100) == content
+    assert not bench.outside.is_inheritable(fd)
 
 
 @pytest.mark.parametrize(
@@ -883,19 +885,19 @@ def test_open_beneath_refuses_what_is_not_beneath_or_not_there(
 
 def test_open_beneath_of_a_directory_and_of_the_root_itself_works(bench: Bench, tree: int) -> None:
     for path in (b".", b"inner"):
-        fd = bench.world.own(bench.open(tree, path, OPEN_FLAGS | os.O_DIRECTORY))
-        assert bench.ring.status(fd).mode & 0o170000 == 0o040000
+        fd = bench.outside.own(bench.open(tree, path, OPEN_FLAGS | os.O_DIRECTORY))
+        assert bench.system.status(fd).mode & 0o170000 == 0o040000
     assert bench.open(tree, b"page", OPEN_FLAGS | os.O_DIRECTORY) == -errno.ENOTDIR
 
 
 def test_open_beneath_without_descriptors_left_is_emfile(bench: Bench, tree: int) -> None:
-    with bench.world.descriptors_exhausted():
+    with bench.outside.descriptors_exhausted():
         assert bench.open(tree, b"page") == -errno.EMFILE
-    bench.world.own(bench.open(tree, b"page"))
+    bench.outside.own(bench.open(tree, b"page"))
 
 
 def test_read_fills_the_buffer_from_its_start_with_the_file_from_its_offset(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b"0123456789"))
+    fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
     buffer = bench.buffer(8)
     assert buffer.memory == bytes(8)
     operation = bench.begin()
@@ -912,7 +914,7 @@ def test_read_fills_the_buffer_from_its_start_with_the_file_from_its_offset(benc
 
 
 def test_read_at_offset_minus_one_follows_the_descriptors_position(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b"0123456789"))
+    fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
     buffer = bench.buffer(6)
     got = b""
     for expected in (6, 4, 0):
@@ -924,18 +926,18 @@ def test_read_at_offset_minus_one_follows_the_descriptors_position(bench: Bench)
 
 
 def test_read_of_a_pipe_waits_for_data(bench: Bench) -> None:
-    read_fd, write_fd = bench.world.pipe()
+    read_fd, write_fd = bench.outside.pipe()
     buffer = bench.buffer(16)
     operation = bench.begin()
     bench.ring.read(operation, read_fd, buffer, 0, -1)
     assert bench.stays_pending(operation)
-    bench.world.write(write_fd, b"now")
+    bench.outside.write(write_fd, b"now")
     assert bench.result(operation) == 3
     assert buffer.memory[:3] == b"now"
 
 
 def test_a_pending_read_can_be_cancelled(bench: Bench) -> None:
-    read_fd, _write_fd = bench.world.pipe()
+    read_fd, _write_fd = bench.outside.pipe()
     operation = bench.begin()
     bench.ring.read(operation, read_fd, bench.buffer(16), 0, -1)
     assert bench.stays_pending(operation)
@@ -945,16 +947,16 @@ def test_a_pending_read_can_be_cancelled(bench: Bench) -> None:
 
 
 def test_read_of_a_directory_is_eisdir(bench: Bench, tree: int) -> None:
-    fd = bench.world.own(bench.open(tree, b"inner"))
+    fd = bench.outside.own(bench.open(tree, b"inner"))
     operation = bench.begin()
     bench.ring.read(operation, fd, bench.buffer(16), 0, 0)
     assert bench.result(operation) == -errno.EISDIR
 
 
 def test_write_writes_from_the_start_to_the_end_at_the_current_position(bench: Bench) -> None:
-    world = bench.world
-    path = world.root / "log"
-    fd = world.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+    outside = bench.outside
+    path = outside.root / "log"
+    fd = outside.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
     for data, start in ((b"one\n", 0), (b"not two\n", 4)):
         operation = bench.begin()
         bench.ring.write(operation, fd, bench.pin(data), start)
@@ -963,40 +965,40 @@ def test_write_writes_from_the_start_to_the_end_at_the_current_position(bench: B
 
 
 def test_write_to_what_is_not_open_for_it_is_ebadf(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b""))
+    fd = bench.outside.open(bench.outside.file("file", b""))
     operation = bench.begin()
     bench.ring.write(operation, fd, bench.pin(b"x"))
     assert bench.result(operation) == -errno.EBADF
 
 
 def test_close_closes_and_the_peer_sees_the_end(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     operation = bench.begin()
-    bench.ring.close(operation, bench.world.disown(fd))
+    bench.ring.close(operation, bench.outside.disown(fd))
     assert bench.result(operation) == 0
-    assert not bench.world.is_open(fd)
+    assert not bench.outside.is_open(fd)
     bench.until_peer_ends(peer)
 
 
 def test_close_after_a_receive_was_cancelled_sends_fin(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     assert bench.stays_pending(receive)
     bench.cancel(receive)
     assert bench.result(receive) == -errno.ECANCELED
     operation = bench.begin()
-    bench.ring.close(operation, bench.world.disown(fd))
+    bench.ring.close(operation, bench.outside.disown(fd))
     assert bench.result(operation) == 0
     bench.until_peer_ends(peer)
 
 
 def test_close_queued_after_the_cancel_of_a_receive_in_one_batch_ends_both_and_sends_fin(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
     assert bench.stays_pending(receive)
     cancel = bench.cancel(receive)
     close = bench.begin()
-    bench.ring.close(close, bench.world.disown(fd))
+    bench.ring.close(close, bench.outside.disown(fd))
     bench.until_peer_ends(peer)
     assert bench.result(receive) == -errno.ECANCELED
     assert bench.result(close) == 0
@@ -1004,20 +1006,37 @@ def test_close_queued_after_the_cancel_of_a_receive_in_one_batch_ends_both_and_s
 
 
 def test_close_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b""))
+    fd = bench.outside.open(bench.outside.file("file", b""))
     for expected in (0, -errno.EBADF):
         operation = bench.begin()
         bench.ring.close(operation, fd)
         assert bench.result(operation) == expected
-    bench.world.disown(fd)
+    bench.outside.disown(fd)
 
 
-def test_close_now_closes_at_once(bench: Bench) -> None:
-    read_fd, write_fd, _capacity = bench.ring.pipe(65536)
-    bench.ring.close_now(read_fd)
-    bench.ring.close_now(write_fd)
-    assert not bench.world.is_open(read_fd)
-    assert not bench.world.is_open(write_fd)
+def test_a_discarded_pipe_is_closed_at_once(bench: Bench) -> None:
+    pipe = bench.system.pipe(65536)
+    bench.system.discard(pipe)
+    assert not bench.outside.is_open(pipe.read_fd)
+    assert not bench.outside.is_open(pipe.write_fd)
+
+
+def test_a_reserve_that_is_given_up_makes_room_at_once(bench: Bench) -> None:
+    reserve = bench.system.reserve()
+    assert bench.outside.is_open(reserve)
+    assert not bench.outside.is_inheritable(reserve)
+    with bench.outside.descriptors_exhausted():
+        with pytest.raises(OSError, match="Too many open files"):
+            bench.system.reserve()
+        bench.system.give_up(reserve)
+        assert bench.system.reserve() == reserve
+    bench.system.give_up(reserve)
+
+
+def test_random_bytes_are_as_many_as_asked_for_and_others_each_time(bench: Bench) -> None:
+    one, other = (bench.system.random_bytes(16) for _time in range(2))
+    assert len(one) == len(other) == 16
+    assert one != other
 
 
 # -- invariants: completions, buffers, clock, limits ------------------------------------------------------------------
@@ -1025,7 +1044,7 @@ def test_close_now_closes_at_once(bench: Bench) -> None:
 
 def test_a_handler_may_queue_submissions_while_completions_are_handed_out(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=4, completion_entries=64, buffers=8, buffer_bytes=64)
-    connections = [bench.world.connected() for _index in range(6)]
+    connections = [bench.outside.connected() for _index in range(6)]
     receives = [bench.receive(fd) for fd, _peer in connections]
     bench.turn(0)
     for index, (_fd, peer) in enumerate(connections):
@@ -1050,8 +1069,8 @@ def test_a_handler_may_queue_submissions_while_completions_are_handed_out(open_b
 
 def test_a_named_buffer_stays_as_it_is_until_the_next_turn(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=4, completion_entries=64, buffers=2, buffer_bytes=64)
-    fd, peer = bench.world.connected()
-    others = [bench.world.connected() for _index in range(12)]
+    fd, peer = bench.outside.connected()
+    others = [bench.outside.connected() for _index in range(12)]
     bench.receive(fd)
     bench.turn(0)
     peer.send(b"the first")
@@ -1073,7 +1092,7 @@ def test_a_named_buffer_stays_as_it_is_until_the_next_turn(open_bench: OpenBench
 
 def test_receives_without_a_buffer_end_with_enobufs_and_get_the_data_when_armed_again(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=64, completion_entries=256, buffers=2, buffer_bytes=64)
-    connections = [bench.world.connected() for _index in range(8)]
+    connections = [bench.outside.connected() for _index in range(8)]
     by_operation = {bench.receive(fd): index for index, (fd, _peer) in enumerate(connections)}
     bench.turn(0)
     for index, (_fd, peer) in enumerate(connections):
@@ -1104,7 +1123,7 @@ class Stream:
     def __init__(self, bench: Bench, index: int) -> None:
         self.bench = bench
         self.index = index
-        self.fd, self.peer = bench.world.connected()
+        self.fd, self.peer = bench.outside.connected()
         self.sent = b""
         self.got = b""
         self.ending: int | None = None
@@ -1177,8 +1196,8 @@ def test_two_buffers_serve_many_streams_and_none_is_lost_or_doubled(open_bench: 
 
 def test_a_burst_far_beyond_the_completion_queue_loses_nothing(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=8, completion_entries=8, buffers=2, buffer_bytes=64)
-    fd, _peer = bench.world.connected()
-    file_fd = bench.world.open(bench.world.file("file", b"0123456789"))
+    fd, _peer = bench.outside.connected()
+    file_fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
     operations = []
     for index in range(400):
         operations.append(bench.poll(fd, POLL_OUT))
@@ -1208,40 +1227,40 @@ def test_streams_survive_a_completion_queue_that_overflows(open_bench: OpenBench
 
 def test_a_batch_larger_than_the_submission_queue_is_handed_over_whole(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=4, completion_entries=256, buffers=2, buffer_bytes=64)
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     operations = [bench.poll(fd, POLL_OUT) for _index in range(100)]
     bench.until(lambda: not bench.in_flight, "the end of all")
     assert [bench.completed[operation] for operation in operations] == [[Completed(POLL_OUT, -1, False, b"")]] * 100
 
 
 def test_now_changes_in_turn_only(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     before = bench.ring.now
-    bench.world.let_time_pass()
+    bench.outside.let_time_pass()
     bench.poll(fd, POLL_OUT)
-    bench.ring.status(fd)
+    bench.system.status(fd)
     assert bench.ring.now == before
     bench.turn()
     after = bench.ring.now
     assert after > before
-    bench.world.let_time_pass()
+    bench.outside.let_time_pass()
     assert bench.ring.now == after
 
 
 def test_now_is_one_instant_for_a_whole_batch(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     for _index in range(5):
         bench.poll(fd, POLL_OUT)
     instants = set()
     for user_data, _res, _buffer, _more in bench.ring.turn(1.0):
         bench.in_flight.remove(user_data)
-        bench.world.let_time_pass()
+        bench.outside.let_time_pass()
         instants.add(bench.ring.now)
     assert len(instants) == 1
 
 
 def test_turn_zero_does_not_sleep(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     bench.receive(fd)
     start = bench.ring.now
     for _turn in range(100):
@@ -1250,7 +1269,7 @@ def test_turn_zero_does_not_sleep(bench: Bench) -> None:
 
 
 def test_turn_zero_hands_over_what_is_queued(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     poll = bench.poll(fd, POLL_OUT)
     for _turn in range(TURNS_MAX):
         bench.turn(0)
@@ -1260,7 +1279,7 @@ def test_turn_zero_hands_over_what_is_queued(bench: Bench) -> None:
 
 
 def test_turn_returns_nothing_after_its_time_out(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     bench.receive(fd)
     bench.turn(0)
     start = bench.ring.now
@@ -1269,7 +1288,7 @@ def test_turn_returns_nothing_after_its_time_out(bench: Bench) -> None:
 
 
 def test_turn_sleeps_no_longer_than_until_the_first_completion(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     bench.receive(fd)
     bench.turn(0)
     peer.send(b"x")
@@ -1284,7 +1303,7 @@ def test_turn_sleeps_no_longer_than_until_the_first_completion(bench: Bench) -> 
 def test_wake_from_another_thread_ends_a_sleep(bench: Bench) -> None:
     bench.turn(0)
     start = bench.ring.now
-    thread = bench.world.wake_when_asleep(bench.ring)
+    thread = bench.outside.wake_when_asleep(bench.ring)
     assert bench.turn(LONG_S) == 0
     thread.join(LONG_S)
     assert bench.ring.now - start < LONG_S / 4
@@ -1349,7 +1368,7 @@ class Watcher:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.fd = bench.world.own(bench.ring.watch_open())
+        self.fd = bench.outside.own(bench.ring.watch_open())
         self.buffer = bench.buffer(4096)
         self.events: list[Watched] = []
         self.operation = self._arm()
@@ -1360,7 +1379,7 @@ class Watcher:
         return operation
 
     def add(self, path: Path) -> int:
-        return self.bench.ring.watch_add(self.fd, self.bench.world.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        return self.bench.ring.watch_add(self.fd, self.bench.outside.open(path, os.O_RDONLY | os.O_DIRECTORY))
 
     def until(self, watch: int, bit: int, name: bytes) -> None:
         """Until an event of `watch` with `bit` and `name` was read."""
@@ -1376,7 +1395,7 @@ class Watcher:
 
 
 def test_a_watched_directory_reports_create_modify_rename_and_delete(bench: Bench) -> None:
-    directory = bench.world.directory("watched")
+    directory = bench.outside.directory("watched")
     watcher = Watcher(bench)
     watch = watcher.add(directory)
     assert bench.stays_pending(watcher.operation)
@@ -1393,7 +1412,7 @@ def test_a_watched_directory_reports_create_modify_rename_and_delete(bench: Benc
 
 
 def test_one_read_can_say_many_events_of_many_watches(bench: Bench) -> None:
-    first, second = bench.world.directory("first"), bench.world.directory("second")
+    first, second = bench.outside.directory("first"), bench.outside.directory("second")
     watcher = Watcher(bench)
     watches = watcher.add(first), watcher.add(second)
     assert watches[0] != watches[1]
@@ -1407,7 +1426,7 @@ def test_one_read_can_say_many_events_of_many_watches(bench: Bench) -> None:
 
 
 def test_a_removed_watch_reports_no_more(bench: Bench) -> None:
-    silent, marker = bench.world.directory("silent"), bench.world.directory("marker")
+    silent, marker = bench.outside.directory("silent"), bench.outside.directory("marker")
     watcher = Watcher(bench)
     silent_watch, marker_watch = watcher.add(silent), watcher.add(marker)
     bench.ring.watch_remove(watcher.fd, silent_watch)
@@ -1419,11 +1438,11 @@ def test_a_removed_watch_reports_no_more(bench: Bench) -> None:
 
 
 def test_a_watch_that_ended_with_its_directory_can_be_removed(bench: Bench) -> None:
-    directory = bench.world.directory("doomed")
+    directory = bench.outside.directory("doomed")
     watcher = Watcher(bench)
-    directory_fd = bench.world.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    directory_fd = bench.outside.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     watch = bench.ring.watch_add(watcher.fd, directory_fd)
-    os.close(bench.world.disown(directory_fd))  # an open descriptor would keep the directory, and so the watch
+    os.close(bench.outside.disown(directory_fd))  # an open descriptor would keep the directory, and so the watch
     directory.rmdir()
     watcher.until(watch, IN_DELETE_SELF, b"")
     watcher.until(watch, IN_IGNORED, b"")
@@ -1431,8 +1450,8 @@ def test_a_watch_that_ended_with_its_directory_can_be_removed(bench: Bench) -> N
 
 
 def test_only_a_directory_can_be_watched(bench: Bench) -> None:
-    file_fd = bench.world.open(bench.world.file("file", b""))
-    watch_fd = bench.world.own(bench.ring.watch_open())
+    file_fd = bench.outside.open(bench.outside.file("file", b""))
+    watch_fd = bench.outside.own(bench.ring.watch_open())
     with pytest.raises(NotADirectoryError):
         bench.ring.watch_add(watch_fd, file_fd)
 
@@ -1441,18 +1460,18 @@ def test_only_a_directory_can_be_watched(bench: Bench) -> None:
 
 
 def test_status_says_what_stat_says(bench: Bench) -> None:
-    path = bench.world.file("file", b"0123456789")
+    path = bench.outside.file("file", b"0123456789")
     found = path.stat()
-    assert bench.ring.status(bench.world.open(path)) == (
+    assert bench.system.status(bench.outside.open(path)) == (
         found.st_mode, found.st_dev, found.st_ino, 10, found.st_mtime_ns, found.st_ctime_ns
     )  # fmt: skip
 
 
 def test_status_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b""))
-    os.close(bench.world.disown(fd))
+    fd = bench.outside.open(bench.outside.file("file", b""))
+    os.close(bench.outside.disown(fd))
     with pytest.raises(OSError, match="Bad file descriptor"):
-        bench.ring.status(fd)
+        bench.system.status(fd)
 
 
 @pytest.mark.parametrize(
@@ -1465,16 +1484,16 @@ def test_status_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
     ],
 )
 def test_peer_name_is_the_peers_address(bench: Bench, family: int, host: str, reach: str, name: str) -> None:
-    listener = bench.world.listener(family, host)
-    bench.world.connect(listener, reach)
-    assert bench.ring.peer_name(bench.world.accept(listener)) == name
+    listener = bench.outside.listener(family, host)
+    bench.outside.connect(listener, reach)
+    assert bench.system.peer_name(bench.outside.accept(listener)) == name
 
 
 def test_peer_name_of_a_peer_that_is_gone_is_a_dash(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.reset()
-    assert bench.ring.peer_name(fd) == "-"
-    assert bench.world.is_open(fd)
+    assert bench.system.peer_name(fd) == "-"
+    assert bench.outside.is_open(fd)
 
 
 @pytest.mark.parametrize(
@@ -1484,60 +1503,60 @@ def test_peer_name_of_a_peer_that_is_gone_is_a_dash(bench: Bench) -> None:
 def test_unacknowledged_bytes_falls_to_nothing_as_the_peer_takes_what_was_sent(
     bench: Bench, family: int, host: str
 ) -> None:
-    world = bench.world
-    listener = world.listener(family, host)
-    peer = world.connect(listener)
-    fd = world.accept(listener)
-    assert bench.ring.unacknowledged_bytes(fd) == 0
+    outside = bench.outside
+    listener = outside.listener(family, host)
+    peer = outside.connect(listener)
+    fd = outside.accept(listener)
+    assert bench.system.unacknowledged_bytes(fd) == 0
     sent = 0
     with contextlib.suppress(BlockingIOError):
         while True:
             sent += os.write(fd, bytes(65536))
-    full = bench.ring.unacknowledged_bytes(fd)
+    full = bench.system.unacknowledged_bytes(fd)
     assert full > 0
     received = 0
     while received < sent:
         received += len(peer.receive() or b"")
-    bench.until(lambda: bench.ring.unacknowledged_bytes(fd) == 0, "all is acknowledged")
+    bench.until(lambda: bench.system.unacknowledged_bytes(fd) == 0, "all is acknowledged")
 
 
 @pytest.mark.parametrize("capacity_bytes", [4096, 65536, 262144])
 def test_a_pipe_has_the_capacity_that_it_says(bench: Bench, capacity_bytes: int) -> None:
-    pipe = bench.ring.pipe(capacity_bytes)
-    for fd in (bench.world.own(pipe.read_fd), bench.world.own(pipe.write_fd)):
-        assert not bench.world.is_blocking(fd)
-        assert not bench.world.is_inheritable(fd)
-        assert bench.world.pipe_capacity(fd) == pipe.capacity_bytes
+    pipe = bench.system.pipe(capacity_bytes)
+    for fd in (bench.outside.own(pipe.read_fd), bench.outside.own(pipe.write_fd)):
+        assert not bench.outside.is_blocking(fd)
+        assert not bench.outside.is_inheritable(fd)
+        assert bench.outside.pipe_capacity(fd) == pipe.capacity_bytes
     assert pipe.capacity_bytes <= capacity_bytes
 
 
 def test_a_pipe_of_a_capacity_that_the_system_refuses_is_smaller_and_works(bench: Bench) -> None:
-    pipe = bench.ring.pipe(1 << 31)
-    bench.world.own(pipe.read_fd)
-    bench.world.own(pipe.write_fd)
+    pipe = bench.system.pipe(1 << 31)
+    bench.outside.own(pipe.read_fd)
+    bench.outside.own(pipe.write_fd)
     assert 4096 <= pipe.capacity_bytes < 1 << 31
-    assert bench.world.pipe_capacity(pipe.read_fd) == pipe.capacity_bytes
+    assert bench.outside.pipe_capacity(pipe.read_fd) == pipe.capacity_bytes
 
 
 def test_a_pipe_without_descriptors_left_raises_emfile(bench: Bench) -> None:
-    with bench.world.descriptors_exhausted(), pytest.raises(OSError, match="Too many open files"):
-        bench.ring.pipe(65536)
+    with bench.outside.descriptors_exhausted(), pytest.raises(OSError, match="Too many open files"):
+        bench.system.pipe(65536)
 
 
 def write_now_or_skip(bench: Bench, fd: int, data: bytes) -> int:
-    res = bench.ring.write_now(fd, data)
+    res = bench.system.write_now(fd, data)
     if res == -errno.EOPNOTSUPP:
         pytest.skip("this kernel cannot tell whether a write to a pipe or a socket would wait")
     return res
 
 
 def test_write_now_fills_a_pipe_with_whole_pieces_and_does_not_wait_for_room(bench: Bench) -> None:
-    read_fd, write_fd = bench.world.pipe()
+    read_fd, write_fd = bench.outside.pipe()
     piece = b"a" * (PIPE_BUF - 1) + b"\n"
-    pieces = bench.world.pipe_capacity(write_fd) // PIPE_BUF
+    pieces = bench.outside.pipe_capacity(write_fd) // PIPE_BUF
     for _piece in range(pieces):
         assert write_now_or_skip(bench, write_fd, piece) == PIPE_BUF
-    assert bench.ring.write_now(write_fd, piece) == -errno.EAGAIN
+    assert bench.system.write_now(write_fd, piece) == -errno.EAGAIN
     operation = bench.poll(write_fd, POLL_OUT)
     assert bench.stays_pending(operation)
     buffer = bench.buffer(PIPE_BUF)
@@ -1546,53 +1565,53 @@ def test_write_now_fills_a_pipe_with_whole_pieces_and_does_not_wait_for_room(ben
     assert bench.result(taken) == PIPE_BUF
     assert buffer.memory == piece
     assert bench.result(operation) & POLL_OUT
-    assert bench.ring.write_now(write_fd, piece) == PIPE_BUF
+    assert bench.system.write_now(write_fd, piece) == PIPE_BUF
 
 
 def test_write_now_to_a_full_socket_is_eagain(bench: Bench) -> None:
-    fd, peer = bench.world.connected(socket_bytes=SMALL_BUFFER)
+    fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
     assert write_now_or_skip(bench, fd, b"kept") == 4
-    filled = bench.world.fill(fd)
-    assert bench.ring.write_now(fd, b"not kept") == -errno.EAGAIN
+    filled = bench.outside.fill(fd)
+    assert bench.system.write_now(fd, b"not kept") == -errno.EAGAIN
     assert bench.until_peer(peer, 4 + filled)[:4] == b"kept"
 
 
 def test_write_now_to_a_pipe_that_nobody_reads_is_epipe(bench: Bench) -> None:
-    read_fd, write_fd = bench.world.pipe()
+    read_fd, write_fd = bench.outside.pipe()
     assert write_now_or_skip(bench, write_fd, b"for nobody") == 10
-    os.close(bench.world.disown(read_fd))
-    assert bench.ring.write_now(write_fd, b"for nobody") == -errno.EPIPE
+    os.close(bench.outside.disown(read_fd))
+    assert bench.system.write_now(write_fd, b"for nobody") == -errno.EPIPE
 
 
 def test_write_now_to_a_terminal_is_left_to_a_write_that_may_wait(bench: Bench) -> None:
-    _master_fd, slave_fd = (bench.world.own(fd) for fd in os.openpty())
-    assert bench.ring.write_now(slave_fd, b"x") == -errno.EOPNOTSUPP
+    _master_fd, slave_fd = (bench.outside.own(fd) for fd in os.openpty())
+    assert bench.system.write_now(slave_fd, b"x") == -errno.EOPNOTSUPP
 
 
 def test_write_now_to_what_is_not_open_for_it_is_ebadf(bench: Bench) -> None:
-    fd = bench.world.open(bench.world.file("file", b""))
-    assert bench.ring.write_now(fd, b"x") == -errno.EBADF
+    fd = bench.outside.open(bench.outside.file("file", b""))
+    assert bench.system.write_now(fd, b"x") == -errno.EBADF
 
 
 def test_splice_now_moves_what_the_pipe_holds_and_says_eagain_when_it_is_empty(bench: Bench) -> None:
-    world = bench.world
-    fd, peer = world.connected()
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
+    outside = bench.outside
+    fd, peer = outside.connected()
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
     assert bench.ring.splice_now(read_fd, fd, 100, SPLICE_NONBLOCK) == -errno.EAGAIN
-    world.write(write_fd, b"0123456789")
+    outside.write(write_fd, b"0123456789")
     assert bench.ring.splice_now(read_fd, fd, 4, SPLICE_NONBLOCK | SPLICE_MORE) == 4
     assert bench.ring.splice_now(read_fd, fd, 100, SPLICE_NONBLOCK) == 6
     assert bench.until_peer(peer, 10) == b"0123456789"
 
 
 def test_splice_now_into_a_full_socket_is_eagain_and_keeps_the_bytes(bench: Bench) -> None:
-    world = bench.world
-    fd, peer = world.connected(socket_bytes=SMALL_BUFFER)
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
-    world.write(write_fd, b"kept")
-    filled = world.fill(fd)
+    outside = bench.outside
+    fd, peer = outside.connected(socket_bytes=SMALL_BUFFER)
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
+    outside.write(write_fd, b"kept")
+    filled = outside.fill(fd)
     assert bench.ring.splice_now(read_fd, fd, 4, SPLICE_NONBLOCK) == -errno.EAGAIN
     bench.until_peer(peer, filled)
     assert bench.result(bench.poll(fd, POLL_OUT)) & POLL_OUT
@@ -1601,31 +1620,31 @@ def test_splice_now_into_a_full_socket_is_eagain_and_keeps_the_bytes(bench: Benc
 
 
 def test_splice_now_to_a_peer_that_is_gone_is_epipe(bench: Bench) -> None:
-    world = bench.world
-    fd, peer = world.connected()
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
-    world.write(write_fd, b"for nobody")
+    outside = bench.outside
+    fd, peer = outside.connected()
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
+    outside.write(write_fd, b"for nobody")
     peer.reset()
     results = {bench.ring.splice_now(read_fd, fd, 5, SPLICE_NONBLOCK) for _attempt in range(2)}
     assert results <= {-errno.ECONNRESET, -errno.EPIPE}
 
 
 def test_splice_now_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
-    fd, _peer = bench.world.connected()
+    fd, _peer = bench.outside.connected()
     assert bench.ring.splice_now(-1, fd, 5, SPLICE_NONBLOCK) == -errno.EBADF
 
 
 def test_discard_throws_away_what_waits_and_says_how_much(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     WASTE[:] = bytes(len(WASTE))
-    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    assert bench.system.throw_away(fd, 100) == -errno.EAGAIN
     peer.send(b"a" * 1000)
     poll = bench.poll(fd, POLL_IN)
     assert bench.result(poll) & POLL_IN
-    assert bench.ring.discard(fd, 300) == 300
-    assert bench.ring.discard(fd, DISCARD_BYTES_MAX) == 700
-    assert bench.ring.discard(fd, 100) == -errno.EAGAIN
+    assert bench.system.throw_away(fd, 300) == 300
+    assert bench.system.throw_away(fd, DISCARD_BYTES_MAX) == 700
+    assert bench.system.throw_away(fd, 100) == -errno.EAGAIN
     assert not any(WASTE[:1000]), "it was copied"
     peer.send(b"heard")
     assert bench.next_completion(bench.receive(fd)).data == b"heard"
@@ -1636,67 +1655,54 @@ def test_discard_of_a_unix_socket_throws_away_as_well(bench: Bench) -> None:
     with ours, theirs:
         ours.setblocking(False)
         theirs.send(b"a" * 1000)
-        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == 1000
-        assert bench.ring.discard(ours.fileno(), DISCARD_BYTES_MAX) == -errno.EAGAIN
+        assert bench.system.throw_away(ours.fileno(), DISCARD_BYTES_MAX) == 1000
+        assert bench.system.throw_away(ours.fileno(), DISCARD_BYTES_MAX) == -errno.EAGAIN
 
 
 def test_discard_at_the_end_of_the_stream_is_0(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.finish()
     poll = bench.poll(fd, POLL_IN)
     assert bench.result(poll) & POLL_IN
-    assert bench.ring.discard(fd, 100) == 0
+    assert bench.system.throw_away(fd, 100) == 0
 
 
 def test_discard_of_a_connection_that_was_reset_is_an_errno(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.reset()
     poll = bench.poll(fd, POLL_IN)
     assert bench.result(poll) & POLL_ERROR_OR_HANGUP
-    assert bench.ring.discard(fd, 100) == -errno.ECONNRESET
+    assert bench.system.throw_away(fd, 100) == -errno.ECONNRESET
 
 
 def test_shutdown_sending_ends_the_stream_for_the_peer_and_still_receives(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     receive = bench.receive(fd)
-    bench.ring.shutdown_sending(fd)
+    bench.system.finish(fd)
     bench.until_peer_ends(peer)
     peer.send(b"still talking")
     assert bench.next_completion(receive).data == b"still talking"
-    bench.ring.shutdown_sending(fd)
+    bench.system.finish(fd)
 
 
 def test_shutdown_sending_follows_what_was_sent(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     operation = bench.begin()
     bench.ring.send(operation, fd, bench.pin(b"goodbye"))
     assert bench.result(operation) == 7
-    bench.ring.shutdown_sending(fd)
+    bench.system.finish(fd)
     assert bench.until_peer(peer, 100) == b"goodbye"
 
 
 def test_shutdown_sending_to_a_peer_that_is_gone_is_no_error(bench: Bench) -> None:
-    fd, peer = bench.world.connected()
+    fd, peer = bench.outside.connected()
     peer.reset()
-    bench.ring.shutdown_sending(fd)
-    assert bench.world.is_open(fd)
+    bench.system.finish(fd)
+    assert bench.outside.is_open(fd)
 
 
 def test_wall_time_is_that_of_the_system(bench: Bench) -> None:
-    assert abs(bench.ring.wall_time() - time.time()) < LONG_S
-
-
-def test_random_bytes_are_others_each_time(bench: Bench) -> None:
-    one, other = (bench.ring.random_bytes(32) for _again in range(2))
-    assert len(one) == len(other) == 32
-    assert one != other
-
-
-def test_a_reserve_is_a_descriptor_until_it_is_given_up(bench: Bench) -> None:
-    fd = bench.ring.reserve()
-    assert bench.world.is_open(fd)
-    bench.ring.close_now(fd)
-    assert not bench.world.is_open(fd)
+    assert abs(bench.system.wall_time_s() - time.time()) < LONG_S
 
 
 def test_figures_are_counters_by_name(open_bench: OpenBench) -> None:
@@ -1708,13 +1714,13 @@ def test_figures_are_counters_by_name(open_bench: OpenBench) -> None:
 
 def test_shut_ends_what_is_in_flight_and_can_be_repeated(implementation: Implementation, open_bench: OpenBench) -> None:
     bench = open_bench()  # keeps the world and looks for descriptors left open
-    fd, peer = bench.world.connected()
-    ring = implementation.open(RingOptions(buffers=2))
+    fd, peer = bench.outside.connected()
+    ring = implementation.open(RingOptions(buffers=2)).ring
     ring.receive_multishot(1, fd)
     list(ring.turn(0))
     ring.shut()
     ring.shut()
-    os.close(bench.world.disown(fd))
+    os.close(bench.outside.disown(fd))
     bench.until_peer_ends(peer)  # the kernel ends the receive in its own time, and FIN follows
 
 
@@ -1746,30 +1752,30 @@ each_user = pytest.mark.parametrize(
 
 
 def resident_file(bench: Bench, name: str, content: bytes) -> int:
-    return bench.world.open(bench.world.file(name, content))
+    return bench.outside.open(bench.outside.file(name, content))
 
 
 @each_user
 def test_splice_resident_takes_what_is_in_the_page_cache_at_once(bench: Bench, user: str) -> None:
-    world = bench.world
+    outside = bench.outside
     content = bytes(range(256)) * 64
     fd = resident_file(bench, "cached", content)
-    pipe = bench.ring.pipe(65536)
-    read_fd, write_fd = world.own(pipe.read_fd), world.own(pipe.write_fd)
+    pipe = bench.system.pipe(65536)
+    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
     for offset, length in ((0, len(content)), (1, 4095), (4096, 4096), (4095, 2), (len(content) - 1, 1)):
         with asked_by(user):
             assert bench.ring.splice_resident(fd, offset, write_fd, length) == length
-        assert world.read(read_fd, length) == content[offset : offset + length]
+        assert outside.read(read_fd, length) == content[offset : offset + length]
 
 
 @each_user
 def test_splice_resident_leaves_what_would_have_to_be_read_from_the_disk(bench: Bench, user: str) -> None:
-    world = bench.world
+    outside = bench.outside
     fd = resident_file(bench, "uncached", bytes(1 << 20))
-    pipe = bench.ring.pipe(65536)
-    world.own(pipe.read_fd)
-    write_fd = world.own(pipe.write_fd)
-    world.drop_from_memory(fd)
+    pipe = bench.system.pipe(65536)
+    outside.own(pipe.read_fd)
+    write_fd = outside.own(pipe.write_fd)
+    outside.drop_from_memory(fd)
     with asked_by(user):
         assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == -errno.EAGAIN
     # The general way reads it; from then on it is there.
@@ -1784,18 +1790,18 @@ def test_splice_resident_of_nothing_or_of_what_a_file_does_not_have_is_eagain(
     bench: Bench, offset: int, length: int, user: str
 ) -> None:
     fd = resident_file(bench, "short", b"0123456789")
-    pipe = bench.ring.pipe(65536)
-    bench.world.own(pipe.read_fd)
-    write_fd = bench.world.own(pipe.write_fd)
+    pipe = bench.system.pipe(65536)
+    bench.outside.own(pipe.read_fd)
+    write_fd = bench.outside.own(pipe.write_fd)
     with asked_by(user):
         assert bench.ring.splice_resident(fd, offset, write_fd, length) == -errno.EAGAIN
 
 
 def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
     fd = resident_file(bench, "more", bytes(8192))
-    pipe = bench.ring.pipe(4096)
-    bench.world.own(pipe.read_fd)
-    write_fd = bench.world.own(pipe.write_fd)
+    pipe = bench.system.pipe(4096)
+    bench.outside.own(pipe.read_fd)
+    write_fd = bench.outside.own(pipe.write_fd)
     assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == 4096
     assert bench.ring.splice_resident(fd, 4096, write_fd, 4096) == -errno.EAGAIN
 
@@ -1803,10 +1809,10 @@ def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
 @each_user
 def test_splice_resident_leaves_a_range_with_a_hole_in_it(bench: Bench, user: str) -> None:
     fd = resident_file(bench, "with-a-hole", bytes(1 << 20))
-    pipe = bench.ring.pipe(1 << 18)
-    bench.world.own(pipe.read_fd)
-    write_fd = bench.world.own(pipe.write_fd)
-    bench.world.drop_from_memory(fd)
+    pipe = bench.system.pipe(1 << 18)
+    bench.outside.own(pipe.read_fd)
+    write_fd = bench.outside.own(pipe.write_fd)
+    bench.outside.drop_from_memory(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or the kernel reads ahead, and there is no hole
     for offset in (0, 3 << 16):
         os.pread(fd, 1 << 16, offset)
@@ -1821,7 +1827,7 @@ def test_splice_resident_leaves_a_range_with_a_hole_in_it(bench: Bench, user: st
 def test_status_cached_says_what_status_says(bench: Bench, tree: int) -> None:
     for path in (b"page", b"inner/deep", b"inner", b"link-inside"):
         fd = bench.open(tree, path)
-        assert bench.ring.status_cached(tree, path) == bench.ring.status(bench.world.own(fd))
+        assert bench.ring.status_cached(tree, path) == bench.system.status(bench.outside.own(fd))
 
 
 def test_status_cached_knows_what_was_looked_for_and_not_found(bench: Bench, tree: int) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from fakes import world_of
 
-from ringserve.ring import open_ring
+from ringserve.ring import open_world
 from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks
-from ringserve.ring.world import POLL_OUT, Completion, Pinned, Ring, RingOptions
+from ringserve.ring.world import POLL_OUT, Completion, Pinned, RingOptions
 
 TURNS_MAX = 2000
 FD = 7  # of the scripted ring, where it means nothing
@@ -90,7 +91,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.ring = ScriptedRing()
-        self.tasks = Tasks(cast(Ring, self.ring))
+        self.tasks = Tasks(world_of(self.ring))
         self.said: list[object] = []
 
     def turn(self) -> None:
@@ -139,9 +140,9 @@ def stage() -> Stage:
 def tasks(request: pytest.FixtureRequest) -> Iterator[Tasks]:
     """Tasks on a ring of the kernel."""
     request.getfixturevalue("io_uring")
-    ring = open_ring(RingOptions(submission_entries=16, completion_entries=64, buffers=4, buffer_bytes=256))
-    yield Tasks(ring)
-    ring.shut()
+    world = open_world(RingOptions(submission_entries=16, completion_entries=64, buffers=4, buffer_bytes=256))
+    yield Tasks(world)
+    world.ring.shut()
 
 
 def run(tasks: Tasks, *started: Task) -> None:
@@ -171,7 +172,7 @@ def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp
             file_fd = await task.open_beneath(directory_fd, b"file", os.O_RDWR | os.O_CLOEXEC)
             results.append(await task.read(file_fd, buffer, 1, 5))
             results.append(await task.write(file_fd, tasks.ring.pin(b"ABC"), 1))
-            pipe = tasks.ring.pipe(65536)
+            pipe = tasks.system.pipe(65536)
             results.append(await task.splice(file_fd, 0, pipe.write_fd, 100))
             assert os.read(pipe.read_fd, 100) == b"BC23456789"
             results.append(await task.open_beneath(directory_fd, b"missing", os.O_RDONLY))

@@ -1,9 +1,4 @@
-"""The data plane's descriptors on a real kernel: calls that are answered at once.
-
-Shared by the implementations that run on Linux. Nothing here can wait for a disk, a peer or a name server: fstat and
-shutdown of an open descriptor, making a pipe, adding a watch by an open descriptor. What can wait is a verb of the
-ring.
-"""
+"""Calls on a real kernel that are answered at once. Nothing here can wait for a disk, a peer or a name server."""
 
 from __future__ import annotations
 
@@ -14,13 +9,12 @@ import os
 import socket
 import struct
 import termios
+import time
 
-from ringserve.ring.world import DISCARD_BYTES_MAX, FileStatus, Pipe, Ring, Watched
+from ringserve.ring.world import DISCARD_BYTES_MAX, FileStatus, Pipe, System
 
 F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
 F_GETPIPE_SZ = 1032
-
-INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
 
 INT = struct.Struct("i")
 WASTE = mmap.mmap(-1, DISCARD_BYTES_MAX)
@@ -28,38 +22,9 @@ WASTE = mmap.mmap(-1, DISCARD_BYTES_MAX)
 
 NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
-IN_MODIFY = 0x002
-IN_ATTRIB = 0x004
-IN_MOVED_FROM = 0x040
-IN_MOVED_TO = 0x080
-IN_CREATE = 0x100
-IN_DELETE = 0x200
-IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
-IN_Q_OVERFLOW = 0x4000
-IN_IGNORED = 0x8000
-IN_ONLYDIR = 0x01000000
-IN_ISDIR = 0x40000000
 
-WATCH_MASK = (
-    IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
-) | IN_ONLYDIR
-
-
-def parse_inotify(data: bytes) -> list[Watched]:
-    """The events of one read, per inotify(7): a fixed part and a name padded with NUL."""
-    events = []
-    position = 0
-    while position < len(data):
-        watch, mask, _cookie, length = INOTIFY_EVENT.unpack_from(data, position)
-        position += INOTIFY_EVENT.size
-        events.append(Watched(watch, mask, data[position : position + length].rstrip(b"\0")))
-        position += length
-    return events
-
-
-class Descriptors(Ring):
-    """The calls of `Ring` that need no queue, for implementations on Linux."""
+class LinuxSystem(System):
+    """See `System`."""
 
     def status(self, fd: int) -> FileStatus:
         found = os.fstat(fd)
@@ -67,7 +32,7 @@ class Descriptors(Ring):
             found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         )
 
-    def discard(self, fd: int, bytes_max: int) -> int:
+    def throw_away(self, fd: int, bytes_max: int) -> int:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         try:
             return borrowed.recv_into(WASTE, bytes_max, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
@@ -76,7 +41,7 @@ class Descriptors(Ring):
         finally:
             borrowed.detach()
 
-    def shutdown_sending(self, fd: int) -> None:
+    def finish(self, fd: int) -> None:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
         try:
             borrowed.shutdown(socket.SHUT_WR)
@@ -127,14 +92,18 @@ class Descriptors(Ring):
             granted = fcntl.fcntl(write_fd, F_GETPIPE_SZ)
         return Pipe(read_fd, write_fd, granted)
 
-    def watch_events(self, data: bytes) -> list[Watched]:
-        return parse_inotify(data)
+    def discard(self, pipe: Pipe) -> None:
+        os.close(pipe.read_fd)
+        os.close(pipe.write_fd)
 
     def reserve(self) -> int:
         return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
-    def close_now(self, fd: int) -> None:
-        os.close(fd)
+    def give_up(self, reserve: int) -> None:
+        os.close(reserve)
+
+    def wall_time_s(self) -> float:
+        return time.time()
 
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)

@@ -30,15 +30,17 @@ from typing import Any
 from ringserve.ring.capability import circumstances, explain_refusal
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interrupt import WAIT, Interrupt
-from ringserve.ring.linux.system import WATCH_MASK, Descriptors
+from ringserve.ring.linux.inotify import WATCH_MASK, parse_inotify
 from ringserve.ring.world import (
     NANOSECONDS,
     SPLICE_MOVE,
     Completion,
     FileStatus,
+    Ring,
     RingBrokenError,
     RingOptions,
     RingRefusedError,
+    Watched,
     errno_name,
 )
 
@@ -114,7 +116,7 @@ def _checked(result: int) -> int:
     return result
 
 
-class UringRing(Descriptors):
+class UringRing(Ring):
     """A ring of the kernel. See `Ring` for the contract, and the module for how it is kept."""
 
     def __init__(self, options: RingOptions | None = None, interrupt: Interrupt = WAIT) -> None:
@@ -302,6 +304,9 @@ class UringRing(Descriptors):
     def watch_remove(self, watch_fd: int, watch: int) -> None:
         lib.ringserve_inotify_remove(watch_fd, watch)  # EINVAL: it ended by itself
 
+    def watch_events(self, data: bytes) -> list[Watched]:
+        return parse_inotify(data)
+
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
@@ -314,9 +319,6 @@ class UringRing(Descriptors):
         return self._wake_write
 
     # -- clock and end ------------------------------------------------------------------------------------------
-
-    def wall_time(self) -> float:
-        return time.time()
 
     def in_flight(self) -> int:
         waits_for_wake = 1
