@@ -54,7 +54,7 @@ from ringserve.http.semantics import (
     rank_codings,
 )
 from ringserve.responders import listing
-from ringserve.responders.policy import CrossOrigin, Guard, Site
+from ringserve.responders.policy import CrossOrigin, ProtectedArea, Site
 from ringserve.responders.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"
@@ -85,7 +85,7 @@ class _Answering:
         self.boundary = boundary
         self.selection = request.selection
         self.head = request.is_head
-        self.admitted: list[Guard] = []
+        self.admitted: list[ProtectedArea] = []
         location = request.line.location
         self.asked_path = None if isinstance(location, TargetError) else location.path
         self.file_path: bytes | None = None

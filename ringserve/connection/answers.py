@@ -20,7 +20,7 @@ from ringserve.http.proxies import network_of
 from ringserve.http.response import FileSlice, Prepared, Response, error_response
 from ringserve.http.semantics import Location
 from ringserve.responders import passwords
-from ringserve.responders.policy import Guard, Site, Sites
+from ringserve.responders.policy import ProtectedArea, Site, Sites
 from ringserve.responders.steps import Claim, Lookup, Respond, Verified
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
 
@@ -71,8 +71,8 @@ class Answers:
         self._sites = sites
         self._enabled = enabled
         self._server = server
-        self._verified: set[tuple[Guard, bytes]] = set()
-        self._verifying: dict[tuple[Guard, bytes], Job[bool]] = {}
+        self._verified: set[tuple[ProtectedArea, bytes]] = set()
+        self._verifying: dict[tuple[ProtectedArea, bytes], Job[bool]] = {}
         self._secret = tasks.system.random_bytes(32)
         self._stand_in_hash = passwords.stand_in_hash(tasks.system.random_bytes(passwords.STAND_IN_BYTES))
 
@@ -172,5 +172,5 @@ class Answers:
             self._verified.add(key)
         return Verified(right)
 
-    def _forget(self, key: tuple[Guard, bytes]) -> None:
+    def _forget(self, key: tuple[ProtectedArea, bytes]) -> None:
         self._verifying.pop(key, None)  # it is not there yet if it is refused at once

@@ -41,7 +41,7 @@ HOST_BYTES_MAX = 255
 _FIELD_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 
 
-class Guard:
+class ProtectedArea:
     """A protected part of a site (RFC 7617). users: the hash of the password by name."""
 
     def __init__(self, rule: AuthRule) -> None:
@@ -92,7 +92,7 @@ class Site:
         self.clean_urls = config.clean_urls
         self._redirects = [(compile_glob(rule.source), rule) for rule in config.redirects]
         self._rewrites = [(compile_glob(rule.source), rule) for rule in config.rewrites]
-        self._guards = [Guard(rule) for rule in config.auth]
+        self._guards = [ProtectedArea(rule) for rule in config.auth]
         self._cache = [(Patterns(rule.paths), rule.control.encode()) for rule in config.cache]
         self._headers = [
             (Patterns(rule.paths), [(name.encode(), value.encode()) for name, value in rule.fields])
@@ -123,7 +123,7 @@ class Site:
                 return locate(fill_in(rule.target, match.groups(b""), quote=True))
         return None
 
-    def guard(self, path: bytes) -> Guard | None:
+    def guard(self, path: bytes) -> ProtectedArea | None:
         """The rule that protects a path (without its leading slash), if one does. A precompressed file is protected as
         its source is, since a client that reads the one has read the other.
         """

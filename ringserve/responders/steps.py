@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ringserve.files.entries import Entry
 from ringserve.http.heads import Request
 from ringserve.http.response import Response
-from ringserve.responders.policy import Guard, Site
+from ringserve.responders.policy import ProtectedArea, Site
 
 
 class Lookup(NamedTuple):
@@ -26,7 +26,7 @@ class Lookup(NamedTuple):
 class Claim(NamedTuple):
     """Whether this is the password of this user: answered with a `Verified`."""
 
-    guard: Guard
+    guard: ProtectedArea
     user: bytes
     password: bytes
 

@@ -192,12 +192,12 @@ def test_both_halves_of_a_head_are_remembered() -> None:
     assert again.line is first.line
     assert again.block is first.block
     line_bytes, _end, block_bytes = GOOD[1].partition(b"\n")
-    line = memory.lines.young[line_bytes]
+    line = memory.lines.recent[line_bytes]
     assert line.line is first.line
     assert line.blocks is memory.blocks(http_10=False)
     apart = set_apart(block_bytes)
     assert apart is not None
-    assert line.blocks.young[apart[0]].block is first.block
+    assert line.blocks.recent[apart[0]].block is first.block
 
 
 def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
@@ -213,7 +213,7 @@ def test_a_line_that_has_grown_old_is_recalled(monkeypatch: pytest.MonkeyPatch) 
     memory = new_memory()
     first = remembered(memory, GOOD[0])
     remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST))
-    assert LINE[:-1] not in memory.lines.young
+    assert LINE[:-1] not in memory.lines.recent
     head = memory.recall(GOOD[0])
     assert head is not None
     assert request_of(head).line is first.line
@@ -354,17 +354,17 @@ def test_nothing_is_remembered_when_memory_is_off() -> None:
     memory = new_memory(enabled=False)
     first = remembered(memory, GOOD[1])
     assert remembered(memory, GOOD[1]).line is not first.line
-    assert not memory.lines.young
-    assert not memory.blocks(http_10=False).young
+    assert not memory.lines.recent
+    assert not memory.blocks(http_10=False).recent
 
 
 @pytest.mark.parametrize(("head", "_status"), REFUSED)
 def test_a_refused_head_is_not_remembered(head: bytes, _status: int) -> None:
     memory = new_memory()
     outcomes(new_reader(memory=memory), head)
-    assert not memory.lines.young
-    assert not memory.blocks(http_10=False).young
-    assert not memory.blocks(http_10=True).young
+    assert not memory.lines.recent
+    assert not memory.blocks(http_10=False).recent
+    assert not memory.blocks(http_10=True).recent
 
 
 def test_a_half_that_is_too_long_is_parsed_each_time() -> None:
@@ -373,8 +373,8 @@ def test_a_half_that_is_too_long_is_parsed_each_time() -> None:
     long_block = joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX)
     remembered(memory, long_line + joined(HOST))
     remembered(memory, LINE + long_block)
-    assert list(memory.lines.young) == [LINE[:-1]]
-    assert list(memory.blocks(http_10=False).young) == [joined(HOST)]
+    assert list(memory.lines.recent) == [LINE[:-1]]
+    assert list(memory.blocks(http_10=False).recent) == [joined(HOST)]
 
 
 def test_a_value_is_remembered_until_two_generations_have_passed() -> None:
@@ -383,7 +383,7 @@ def test_a_value_is_remembered_until_two_generations_have_passed() -> None:
     memory.put(b"b", 2)
     assert memory.get(b"a") == 1
     memory.put(b"c", 3)
-    assert list(memory.young) == [b"c"]
+    assert list(memory.recent) == [b"c"]
     memory.put(b"d", 4)
     memory.put(b"e", 5)
     assert memory.get(b"a") is None
@@ -397,7 +397,7 @@ def test_a_value_that_is_used_becomes_young_again() -> None:
         memory.put(b"%d" % number, number)
         memory.put(b"kept", -1) if number == 0 else None
         assert memory.get(b"kept") == -1
-        assert len(memory.young) <= 2
+        assert len(memory.recent) <= 2
     assert memory.get(b"0") is None
 
 
@@ -405,7 +405,7 @@ def test_a_key_that_is_too_long_is_not_remembered() -> None:
     memory: Remembered[int] = Remembered(2)
     memory.put(b"a" * REMEMBERED_BYTES_MAX, 1)
     memory.put(b"b" * (REMEMBERED_BYTES_MAX + 1), 2)
-    assert list(memory.young) == [b"a" * REMEMBERED_BYTES_MAX]
+    assert list(memory.recent) == [b"a" * REMEMBERED_BYTES_MAX]
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -418,4 +418,4 @@ def test_a_remembered_value_is_never_another_keys(keys: list[int], entries_max: 
         if value is None:
             memory.put(b"%d" % key, key)
         assert memory.get(b"%d" % key) == key
-        assert len(memory.young) <= entries_max
+        assert len(memory.recent) <= entries_max

@@ -557,7 +557,7 @@ def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(servi
         (site / "page").write_bytes(b"old" * 1000)
         for _ in range(3):
             wire.ask(get("/page"))
-        line = running.server.listening.memory.lines.young[b"GET /page HTTP/1.1\r"]
+        line = running.server.listening.memory.lines.recent[b"GET /page HTTP/1.1\r"]
         (old,) = line.prepared.values()
         assert old.response.body
         (site / "page").write_bytes(b"new")
