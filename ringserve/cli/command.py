@@ -21,7 +21,7 @@ from click.core import ParameterSource
 from ringserve.cli.compress import compress_command, left_out
 from ringserve.config.file import DEFAULT_NAME, NO_FILE, ConfigFileError, Loaded, Place, kind_of, load, render, shown
 from ringserve.config.rules import ConfigError, Setting, key_of, setting_of
-from ringserve.config.settings import Config, SiteConfig, settings
+from ringserve.config.settings import WHERE, Config, SiteConfig, settings
 from ringserve.processes.supervisor import NotLoadedError, Supervisor
 from ringserve.responders import passwords
 from ringserve.ring.linux.listeners import ListenError
@@ -38,8 +38,8 @@ LEFT_OUT_NAMED_MAX = 5
 
 EPILOG = f"""Every option can be given as an environment variable: --log-format is RINGSERVE_LOG_FORMAT, --listing is
 RINGSERVE_LISTING=1, and several values of one are separated by blanks. Or in a file, {DEFAULT_NAME}: `log-format =
-"json"`. An option wins over its variable, and that over the file. The file can also have rules for paths, and virtual
-hosts: [[headers]], [[cache]], [[redirects]], [[rewrites]], [[auth]], [[virtual-host]].
+"json"`. An option wins over its variable, and that over the file. The file can also have rules for paths, virtual
+hosts, and listeners: [[headers]], [[cache]], [[redirects]], [[rewrites]], [[auth]], [[virtual-host]], [[listen]].
 
 `ringserve compress DIRECTORY` makes the precompressed siblings (.br, .zst, .gz) that it serves to those who accept
 them.
@@ -156,10 +156,17 @@ def origin_of(context: click.Context, name: str) -> str:
 
 
 def _configure(context: click.Context, loaded: Loaded, values: dict[str, Any]) -> Config:
+    for name in WHERE if loaded.listen else ():
+        origin = origin_of(context, name)
+        if origin != "default":
+            key, first = key_of(DECLARED[name]), loaded.source.place("listen", 0)
+            fail(f"{origin}: {key} is said by each [[listen]] (the first is {first}); leave it out here")
     try:
         return loaded.configure(values)
+    except ConfigFileError as error:
+        fail(error)
     except ConfigError as error:
-        name = next(each.name for each in DECLARED.values() if key_of(each) == error.key)
+        name = next(each.name for each in DECLARED.values() if key_of(each) == error.place[0])
         origin = origin_of(context, name)
         # What click has checked it blames on an option; the rest is blamed on whoever gave the value.
         fail(error if origin == "default" else f"{origin}: {error}")

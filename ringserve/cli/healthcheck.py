@@ -17,7 +17,7 @@ from contextlib import closing
 from types import FrameType
 from typing import NoReturn
 
-from ringserve.config.settings import Config
+from ringserve.config.settings import Config, ListenRule
 from ringserve.http.proxies import UNIX, TrustedProxies
 
 TIMEOUT_DEFAULT_S = 2.0
@@ -42,24 +42,25 @@ class _Connection(http.client.HTTPConnection):
     """By a unix socket too, and with what has to come before a request."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(*_address(config))
-        self._config = config
+        self._rule, self._trusted = config.listeners[0], config.trusted_proxy
+        super().__init__(*_address(self._rule))
 
     def connect(self) -> None:
-        if self._config.unix is None:
+        unix = self._rule.unix
+        if unix is None:
             super().connect()
         else:
             self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.connect(self._config.unix)
-        if self._config.proxy_protocol:
+            self.sock.connect(unix)
+        if self._rule.proxy_protocol:
             # The server decides by the address that it sees us have whether it believes us.
-            ours = UNIX if self._config.unix is not None else str(self.sock.getsockname()[0])
-            if TrustedProxies(self._config.trusted_proxy).trusts(ours):
+            ours = UNIX if unix is not None else str(self.sock.getsockname()[0])
+            if TrustedProxies(self._trusted).trusts(ours):
                 self.sock.sendall(PREFACE)
 
 
 def check(config: Config, timeout_s: float) -> int:
-    """Ask where a server of this configuration listens: the first of its addresses that takes us.
+    """Ask the first listener of this configuration, at the first of its addresses that takes us.
 
     Returns the status of the answer if it is a healthy one. In the main thread, since a signal is the deadline: the
     timeout of a socket begins anew with each byte.
@@ -67,7 +68,7 @@ def check(config: Config, timeout_s: float) -> int:
     timeout_s: seconds for all of it. Raises UnhealthyError otherwise, and ValueError if the configuration does not tell
     the port.
     """
-    where = _where(config)
+    where = _where(config.listeners[0])
     before = signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
@@ -94,16 +95,18 @@ def _late(_number: int, _frame: FrameType | None) -> NoReturn:
     raise TimeoutError
 
 
-def _address(config: Config) -> tuple[str, int]:
-    host = config.host[0] if config.host else "localhost"
-    return THIS_MACHINE.get(host, host), config.port
+def _address(rule: ListenRule) -> tuple[str, int]:
+    host = rule.host[0] if rule.host else "localhost"
+    return THIS_MACHINE.get(host, host), rule.port
 
 
-def _where(config: Config) -> str:
+def _where(rule: ListenRule) -> str:
     """In words. Raises ValueError if it cannot be told."""
-    if config.unix is not None:
-        return f"unix:{config.unix}"
-    host, port = _address(config)
+    if rule.systemd is not None:
+        raise ValueError("the first [[listen]] has its address from systemd; put one before it that says its own")
+    if rule.unix is not None:
+        return f"unix:{rule.unix}"
+    host, port = _address(rule)
     if port == 0:
         raise ValueError("port 0 is picked by the kernel, so there is none to ask; give the server a port by --port")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

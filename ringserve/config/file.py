@@ -1,4 +1,5 @@
-"""`ringserve.toml`: read into the values of settings, rules and virtual hosts; and what is in force, written as one.
+"""`ringserve.toml`: read into the values of settings, rules, virtual hosts and listeners; and what is in force, written
+as one.
 
 The keys, and what they take, follow from the declarations in `config.py`. tomllib parses, and does not tell where a key
 stood; so `Source` looks for the line when there is an error to report.
@@ -12,12 +13,13 @@ from __future__ import annotations
 import codecs
 import posixpath
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from typing import Any
 
 from ringserve.config.rules import AuthRule, ConfigError, check, key_of, setting_of
-from ringserve.config.settings import Config, HostConfig, SiteConfig
+from ringserve.config.settings import WHERE, Config, HostConfig, ListenConfig, ListenRule, SiteConfig
 
 DEFAULT_NAME = "ringserve.toml"
 FILE_BYTES_MAX = 1024 * 1024
@@ -29,6 +31,8 @@ INTEGER_MAX = 2**63 - 1
 
 Place = tuple[str | int, ...]
 """Where a value is in a document: keys of tables, and indexes of arrays."""
+INHERITING: Mapping[Any, Any] = {HostConfig: SiteConfig, ListenRule: ListenConfig}
+"""Tables that have what they do not give from the whole server, each with the settings that it may have so."""
 
 
 class ConfigFileError(ConfigError):
@@ -125,25 +129,38 @@ class Source:
 class Loaded:
     """What a file says.
 
-    values: settings of the whole server, by field. rules: those of the whole server, by field. hosts: for each virtual
-    host, what it gives itself, by field.
+    values: settings of the whole server, by field. rules: those of the whole server, by field. hosts, listen: for each
+    virtual host and listener, what it gives itself, by field.
     """
 
     source: Source
     values: Mapping[str, Any] = field(default_factory=dict)
     rules: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     hosts: tuple[Mapping[str, Any], ...] = ()
+    listen: tuple[Mapping[str, Any], ...] = ()
 
     def configure(self, values: Mapping[str, Any]) -> Config:
         """The configuration in force.
 
         values: of the settings of the whole server, by field: what flags, variables, this file and defaults come to. A
-        virtual host has them where it gives none. Raises ConfigError for those that cannot be used.
+        table that inherits has them where it gives none. Raises ConfigError for those that cannot be used.
         """
         whole = {**self.rules, **values}
-        inherited = {each.name: whole[each.name] for each in fields(SiteConfig) if each.name in whole}
-        hosts = tuple(HostConfig(**{**inherited, **given}) for given in self.hosts)
-        return Config(**whole, virtual_host=hosts)
+        try:
+            return Config(
+                **whole,
+                virtual_host=_inherit(HostConfig, whole, self.hosts),
+                listen=_inherit(ListenRule, whole, self.listen),
+            )
+        except ConfigError as error:
+            if len(error.place) > 1:
+                raise self.source.error(error.place, str(error)) from error
+            raise
+
+
+def _inherit(kind: Any, whole: Mapping[str, Any], tables: tuple[Mapping[str, Any], ...]) -> tuple[Any, ...]:
+    inherited = {each.name: whole[each.name] for each in fields(INHERITING[kind]) if each.name in whole}
+    return tuple(kind(**{**inherited, **given}) for given in tables)
 
 
 NO_FILE = Loaded(Source("", ""))
@@ -198,15 +215,9 @@ class _Reader:
 
     def read(self, document: dict[str, Any]) -> Loaded:
         values = self._table(Config, document, ())
-        hosts = values.pop("virtual_host", ())
+        hosts, listen = values.pop("virtual_host", ()), values.pop("listen", ())
         rules = {each.name: values.pop(each.name) for each in fields(Config) if _is_rule(each) and each.name in values}
-        try:
-            Config(virtual_host=tuple(HostConfig(**given) for given in hosts))
-        except ConfigError as error:
-            # The hosts are right by themselves: what is left is a name that stands for two.
-            message = str(error).removeprefix("virtual-host: ")
-            raise self._source.error(("virtual-host", _second_of_a_name(hosts), "names"), message) from error
-        return Loaded(self._source, values, rules, hosts)
+        return Loaded(self._source, values, rules, hosts, listen)
 
     def _table(self, kind: Any, table: dict[str, Any], place: Place) -> dict[str, Any]:
         """The values of a table for the fields of a dataclass of settings."""
@@ -228,7 +239,7 @@ class _Reader:
         return values
 
     def _rules(self, declared: Field[Any], value: Any, place: Place) -> tuple[Any, ...]:
-        """The rules of an array of tables; for virtual hosts, what they give."""
+        """The rules of an array of tables; of those that inherit, what they give."""
         kind = setting_of(declared).rule
         key, header = place[-1], ".".join(part for part in place if isinstance(part, str))
         if isinstance(value, dict):
@@ -240,7 +251,7 @@ class _Reader:
         for index, table in enumerate(value):
             given = self._table(kind, table, (*place, index))
             rule = self._build(kind, given, (*place, index))
-            rules.append(given if kind is HostConfig else rule)
+            rules.append(given if kind in INHERITING else rule)
         return tuple(rules)
 
     def _build(self, kind: Any, given: dict[str, Any], place: Place) -> Any:
@@ -251,7 +262,7 @@ class _Reader:
 
     def _blamed(self, kind: Any, given: dict[str, Any], error: ConfigError) -> Place:
         """Which value of a table an error is about; the very pair, if it is one of a table of pairs."""
-        declared = next(each for each in fields(kind) if key_of(each) == error.key)
+        declared = next(each for each in fields(kind) if key_of(each) == error.place[0])
         if setting_of(declared).pairs:
             for pair in given.get(declared.name, ()):
                 try:
@@ -270,22 +281,14 @@ def _by_key(kind: Any) -> dict[str, Field[Any]]:
     return {key_of(each): each for each in fields(kind) if not setting_of(each).internal or each.name == "directory"}
 
 
-def _second_of_a_name(hosts: tuple[Mapping[str, Any], ...]) -> int:
-    seen: set[str] = set()
-    for index, given in enumerate(hosts):
-        if len(seen | set(given["names"])) < len(seen) + len(given["names"]):
-            return index
-        seen.update(given["names"])
-    raise AssertionError("the configuration found a name that stands for two hosts")
-
-
 def _unknown(key: str, kind: Any) -> str:
     from difflib import get_close_matches
 
     keys = _by_key(kind)
     missing = f"{shown(key)}: there is no such {'setting' if kind is Config else 'key'}"
-    if kind is not Config and key in _by_key(SiteConfig):
-        return f"{missing} here; it stands above the first table, or right below a [[virtual-host]]"
+    for table, base in (("virtual-host", SiteConfig), ("listen", ListenConfig)):
+        if kind is not Config and key in _by_key(base):
+            return f"{missing} here; it stands above the first table, or right below a [[{table}]]"
     if kind is not Config and key in _by_key(Config):
         return f"{missing} here; it is the whole server's, and stands above the first table"
     if close := get_close_matches(key, keys, n=1):
@@ -433,27 +436,43 @@ def render(config: Config, loaded: Loaded, origin: Callable[[str], str], base: s
     loaded: the file that it was made with. origin: where the value of a setting of the whole server, by field, came
     from; it is the comment behind it. base: the directory that relative ones are relative to.
     """
+    place = loaded.source.place
     lines = [
         _setting_line(declared, getattr(config, declared.name), origin(declared.name), base)
         for declared in _by_key(Config).values()
-        if not _is_rule(declared)
+        if not _is_rule(declared) and not (config.listen and declared.name in WHERE)
     ]
-    place = loaded.source.place
     rules = [declared for declared in fields(SiteConfig) if _is_rule(declared)]
     for declared in rules:
         key = key_of(declared)
         for index, rule in enumerate(getattr(config, declared.name)):
             lines += _rule_lines(key, rule, place(key, index))
-    for number, (host, given) in enumerate(zip(config.virtual_host, loaded.hosts, strict=True)):
-        lines += ["", f"[[virtual-host]]  # {place('virtual-host', number)}"]
-        for key, declared in _by_key(HostConfig).items():
-            value = getattr(host, declared.name)
-            if not _is_rule(declared) or not value:
-                from_where = place("virtual-host", number, key) if declared.name in given else INHERITED
-                lines.append(_setting_line(declared, value, from_where, base))
-        for declared in rules:
-            key = key_of(declared)
-            for index, rule in enumerate(getattr(host, declared.name)):
-                from_file = place("virtual-host", number, key, index)
-                lines += _rule_lines(f"virtual-host.{key}", rule, from_file if declared.name in given else INHERITED)
+    for header, tables, gifts in (
+        ("virtual-host", config.virtual_host, loaded.hosts),
+        ("listen", config.listen, loaded.listen),
+    ):
+        for number, (table, given) in enumerate(zip(tables, gifts, strict=True)):
+            lines += _table_lines(header, table, given, partial(place, header, number), base)
     return "\n".join(lines) + "\n"
+
+
+def _table_lines(
+    header: str, table: Any, given: Mapping[str, Any], place: Callable[..., str], base: str
+) -> Iterator[str]:
+    """A table that inherits what it does not give: its settings, and then its rules."""
+    yield from ("", f"[[{header}]]  # {place()}")
+    inherited = {declared.name for declared in fields(INHERITING[type(table)])} - set(WHERE)
+
+    def origin(declared: Field[Any], *more: int) -> str:
+        if declared.name in given:
+            return place(key_of(declared), *more)
+        return INHERITED if declared.name in inherited else "default"
+
+    declarations = _by_key(type(table)).values()
+    for declared in declarations:
+        value = getattr(table, declared.name)
+        if not _is_rule(declared) or not value:
+            yield _setting_line(declared, value, origin(declared), base)
+    for declared in filter(_is_rule, declarations):
+        for index, rule in enumerate(getattr(table, declared.name)):
+            yield from _rule_lines(f"{header}.{key_of(declared)}", rule, origin(declared, index))

@@ -17,12 +17,13 @@ from ringserve.config.globs import GlobError, check_references, compile_glob
 class ConfigError(ValueError):
     """A setting that cannot be used. The message names it and what would be right.
 
-    key: the setting's key as it stands in the file, for those who can tell the line.
+    place: where it stands in the file, for those who can tell the line: the setting's key; or that of an array of
+    tables, the number of the table, from 0, and perhaps a key in it.
     """
 
-    def __init__(self, message: str, key: str | None = None) -> None:
+    def __init__(self, message: str, *place: str | int) -> None:
         super().__init__(message)
-        self.key = key
+        self.place = place
 
 
 class Setting(NamedTuple):

@@ -2,18 +2,18 @@
 `ringserve.toml` and what `--check` prints are made.
 
 A setting is a field with its default, its unit in its name, its limits and its reason in one place. `SiteConfig` has
-those that can differ between virtual hosts, `Config` those of the server as well. Rules (a table of redirects, say) are
-dataclasses whose fields are declared in the same way (`rules.py`). Nothing here reads the environment, the disk or the
-clock.
+those that can differ between virtual hosts, `ListenConfig` those that can differ between listeners, `Config` those of
+the server as well. Rules (a table of redirects, say) are dataclasses whose fields are declared in the same way
+(`rules.py`). Nothing here reads the environment, the disk or the clock.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from ringserve.config.rules import (
     AuthRule,
@@ -36,8 +36,21 @@ WORKERS_MAX = 1024
 """More processes than any machine has processors."""
 KIB = 1024
 MIB = 1024 * KIB
+WHERE = ("host", "port", "unix")
+"""The settings that say where to listen: once, for the whole server or in each [[listen]]."""
 
 _HOST_NAME = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
+
+
+class Address(NamedTuple):
+    """A host and a port, or no host and the path of a unix socket."""
+
+    host: str
+    port: int
+    unix: str | None
+
+    def __str__(self) -> str:
+        return f"{self.host} port {self.port}" if self.unix is None else self.unix
 
 
 @dataclass(frozen=True)
@@ -97,11 +110,8 @@ class HostConfig(SiteConfig):
 
 
 @dataclass(frozen=True)
-class Config(SiteConfig):
-    """How one server is set up. Raises ConfigError when a value is out of its limits.
-
-    Times are seconds, sizes bytes; every limit is inclusive.
-    """
+class ListenConfig:
+    """Where clients come in, and how long they may take: what can differ between listeners."""
 
     host: tuple[str, ...] = declare(
         ("localhost",),
@@ -112,49 +122,10 @@ class Config(SiteConfig):
     port: int = declare(
         8080, "Port to listen on; 0 lets the kernel pick a free one.", minimum=0, maximum=65535, metavar="PORT"
     )
-    workers: str = declare(
-        "1",
-        "Worker processes, each with one thread and one ring; `auto` starts one for each processor that it may use.",
-        metavar="COUNT",
-    )
-    worker_timeout_s: int = declare(
-        10,
-        "A worker whose loop does not turn for this time is killed and replaced. The least is 3; 0 is no limit.",
-        minimum=0, maximum=3600, metavar="SECONDS",
-    )  # fmt: skip
-    pin_workers: bool = declare(False, "Keep each worker on a processor of its own.")
     unix: str | None = declare(None, "Listen on this unix socket, and on no port.", metavar="PATH")
-    log_format: str = declare(
-        "combined", "Access log: one line a response, or off.", choices=("common", "combined", "json", "off")
-    )
-    log_file: str | None = declare(
-        None, "File of the access log, reopened at SIGUSR1; stdout if none is given.", metavar="PATH"
-    )
-    trusted_proxy: tuple[str, ...] = declare(
-        (),
-        "Network (`10.0.0.0/8`), address, or `unix` of proxies to trust: the log names the client that they name. May "
-        "be given several times.",
-        metavar="NETWORK",
-    )
     proxy_protocol: bool = declare(
         False, "Connections of trusted proxies begin with the PROXY protocol, version 1 or 2."
     )
-    interrupt: str = declare(
-        "wait",
-        "How the server waits for the kernel: asleep, by busy polling (keeps a core busy), or with a kernel thread "
-        "that takes submissions (SQPOLL; keeps a second core busy).",
-        choices=INTERRUPTS,
-    )
-    server_name: str = declare(
-        "ringserve", "Value of the Server field; empty for none.", metavar="TEXT"
-    )  # fmt: skip
-    connections_max: int = declare(
-        10_000,
-        "Connections at a time. A client beyond this takes the place of the longest idle one; if none is idle, it gets "
-        "503, and others wait in the kernel's queue. The limit of open files can lower the number; the server says so "
-        "if it is fewer than you asked for, or than 64.",
-        minimum=1, maximum=1_000_000, metavar="COUNT",
-    )  # fmt: skip
     header_timeout_s: float = declare(
         10.0, "A request has to arrive within this time of its first byte (408).", minimum=0.01, maximum=3600,
         metavar="SECONDS",
@@ -184,6 +155,78 @@ class Config(SiteConfig):
     requests_max: int = declare(
         100_000, "Requests on a connection. The last one ends it, so that clients spread anew.", minimum=1,
         maximum=1_000_000_000, tuning=True, metavar="COUNT",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_all(self)
+
+
+@dataclass(frozen=True)
+class ListenRule(ListenConfig):
+    """One listener: addresses that are served alike. The first of `systemd`, `unix`, and `host` with `port` that is
+    given says where it listens.
+    """
+
+    systemd: str | None = declare(
+        None, "Bind nothing, and take the sockets that systemd hands over by this name (FileDescriptorName=)."
+    )
+    log: bool = declare(True, "Write what is answered here to the access log.")
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """What is to be bound, each once."""
+        if self.systemd is not None:
+            return ()
+        if self.unix is not None:
+            return (Address("", 0, self.unix),)
+        return tuple(Address(host, self.port, None) for host in dict.fromkeys(self.host))
+
+
+@dataclass(frozen=True)
+class Config(ListenConfig, SiteConfig):
+    """How one server is set up. Raises ConfigError when a value is out of its limits.
+
+    Times are seconds, sizes bytes; every limit is inclusive.
+    """
+
+    workers: str = declare(
+        "1",
+        "Worker processes, each with one thread and one ring; `auto` starts one for each processor that it may use.",
+        metavar="COUNT",
+    )
+    worker_timeout_s: int = declare(
+        10,
+        "A worker whose loop does not turn for this time is killed and replaced. The least is 3; 0 is no limit.",
+        minimum=0, maximum=3600, metavar="SECONDS",
+    )  # fmt: skip
+    pin_workers: bool = declare(False, "Keep each worker on a processor of its own.")
+    log_format: str = declare(
+        "combined", "Access log: one line a response, or off.", choices=("common", "combined", "json", "off")
+    )
+    log_file: str | None = declare(
+        None, "File of the access log, reopened at SIGUSR1; stdout if none is given.", metavar="PATH"
+    )
+    trusted_proxy: tuple[str, ...] = declare(
+        (),
+        "Network (`10.0.0.0/8`), address, or `unix` of proxies to trust: the log names the client that they name. May "
+        "be given several times.",
+        metavar="NETWORK",
+    )
+    interrupt: str = declare(
+        "wait",
+        "How the server waits for the kernel: asleep, by busy polling (keeps a core busy), or with a kernel thread "
+        "that takes submissions (SQPOLL; keeps a second core busy).",
+        choices=INTERRUPTS,
+    )
+    server_name: str = declare(
+        "ringserve", "Value of the Server field; empty for none.", metavar="TEXT"
+    )  # fmt: skip
+    connections_max: int = declare(
+        10_000,
+        "Connections at a time. A client beyond this takes the place of the longest idle one; if none is idle, it gets "
+        "503, and others wait in the kernel's queue. The limit of open files can lower the number; the server says so "
+        "if it is fewer than you asked for, or than 64.",
+        minimum=1, maximum=1_000_000, metavar="COUNT",
     )  # fmt: skip
     drain_timeout_s: float = declare(
         10.0, "After SIGTERM, responses in flight have this time to finish.", minimum=0, maximum=3600,
@@ -236,12 +279,17 @@ class Config(SiteConfig):
     virtual_host: tuple[HostConfig, ...] = declare(
         (), "Sites by host name; a setting that one does not give is that of the whole server.", rule=HostConfig
     )
+    listen: tuple[ListenRule, ...] = declare(
+        (),
+        "Listeners, each with limits of its own; a setting that one does not give is that of the whole server.",
+        rule=ListenRule,
+    )
     hot_path: bool = declare(
         True, "Answer remembered requests by the shortcut; off only to compare it with the general path.", internal=True
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        SiteConfig.__post_init__(self)
         if self.workers != "auto" and not (self.workers.isascii() and self.workers.isdigit()):
             raise ConfigError(f"workers is {self.workers!r}; it has to be a number, or auto", "workers")
         if self.workers != "auto" and not 1 <= int(self.workers) <= WORKERS_MAX:
@@ -269,18 +317,40 @@ class Config(SiteConfig):
                         f"trusted-proxy is {network!r}; it has to be a network such as 10.0.0.0/8, an address, or unix",
                         "trusted-proxy",
                     ) from error
-        if self.proxy_protocol and not self.trusted_proxy:
-            raise ConfigError(
-                "proxy-protocol needs trusted-proxy, which says whose PROXY line is believed", "proxy-protocol"
-            )
-        names = [name for host in self.virtual_host for name in host.names]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ConfigError(f"virtual-host: the name {twice!r} is given to two hosts", "virtual-host")
+        for number, rule in enumerate(self.listen or (self,)):
+            if rule.proxy_protocol and not self.trusted_proxy:
+                raise ConfigError(
+                    "proxy-protocol needs trusted-proxy, which says whose PROXY line is believed",
+                    *(("listen", number) if self.listen else ()),
+                    "proxy-protocol",
+                )
+        if twice := _twice(host.names for host in self.virtual_host):
+            number, name = twice
+            raise ConfigError(f"the name {name!r} is given to two hosts", "virtual-host", number, "names")
+        if twice := _twice(rule.addresses for rule in self.listen):
+            number, address = twice
+            raise ConfigError(f"{address} is listened on already", "listen", number)
+
+    @property
+    def listeners(self) -> tuple[ListenRule, ...]:
+        """Where clients come in: what each [[listen]] says, or the one that flags and defaults make. Never empty."""
+        whole = {each.name: getattr(self, each.name) for each in fields(ListenConfig)}
+        return self.listen or (ListenRule(**whole),)
 
     def worker_count(self, available: int) -> int:
         """How many workers there are. available: the processors for this process, which is what `auto` means."""
         return available if self.workers == "auto" else int(self.workers)
+
+
+def _twice(lists: Iterable[tuple[Any, ...]]) -> tuple[int, Any] | None:
+    """What is in two of the lists, or in one of them twice, and the number of the second."""
+    seen: set[Any] = set()
+    for number, each in enumerate(lists):
+        for value in each:
+            if value in seen:
+                return number, value
+            seen.add(value)
+    return None
 
 
 def settings() -> Mapping[str, Field[Any]]:

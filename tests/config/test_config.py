@@ -21,10 +21,10 @@ from ringserve.config.rules import (
     key_of,
     setting_of,
 )
-from ringserve.config.settings import Config, HostConfig, SiteConfig, settings
+from ringserve.config.settings import Address, Config, HostConfig, ListenRule, SiteConfig, settings
 from ringserve.ring.interrupt import STRATEGIES
 
-TABLES = (Config, HostConfig, HeaderRule, CacheRule, RedirectRule, RewriteRule, AuthRule)
+TABLES = (Config, HostConfig, ListenRule, HeaderRule, CacheRule, RedirectRule, RewriteRule, AuthRule)
 EVERY = {f"{table.__name__}.{declared.name}": declared for table in TABLES for declared in fields(table)}
 DECLARED = {declared.name: declared for declared in fields(Config)}
 NUMBERS = [name for name, declared in DECLARED.items() if setting_of(declared).minimum is not None]
@@ -74,8 +74,8 @@ def test_a_key_is_the_name_without_its_unit_of_time() -> None:
 def test_an_error_knows_the_key_of_its_setting() -> None:
     with pytest.raises(ConfigError) as refused:
         Config(keep_alive_timeout_s=0)
-    assert refused.value.key == "keep-alive-timeout"
-    assert ConfigError("of no setting").key is None
+    assert refused.value.place == ("keep-alive-timeout",)
+    assert ConfigError("of no setting").place == ()
 
 
 def test_every_number_has_two_limits() -> None:
@@ -161,7 +161,7 @@ def test_a_setting_without_limits_takes_any_value() -> None:
 
 def test_internal_settings_and_rules_are_no_flags() -> None:
     shown = settings()
-    rules = {"headers", "cache", "redirects", "rewrites", "auth", "virtual_host"}
+    rules = {"headers", "cache", "redirects", "rewrites", "auth", "virtual_host", "listen"}
     assert set(DECLARED) - set(shown) == {"directory", "hot_path"} | rules
     assert list(shown) == [name for name in DECLARED if name in shown], "in the order of their declaration"
     assert all(declared is DECLARED[name] for name, declared in shown.items())
@@ -198,7 +198,7 @@ def test_another_trusted_proxy_is_refused(network: str) -> None:
         ConfigError, match=r"^trusted-proxy is .*; it has to be a network such as 10\.0\.0\.0/8"
     ) as refused:
         Config(trusted_proxy=("127.0.0.1", network))
-    assert refused.value.key == "trusted-proxy"
+    assert refused.value.place == ("trusted-proxy",)
 
 
 def test_the_proxy_protocol_needs_somebody_to_believe() -> None:
@@ -221,7 +221,7 @@ def test_an_origin_is_scheme_host_and_port(origin: str) -> None:
 def test_another_origin_is_refused(origin: str) -> None:
     with pytest.raises(ConfigError, match=r"^cors-origin is .*; it has to be `\*`, or scheme") as refused:
         Config(cors_origin=("*", origin))
-    assert refused.value.key == "cors-origin"
+    assert refused.value.place == ("cors-origin",)
 
 
 @pytest.mark.parametrize("name", ["a", "example.org", "a-b.example.org", "*.example.org", "127.0.0.1", "[::1]"])
@@ -233,7 +233,7 @@ def test_a_virtual_host_has_names(name: str) -> None:
 def test_what_is_no_host_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^names: .* is no host name") as refused:
         HostConfig(names=("a", name))
-    assert refused.value.key == "names"
+    assert refused.value.place == ("names",)
 
 
 def test_a_virtual_host_without_a_name_is_refused() -> None:
@@ -249,9 +249,9 @@ def test_a_virtual_host_is_checked_like_every_site() -> None:
 def test_a_name_stands_for_one_virtual_host() -> None:
     first, second = HostConfig(names=("a", "b")), HostConfig(names=("c", "*.b"))
     assert Config(virtual_host=(first, second)).virtual_host == (first, second)
-    with pytest.raises(ConfigError, match=r"^virtual-host: the name 'b' is given to two hosts$") as refused:
+    with pytest.raises(ConfigError, match=r"^the name 'b' is given to two hosts$") as refused:
         Config(virtual_host=(first, second, HostConfig(names=("b",))))
-    assert refused.value.key == "virtual-host"
+    assert refused.value.place == ("virtual-host", 2, "names")
 
 
 # -- rules ------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_rule_that_misses_what_it_needs_is_refused_with_its_key(rule: type, na
     key = key_of(EVERY[f"{rule.__name__}.{name}"])
     with pytest.raises(ConfigError, match=f"^{key} is missing; it has to be given: ") as refused:
         rule(**values)
-    assert refused.value.key == key
+    assert refused.value.place == (key,)
 
 
 GOOD_VALUES: list[tuple[type, str, Any]] = [
@@ -337,7 +337,7 @@ def test_a_value_of_a_rule_that_would_not_do_is_refused(rule: type, name: str, v
     with pytest.raises(ConfigError) as refused:
         rule(**{**RIGHT[rule], name: value})
     assert str(refused.value).startswith(message)
-    assert refused.value.key == key_of(EVERY[f"{rule.__name__}.{name}"])
+    assert refused.value.place == (key_of(EVERY[f"{rule.__name__}.{name}"]),)
 
 
 def test_what_stands_in_the_place_of_a_hash_is_not_shown() -> None:
@@ -365,3 +365,35 @@ def test_a_worker_timeout_that_would_kill_a_healthy_worker_is_refused(value: int
     with pytest.raises(ConfigError, match=f"^worker-timeout is {value}; it has to be at least 3, .* 0 for no limit$"):
         Config(worker_timeout_s=value)
     assert Config(worker_timeout_s=0).worker_timeout_s == 0
+
+
+# -- listeners --------------------------------------------------------------------------------------------------
+
+
+def test_flags_make_the_one_listener_where_no_table_does() -> None:
+    config = Config(host=("a", "b", "a"), port=80, header_timeout_s=1, server_name="x")
+    assert config.listeners == (ListenRule(host=("a", "b", "a"), port=80, header_timeout_s=1),)
+    assert config.listeners[0].addresses == (Address("a", 80, None), Address("b", 80, None))
+    assert ListenRule(unix="/run/a", host=("a",)).addresses == (Address("", 0, "/run/a"),)
+    assert ListenRule(systemd="a", unix="/run/a").addresses == ()
+
+
+def test_tables_of_listeners_take_the_place_of_the_flags() -> None:
+    rules = ListenRule(port=80), ListenRule(unix="/run/a"), ListenRule(systemd="a"), ListenRule(systemd="b")
+    assert Config(listen=rules).listeners == rules
+
+
+def test_no_two_listeners_have_one_address() -> None:
+    with pytest.raises(ConfigError, match=r"^a port 80 is listened on already$") as refused:
+        Config(listen=(ListenRule(host=("a", "b"), port=80), ListenRule(host=("c", "a"), port=80)))
+    assert refused.value.place == ("listen", 1)
+    with pytest.raises(ConfigError, match=r"^/run/a is listened on already$"):
+        Config(listen=(ListenRule(unix="/run/a"), ListenRule(unix="/run/a", host=("a",))))
+
+
+def test_a_listener_that_hears_of_its_clients_by_proxies_needs_to_know_them() -> None:
+    rules = ListenRule(), ListenRule(port=81, proxy_protocol=True)
+    with pytest.raises(ConfigError, match=r"^proxy-protocol needs trusted-proxy") as refused:
+        Config(listen=rules)
+    assert refused.value.place == ("listen", 1, "proxy-protocol")
+    assert Config(listen=rules, trusted_proxy=("unix",)).listeners == rules

@@ -20,7 +20,7 @@ from ringserve.config.file import (
     render,
 )
 from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule, RewriteRule
-from ringserve.config.settings import Config, HostConfig, settings
+from ringserve.config.settings import Config, HostConfig, ListenRule, settings
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$Fk2wuCWBZRW5ZI2FNiIOtg$SnZWCVc+s8lk8CMZRuJvDb5drYFDcJuUi4sMSsouhQ4"
 
@@ -45,7 +45,7 @@ def complaint(loading: Loading) -> Callable[[str], str]:
 
     def refused(text: str) -> str:
         with pytest.raises(ConfigFileError) as error:
-            loading(text)
+            loading(text).configure({})
         message = str(error.value)
         assert message.isprintable(), "one line"
         assert message.startswith("ringserve.toml:")
@@ -204,6 +204,53 @@ def test_a_virtual_host_has_what_is_in_force_and_not_what_the_file_says(loading:
     assert [(host.listing, host.spa) for host in config.virtual_host] == [(False, True), (False, True)]
 
 
+LISTEN = """\
+proxy-protocol = true
+trusted-proxy = "10.0.0.0/8"
+header-timeout = 5
+
+[[listen]]
+host = ["0.0.0.0", "::"]
+port = 80
+
+[[listen]]
+unix = "/run/web.sock"
+proxy-protocol = false
+log = false
+header-timeout = 1
+
+[[listen]]
+systemd = "web"
+"""
+
+
+def test_a_listener_has_what_the_whole_server_has_except_for_what_it_gives(loading: Loading) -> None:
+    everybody, local, handed = in_force(loading(LISTEN), keep_alive_timeout_s=7.0).listeners
+    assert everybody == ListenRule(
+        host=("0.0.0.0", "::"), port=80, proxy_protocol=True, header_timeout_s=5.0, keep_alive_timeout_s=7.0
+    )
+    assert local == ListenRule(
+        unix="/run/web.sock", proxy_protocol=False, log=False, header_timeout_s=1.0, keep_alive_timeout_s=7.0
+    )
+    assert handed == ListenRule(systemd="web", proxy_protocol=True, header_timeout_s=5.0, keep_alive_timeout_s=7.0)
+
+
+def test_listeners_are_written_as_they_were_read_and_no_address_beside_them(loading: Loading) -> None:
+    loaded = loading(LISTEN)
+    before = in_force(loaded)
+    text = rendered(before, loaded)
+    assert in_force(loading(text)).listeners == before.listeners
+    whole, *tables = text.split("[[listen]]")
+    assert not any(line.startswith(("host", "port", "# unix")) for line in whole.split("\n"))
+    lines = tables[1].split("\n")
+    assert lines[0] == "  # ringserve.toml:9"
+    assert 'unix = "/run/web.sock"  # ringserve.toml:10' in lines
+    assert "log = false  # ringserve.toml:12" in lines
+    assert "port = 8080  # default" in lines
+    assert "# systemd is not given  # default" in lines
+    assert "write-timeout = 60.0  # as for the whole server" in lines
+
+
 # -- which line -------------------------------------------------------------------------------------------------
 
 RULE = '[[headers]]\npaths = "a"\n'
@@ -252,16 +299,35 @@ RULE = '[[headers]]\npaths = "a"\n'
         ("[[headers]]\npath = 'a'", "2: [[headers]] path: there is no such key; did you mean paths?"),
         ("[[redirects]]\nzzz = 'a'", "2: [[redirects]] zzz: there is no such key; there are from, to, status"),
         (
-            "[[headers]]\npaths = 'a'\nport = 80",
-            "3: [[headers]] port: there is no such key here; it is the whole server's, and stands above the first ",
+            "[[headers]]\npaths = 'a'\nbuffers = 8",
+            "3: [[headers]] buffers: there is no such key here; it is the whole server's, and stands above the first ",
         ),
         (
-            "[[virtual-host]]\nnames = 'a'\nport = 80",
-            "3: [[virtual-host]] port: there is no such key here; it is the whole server's, and stands above ",
+            "[[virtual-host]]\nnames = 'a'\nbuffers = 8",
+            "3: [[virtual-host]] buffers: there is no such key here; it is the whole server's, and stands above ",
         ),
         (
             "[[auth]]\nlisting = true",
             "2: [[auth]] listing: there is no such key here; it stands above the first table, or right below a ",
+        ),
+        (
+            "[[virtual-host]]\nnames = 'a'\nport = 80",
+            "3: [[virtual-host]] port: there is no such key here; it stands above the first table, or right below a "
+            "[[listen]]",
+        ),
+        ("[[listen]]\nlisting = true", "2: [[listen]] listing: there is no such key here; it stands above the first "),
+        ("[[listen]]\nhosts = 'a'", "2: [[listen]] hosts: there is no such key; did you mean host?"),
+        ("[[listen]]\nport = 70000", "2: [[listen]] port is 70000; it has to be at most 65535"),
+        ("[listen]\nport = 70", "1: listen is one table; write [[listen]], with double brackets, for each"),
+        ("[[listen]]\nlog = 'off'", "2: [[listen]] log is a string ('off'); it has to be true or false"),
+        (
+            "[[listen]]\n[[listen]]\nport = 81\n[[listen]]\nlog = false",
+            "4: [[listen]] localhost port 8080 is listened on already",
+        ),
+        ("[[listen]]\nunix = 'a'\n[[listen]]\nunix = 'a'", "3: [[listen]] a is listened on already"),
+        (
+            "[[listen]]\n[[listen]]\nport = 81\nproxy-protocol = true",
+            "4: [[listen]] proxy-protocol needs trusted-proxy, which says whose PROXY line is believed",
         ),
         ("[[headers]]\npaths = []", "2: [[headers]] paths is missing; it has to be given: Globs of the paths that"),
         ("\n[[headers]]\npaths = '/a'", "2: [[headers]] fields is missing; it has to be given: Names and values"),
