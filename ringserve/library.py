@@ -25,8 +25,9 @@ THREAD_END_S = 30.0
 
 
 class Settings(TypedDict, total=False):
-    """What `serve` takes by name: the fields of `Config`, except those that `serve` names itself, and those of worker
-    processes, of which it has none. A test holds the two equal, so a field that is added there is added here.
+    """What `serve` takes by name: the fields of `Config`, except those that `serve` names itself, those of several
+    listeners, and those of worker processes, of which it has none. A test holds the two equal, so a field that is added
+    there is added here.
     """
 
     listing: bool

@@ -228,12 +228,12 @@ class Server:
         self._log_owned = True
 
     def _listen(self) -> list[Listener]:
-        if self.config.unix is not None:
-            return [listen_unix(self.config.unix)]
         listeners: list[Listener] = []
         try:
-            for host in self.config.host:
-                listeners += listen_tcp(host, self.config.port)
+            for number, rule in enumerate(self.config.listeners):
+                for host, port, unix in rule.addresses:
+                    made = listen_tcp(host, port) if unix is None else [listen_unix(unix)]
+                    listeners += (listener._replace(rule=number) for listener in made)
         except BaseException:
             for listener in listeners:
                 close_listener(listener)
@@ -309,10 +309,10 @@ class Server:
         form = LOG_FORMATS.get(config.log_format)
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
-        self.shared = Shared(config, tasks, files, pipes)
+        self.shared = Shared(config, tasks, files, pipes, log)
         respond = static.responder(tasks.system.random_bytes(static.BOUNDARY_BYTES))
-        self.listening = Listening(config, self.sites, respond, self.shared, log)
-        self._acceptors = [Acceptor(self.listening, listener, self._shares) for listener in self.listeners]
+        self.listening = [Listening(config, rule, self.sites, respond, self.shared) for rule in config.listeners]
+        self._acceptors = [Acceptor(self.listening[each.rule], each, self._shares) for each in self.listeners]
         tasks.call_at(ring.now + self.shared.look_every_s, self._look_at_deadlines)
         self._stderr = RingWriter(tasks)
         if self.shortage is not None:
@@ -322,7 +322,7 @@ class Server:
     def _loop(self, ring: Ring) -> None:
         tasks, shared = self.tasks, self.shared
         clock, starved, talking = shared.clock, shared.starved, shared.talking
-        log, acceptors = self.listening.log, self._acceptors
+        log, acceptors = shared.log, self._acceptors
         sleep_s = LONGEST_SLEEP_S
         while True:
             tasks.turn(sleep_s)
@@ -424,13 +424,15 @@ class Server:
     def _begin_drain(self, phase: Phase) -> None:
         self._phase = phase
         self._deadline = self.tasks.ring.now + self.config.drain_timeout_s
-        self.listening.draining = True
+        for listening in self.listening:
+            listening.draining = True
         for acceptor in self._acceptors:
             acceptor.stop()
 
     def _drain(self) -> None:
         self._begin_drain(Phase.DRAINING)
-        self.listening.closes_idle = True
+        for listening in self.listening:
+            listening.closes_idle = True
         for connection in tuple(self.shared.connections):
             connection.finish_soon()
 
@@ -447,7 +449,7 @@ class Server:
 
     def _finish(self) -> None:
         """The last closes and the last log lines."""
-        shared, log = self.shared, self.listening.log
+        shared, log = self.shared, self.shared.log
         shared.files.shut()
         shared.pipes.shut()
         self._turn_until(lambda: (self._reopening is None or self._reopening.finished) and (log is None or log.idle))
@@ -463,7 +465,7 @@ class Server:
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
         """Turn until it is done and nothing is to be closed, for FINISH_S at most. Log lines are written meanwhile."""
-        ring, log = self.tasks.ring, self.listening.log
+        ring, log = self.tasks.ring, self.shared.log
         deadline = ring.now + FINISH_S
         while ring.now < deadline:
             again = None if log is None else log.flush()
@@ -489,7 +491,7 @@ class Server:
         if self._reopening is not None and not self._reopening.finished:
             return  # one at a time, or the file of the first could come last; the loop looks again when it has ended
         self._reopens_seen = self._reopen_requests
-        path, log = self.config.log_file, self.listening.log
+        path, log = self.config.log_file, self.shared.log
         if path is None or log is None:
             self.tasks.report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
             return

@@ -114,7 +114,8 @@ def test_mistakes_are_raised_where_serve_is_called(tmp_path: Path) -> None:
         ringserve.serve(tmp_path, host="192.0.2.1")
 
 
-NAMED = {"directory", "host", "port"}
+NAMED = {"directory", "host", "port", "listen"}
+"""What `serve` says itself: where it listens, too, which is in one way only."""
 OF_PROCESSES = {"workers", "worker_timeout_s", "pin_workers"}
 
 

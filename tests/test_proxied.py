@@ -249,7 +249,7 @@ def test_a_peer_that_is_not_trusted_has_no_preface(proxied: Proxied, log: Log, h
         assert wire.answer().status == 400
         assert wire.at_end()
     assert log.clients(5) == [UNTRUSTED] * 5
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_only_trusted_peers_say_for_whom_they_ask(proxied: Proxied, log: Log, ho
             for wire in (other, proxy):
                 wire.ask(get(path, *FORWARDED))
         assert log.clients(4) == [UNTRUSTED, client] * 2
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH

@@ -90,7 +90,7 @@ def test_each_name_has_its_own_files(serving: Serving, roots: dict[str, Path], h
             for other in roots:
                 assert ask(wire, get_of(host, f"/only-{other}")).status == (200 if other == name else 404)
         assert wire.ask(get_of("two.example", "http://one.example/page")).body == b"one"
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -140,7 +140,7 @@ def test_a_change_in_any_root_shows_at_once_and_in_no_other(
                 (root / "new").write_bytes(b"new")
                 assert ask(wire, get_of(HOSTS[name], "/new")).body == b"new"
                 (root / "new").unlink()
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -273,7 +273,7 @@ def test_a_page_for_what_is_missing_comes_changes_and_goes_at_once(
             (root / "404.html").unlink()
             answer = ask(wire, request)
             assert (answer.status, answer.body) == (404, ours.body)
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -316,7 +316,7 @@ def test_an_applications_page_comes_changes_and_goes_at_once(serving: Serving, s
                 assert ask(wire, request).status == 308
                 file.rmdir()
                 (site / "index.html").unlink()
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -338,7 +338,7 @@ def test_the_page_of_a_clean_url_comes_changes_and_goes_at_once(serving: Serving
             (site / "about.html").unlink()
             assert ask(wire, request).status == 308
             (site / "about").rmdir()
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 @EACH_PATH
@@ -482,7 +482,7 @@ def test_a_protected_file_that_changes_shows_at_once_to_those_who_may(
             assert ask(wire, get("/private/page", RIGHT)).body == b"secret %d" % number
             assert ask(wire, get("/private/page")).status == 401
     assert verifying.count == 1
-    assert running.server.listening.hot_answers
+    assert running.server.listening[0].hot_answers
 
 
 @EACH_PATH

@@ -111,7 +111,7 @@ class HostConfig(SiteConfig):
 
 @dataclass(frozen=True)
 class ListenConfig:
-    """Where clients come in, and how long they may take: what can differ between listeners."""
+    """Where clients come in, who they are, and what they may take: what can differ between listeners."""
 
     host: tuple[str, ...] = declare(
         ("localhost",),
@@ -123,6 +123,12 @@ class ListenConfig:
         8080, "Port to listen on; 0 lets the kernel pick a free one.", minimum=0, maximum=65535, metavar="PORT"
     )
     unix: str | None = declare(None, "Listen on this unix socket, and on no port.", metavar="PATH")
+    trusted_proxy: tuple[str, ...] = declare(
+        (),
+        "Network (`10.0.0.0/8`), address, or `unix` of proxies to trust: the log names the client that they name. May "
+        "be given several times.",
+        metavar="NETWORK",
+    )
     proxy_protocol: bool = declare(
         False, "Connections of trusted proxies begin with the PROXY protocol, version 1 or 2."
     )
@@ -156,9 +162,27 @@ class ListenConfig:
         100_000, "Requests on a connection. The last one ends it, so that clients spread anew.", minimum=1,
         maximum=1_000_000_000, tuning=True, metavar="COUNT",
     )  # fmt: skip
+    head_bytes_max: int = declare(
+        32 * KIB, "Largest request head (431).", minimum=1 * KIB, maximum=1 * MIB, metavar="BYTES"
+    )
+    target_bytes_max: int = declare(
+        8 * KIB, "Longest request target (414).", minimum=128, maximum=64 * KIB, tuning=True, metavar="BYTES"
+    )
+    fields_max: int = declare(
+        100, "Most header fields in a request (431).", minimum=8, maximum=10_000, tuning=True, metavar="COUNT"
+    )
 
     def __post_init__(self) -> None:
         check_all(self)
+        for network in self.trusted_proxy:
+            if network != "unix":
+                try:
+                    ipaddress.ip_network(network)
+                except ValueError as error:
+                    raise ConfigError(
+                        f"trusted-proxy is {network!r}; it has to be a network such as 10.0.0.0/8, an address, or unix",
+                        "trusted-proxy",
+                    ) from error
 
 
 @dataclass(frozen=True)
@@ -206,12 +230,6 @@ class Config(ListenConfig, SiteConfig):
     log_file: str | None = declare(
         None, "File of the access log, reopened at SIGUSR1; stdout if none is given.", metavar="PATH"
     )
-    trusted_proxy: tuple[str, ...] = declare(
-        (),
-        "Network (`10.0.0.0/8`), address, or `unix` of proxies to trust: the log names the client that they name. May "
-        "be given several times.",
-        metavar="NETWORK",
-    )
     interrupt: str = declare(
         "wait",
         "How the server waits for the kernel: asleep, by busy polling (keeps a core busy), or with a kernel thread "
@@ -232,15 +250,6 @@ class Config(ListenConfig, SiteConfig):
         10.0, "After SIGTERM, responses in flight have this time to finish.", minimum=0, maximum=3600,
         metavar="SECONDS",
     )  # fmt: skip
-    head_bytes_max: int = declare(
-        32 * KIB, "Largest request head (431).", minimum=1 * KIB, maximum=1 * MIB, metavar="BYTES"
-    )
-    target_bytes_max: int = declare(
-        8 * KIB, "Longest request target (414).", minimum=128, maximum=64 * KIB, tuning=True, metavar="BYTES"
-    )
-    fields_max: int = declare(
-        100, "Most header fields in a request (431).", minimum=8, maximum=10_000, tuning=True, metavar="COUNT"
-    )
     cached_file_bytes_max: int = declare(
         256 * KIB, "Files up to this size are kept in memory; larger ones are spliced.", minimum=0, maximum=16 * MIB,
         metavar="BYTES",
@@ -289,6 +298,7 @@ class Config(ListenConfig, SiteConfig):
     )
 
     def __post_init__(self) -> None:
+        ListenConfig.__post_init__(self)
         SiteConfig.__post_init__(self)
         if self.workers != "auto" and not (self.workers.isascii() and self.workers.isdigit()):
             raise ConfigError(f"workers is {self.workers!r}; it has to be a number, or auto", "workers")
@@ -308,17 +318,8 @@ class Config(ListenConfig, SiteConfig):
             raise ConfigError(
                 "server-name has characters that a header field cannot carry; use plain ASCII", "server-name"
             )
-        for network in self.trusted_proxy:
-            if network != "unix":
-                try:
-                    ipaddress.ip_network(network)
-                except ValueError as error:
-                    raise ConfigError(
-                        f"trusted-proxy is {network!r}; it has to be a network such as 10.0.0.0/8, an address, or unix",
-                        "trusted-proxy",
-                    ) from error
         for number, rule in enumerate(self.listen or (self,)):
-            if rule.proxy_protocol and not self.trusted_proxy:
+            if rule.proxy_protocol and not rule.trusted_proxy:
                 raise ConfigError(
                     "proxy-protocol needs trusted-proxy, which says whose PROXY line is believed",
                     *(("listen", number) if self.listen else ()),
@@ -327,9 +328,9 @@ class Config(ListenConfig, SiteConfig):
         if twice := _twice(host.names for host in self.virtual_host):
             number, name = twice
             raise ConfigError(f"the name {name!r} is given to two hosts", "virtual-host", number, "names")
-        if twice := _twice(rule.addresses for rule in self.listen):
+        if twice := _twice(rule.addresses or (rule.systemd,) for rule in self.listen):
             number, address = twice
-            raise ConfigError(f"{address} is listened on already", "listen", number)
+            raise ConfigError(f"{address} is in a [[listen]] already", "listen", number)
 
     @property
     def listeners(self) -> tuple[ListenRule, ...]:

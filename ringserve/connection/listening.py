@@ -9,7 +9,7 @@ import math
 from collections import deque
 from typing import Protocol
 
-from ringserve.config.settings import Config
+from ringserve.config.settings import Config, ListenRule
 from ringserve.connection.answers import Answers
 from ringserve.connection.pipes import PipePool
 from ringserve.connection.remembered import Memory
@@ -52,27 +52,22 @@ class Client(Protocol):
 class Clock:
     """What changes once a second: the Date line, and the time of log lines."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, log: AccessLog | None) -> None:
         self._ring = tasks.ring
         self._system = tasks.system
-        self._logs: list[AccessLog] = []
+        self._log = log
         self.second = 0
         self.date = b""
         self.next_update = 0.0
         self.update()
-
-    def keep_time_of(self, log: AccessLog) -> None:
-        """Tell a log the time, now and each second."""
-        self._logs.append(log)
-        log.set_time(self._system.wall_time_s())
 
     def update(self) -> None:
         """Read the wall clock. To be called when the ring's clock has reached `next_update`."""
         wall = self._system.wall_time_s()
         self.second = int(wall)
         self.date = date_line(wall)
-        for log in self._logs:
-            log.set_time(wall)
+        if self._log is not None:
+            self._log.set_time(wall)
         self.next_update = self._ring.now + 1.0 - wall % 1.0
 
 
@@ -91,11 +86,12 @@ class Shared:
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
 
-    def __init__(self, config: Config, tasks: Tasks, files: FileTable, pipes: PipePool) -> None:
+    def __init__(self, config: Config, tasks: Tasks, files: FileTable, pipes: PipePool, log: AccessLog | None) -> None:
         self.tasks = tasks
+        self.log = log
         self.files = files
         self.pipes = pipes
-        self.clock = Clock(tasks)
+        self.clock = Clock(tasks, log)
         self.connections: dict[Client, None] = {}
         """In the order in which they came. A set would be ordered by their addresses."""
         self.starved: deque[Client] = deque()
@@ -105,8 +101,12 @@ class Shared:
         self._searched = -math.inf
         self._said_full = False
         shortest_limit_s = min(
-            config.header_timeout_s, config.keep_alive_timeout_s, config.write_timeout_s, config.linger_timeout_s
-        )
+            limit_s
+            for rule in config.listeners
+            for limit_s in (
+                rule.header_timeout_s, rule.keep_alive_timeout_s, rule.write_timeout_s, rule.linger_timeout_s
+            )
+        )  # fmt: skip
         self.look_every_s = min(LOOK_EVERY_S, shortest_limit_s / 4)
 
     def began(self, connection: Client) -> None:
@@ -166,22 +166,20 @@ class Shared:
 class Listening:
     """What the connections of one listener have in common.
 
-    respond: the responder.
+    config: its own. respond: the responder. log: None if what it answers is not logged.
     draining: every response says that its connection ends. closes_idle: a connection that waits for a request is
     closed. hot_answers: how many responses the hot path has sent.
     """
 
-    def __init__(self, config: Config, sites: Sites, respond: Respond, shared: Shared, log: AccessLog | None) -> None:
-        self.config = config
+    def __init__(self, config: Config, rule: ListenRule, sites: Sites, respond: Respond, shared: Shared) -> None:
+        self.config = rule
         self.shared = shared
         self.clock = shared.clock  # here too, since the hot path uses it for each request
-        self.log = log
-        if log is not None:
-            shared.clock.keep_time_of(log)
+        self.log = shared.log if rule.log else None
         self.server = config.server_name.encode()
         self.answers = Answers(respond, shared.tasks, shared.files, sites, enabled=config.hot_path, server=self.server)
-        self.proxies = TrustedProxies(config.trusted_proxy) if config.trusted_proxy else None
-        self.limits = Limits(config.head_bytes_max, config.target_bytes_max, config.fields_max)
+        self.proxies = TrustedProxies(rule.trusted_proxy) if rule.trusted_proxy else None
+        self.limits = Limits(rule.head_bytes_max, rule.target_bytes_max, rule.fields_max)
         self.memory = Memory(Parser(self.limits, sites.selecting_fields), enabled=config.hot_path)
         self.draining = False
         self.closes_idle = False

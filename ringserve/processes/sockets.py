@@ -9,8 +9,15 @@ import socket
 import struct
 from collections.abc import MutableMapping
 
-from ringserve.config.settings import Config
-from ringserve.ring.linux.listeners import Listener, close_listener, listen_tcp, listen_unix, share_listener
+from ringserve.config.settings import Address, Config
+from ringserve.ring.linux.listeners import (
+    Listener,
+    ListenError,
+    close_listener,
+    listen_tcp,
+    listen_unix,
+    share_listener,
+)
 
 SYSTEMD_FIRST_FD = 3  # sd_listen_fds(3)
 
@@ -24,18 +31,20 @@ NO_SYN = (
 )
 """A program for the kernel's packet filter: code, two jumps, operand (struct sock_filter of linux/filter.h)."""
 
-Address = tuple[str, int, str | None]
-"""Host and port, or no host and the path of a unix socket."""
-
 
 class Sockets:
-    """The listening sockets by address and slot. Those that systemd handed over are shared by all slots."""
+    """The listening sockets by address and slot. Those that systemd handed over are shared by all slots.
+
+    _current, _handed: the addresses of the configuration in force, each with the number of its listener there; and the
+    sockets of systemd's, which know theirs.
+    """
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         self._inherited = inherited_listeners(environment)
         self._by_address: dict[Address, list[list[Listener]]] = {}
-        self._current: list[Address] = []
-        self._before: tuple[list[Address], dict[Address, int]] = ([], {})
+        self._current: dict[Address, int] = {}
+        self._handed: list[Listener] = []
+        self._before: tuple[dict[Address, int], list[Listener], dict[Address, int]] = ({}, [], {})
 
     def prepare(self, config: Config, slots: int) -> None:
         """Bind where the configuration says, `slots` times. Raises ListenError or OSError, and changes nothing then.
@@ -43,12 +52,10 @@ class Sockets:
         Of each address the first socket listens already, so that a port that is in use is known. The others only do
         when their worker serves: one that listens gets connections.
         """
-        if self._inherited:
-            return
-        if config.unix is not None:
-            wanted: list[Address] = [("", 0, config.unix)]
-        else:
-            wanted = [(host, config.port, None) for host in dict.fromkeys(config.host)]
+        handed = self._hand_out(config)
+        wanted = {address: number for number, rule in enumerate(config.listeners) for address in rule.addresses}
+        if handed and not config.listen:
+            wanted = {}  # the unit says where to listen, and not the defaults
         made: dict[Address, list[list[Listener]]] = {}
         try:
             for key in wanted:
@@ -67,16 +74,33 @@ class Sockets:
             # Nobody would accept from them, so that their clients would wait for ever.
             _close(made)
             raise
-        self._before = self._current, {key: len(there) for key, there in self._by_address.items()}
+        self._before = self._current, self._handed, {key: len(there) for key, there in self._by_address.items()}
         for key, more in made.items():
             self._by_address.setdefault(key, []).extend(more)
-        self._current = wanted
+        self._current, self._handed = wanted, handed
+
+    def _hand_out(self, config: Config) -> list[Listener]:
+        """Systemd's sockets, each to the [[listen]] of its name; all to the one listener if there are no tables."""
+        if not config.listen:
+            return [listener for _name, listener in self._inherited]
+        numbers = {rule.systemd: number for number, rule in enumerate(config.listen) if rule.systemd is not None}
+        missing = numbers.keys() - {name for name, _listener in self._inherited}
+        for name in sorted(missing):
+            raise ListenError(
+                f"systemd hands over no socket {name!r}, which a [[listen]] takes; name it so in the socket unit "
+                f"(FileDescriptorName={name})"
+            )
+        for name, listener in self._inherited:
+            if name not in numbers:
+                raise ListenError(
+                    f"systemd hands over {listener.url} as {name!r}, which no [[listen]] takes; write one with "
+                    f'systemd = "{name}"'
+                )
+        return [listener._replace(rule=numbers[name]) for name, listener in self._inherited]
 
     def revert(self) -> None:
         """Take the last `prepare` back: close what it made, of which nobody accepts."""
-        if self._inherited:
-            return
-        self._current, counts = self._before
+        self._current, self._handed, counts = self._before
         for key in list(self._by_address):
             made, count = self._by_address[key], counts.get(key, 0)
             _close({key: made[count:]})
@@ -86,22 +110,18 @@ class Sockets:
 
     def of(self, slot: int, slots: int) -> list[Listener]:
         """What a worker of a slot listens on."""
-        if self._inherited:
-            return self._inherited
-        listeners: list[Listener] = []
-        for key in self._current:
+        listeners = list(self._handed)
+        for key, number in self._current.items():
             made = self._by_address[key]
-            if key[2] is not None:
-                listeners += made[0]
-            else:
-                listeners += [listener for index in range(slot, len(made), slots) for listener in made[index]]
-        # The file of a unix socket is the supervisor's to remove.
-        return [listener._replace(unix_path=None) for listener in listeners]
+            mine = made[:1] if key.unix is not None else [made[index] for index in range(slot, len(made), slots)]
+            # The file of a unix socket is the supervisor's to remove.
+            listeners += [each._replace(unix_path=None, rule=number) for several in mine for each in several]
+        return listeners
 
     @property
     def urls(self) -> list[str]:
         """Where clients reach the server."""
-        return [listener.url for listener in self._inherited or self._first()]
+        return [listener.url for listener in (*self._handed, *self._first())]
 
     def _first(self) -> list[Listener]:
         return [listener for key in self._current for listener in self._by_address[key][0]]
@@ -117,7 +137,7 @@ class Sockets:
         unwanted = {key: made for key, made in self._by_address.items() if key not in self._current}
         for key, made in unwanted.items():
             del self._by_address[key]
-            for listener in (listener for listeners in made for listener in listeners if key[2] is None):
+            for listener in (listener for listeners in made for listener in listeners if key.unix is None):
                 _drop_arrivals(listener)
         _close(unwanted)
         return bool(unwanted)
@@ -130,11 +150,11 @@ class Sockets:
                 if listener.fd not in kept:
                     os.close(listener.fd)
         self._by_address.clear()
-        self._current = []
+        self._current = {}
 
     def close(self) -> None:
         """Close all, as `close_unwanted` does. What systemd handed over stays: it is the next process's too."""
-        self._current = []
+        self._current = {}
         self.close_unwanted()
 
 
@@ -158,17 +178,18 @@ def _close(by_address: dict[Address, list[list[Listener]]]) -> None:
                 close_listener(listener)
 
 
-def inherited_listeners(environment: MutableMapping[str, str]) -> list[Listener]:
-    """The sockets that systemd hands over (sd_listen_fds(3)); none where it does not. The variables are taken away, so
-    that no child takes them for its own.
+def inherited_listeners(environment: MutableMapping[str, str]) -> list[tuple[str, Listener]]:
+    """The sockets that systemd hands over (sd_listen_fds(3)), each with its name; none where it does not. The variables
+    are taken away, so that no child takes them for its own.
     """
     mine = environment.pop("LISTEN_PID", "") == str(os.getpid())
     count = environment.pop("LISTEN_FDS", "0")
-    environment.pop("LISTEN_FDNAMES", None)
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
     if not mine or not count.isdigit():
         return []
     listeners = []
-    for fd in range(SYSTEMD_FIRST_FD, SYSTEMD_FIRST_FD + int(count)):
+    for index in range(int(count)):
+        fd = SYSTEMD_FIRST_FD + index
         os.set_inheritable(fd, False)
         borrowed = socket.socket(fileno=fd)
         try:
@@ -180,5 +201,5 @@ def inherited_listeners(environment: MutableMapping[str, str]) -> list[Listener]
             url = f"http://{host}:{name[1]}/"
         else:
             url = f"unix:{name if isinstance(name, str) else name.decode(errors='replace')}"
-        listeners.append(Listener(fd, url, None))
+        listeners.append((names[index] if index < len(names) else "", Listener(fd, url, None)))
     return listeners

@@ -384,10 +384,10 @@ def test_tables_of_listeners_take_the_place_of_the_flags() -> None:
 
 
 def test_no_two_listeners_have_one_address() -> None:
-    with pytest.raises(ConfigError, match=r"^a port 80 is listened on already$") as refused:
+    with pytest.raises(ConfigError, match=r"^a port 80 is in a \[\[listen\]\] already$") as refused:
         Config(listen=(ListenRule(host=("a", "b"), port=80), ListenRule(host=("c", "a"), port=80)))
     assert refused.value.place == ("listen", 1)
-    with pytest.raises(ConfigError, match=r"^/run/a is listened on already$"):
+    with pytest.raises(ConfigError, match=r"^/run/a is in a \[\[listen\]\] already$"):
         Config(listen=(ListenRule(unix="/run/a"), ListenRule(unix="/run/a", host=("a",))))
 
 
@@ -396,4 +396,5 @@ def test_a_listener_that_hears_of_its_clients_by_proxies_needs_to_know_them() ->
     with pytest.raises(ConfigError, match=r"^proxy-protocol needs trusted-proxy") as refused:
         Config(listen=rules)
     assert refused.value.place == ("listen", 1, "proxy-protocol")
-    assert Config(listen=rules, trusted_proxy=("unix",)).listeners == rules
+    trusting = ListenRule(port=81, proxy_protocol=True, trusted_proxy=("unix",))
+    assert Config(listen=(trusting,)).listeners == (trusting,)

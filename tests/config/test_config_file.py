@@ -208,6 +208,7 @@ LISTEN = """\
 proxy-protocol = true
 trusted-proxy = "10.0.0.0/8"
 header-timeout = 5
+head-bytes-max = 2048
 
 [[listen]]
 host = ["0.0.0.0", "::"]
@@ -216,6 +217,7 @@ port = 80
 [[listen]]
 unix = "/run/web.sock"
 proxy-protocol = false
+trusted-proxy = []
 log = false
 header-timeout = 1
 
@@ -225,14 +227,11 @@ systemd = "web"
 
 
 def test_a_listener_has_what_the_whole_server_has_except_for_what_it_gives(loading: Loading) -> None:
-    everybody, local, handed = in_force(loading(LISTEN), keep_alive_timeout_s=7.0).listeners
-    assert everybody == ListenRule(
-        host=("0.0.0.0", "::"), port=80, proxy_protocol=True, header_timeout_s=5.0, keep_alive_timeout_s=7.0
-    )
-    assert local == ListenRule(
-        unix="/run/web.sock", proxy_protocol=False, log=False, header_timeout_s=1.0, keep_alive_timeout_s=7.0
-    )
-    assert handed == ListenRule(systemd="web", proxy_protocol=True, header_timeout_s=5.0, keep_alive_timeout_s=7.0)
+    everybody, local, handed = in_force(loading(LISTEN), keep_alive_timeout_s=7.0, trusted_proxy=("unix",)).listeners
+    whole: dict[str, Any] = {"keep_alive_timeout_s": 7.0, "trusted_proxy": ("unix",), "head_bytes_max": 2048}
+    assert everybody == ListenRule(host=("0.0.0.0", "::"), port=80, proxy_protocol=True, header_timeout_s=5.0, **whole)
+    assert local == ListenRule(unix="/run/web.sock", log=False, header_timeout_s=1.0, **{**whole, "trusted_proxy": ()})
+    assert handed == ListenRule(systemd="web", proxy_protocol=True, header_timeout_s=5.0, **whole)
 
 
 def test_listeners_are_written_as_they_were_read_and_no_address_beside_them(loading: Loading) -> None:
@@ -243,9 +242,9 @@ def test_listeners_are_written_as_they_were_read_and_no_address_beside_them(load
     whole, *tables = text.split("[[listen]]")
     assert not any(line.startswith(("host", "port", "# unix")) for line in whole.split("\n"))
     lines = tables[1].split("\n")
-    assert lines[0] == "  # ringserve.toml:9"
-    assert 'unix = "/run/web.sock"  # ringserve.toml:10' in lines
-    assert "log = false  # ringserve.toml:12" in lines
+    assert lines[0] == "  # ringserve.toml:10"
+    assert 'unix = "/run/web.sock"  # ringserve.toml:11' in lines
+    assert "log = false  # ringserve.toml:14" in lines
     assert "port = 8080  # default" in lines
     assert "# systemd is not given  # default" in lines
     assert "write-timeout = 60.0  # as for the whole server" in lines
@@ -322,9 +321,9 @@ RULE = '[[headers]]\npaths = "a"\n'
         ("[[listen]]\nlog = 'off'", "2: [[listen]] log is a string ('off'); it has to be true or false"),
         (
             "[[listen]]\n[[listen]]\nport = 81\n[[listen]]\nlog = false",
-            "4: [[listen]] localhost port 8080 is listened on already",
+            "4: [[listen]] localhost port 8080 is in a [[listen]] already",
         ),
-        ("[[listen]]\nunix = 'a'\n[[listen]]\nunix = 'a'", "3: [[listen]] a is listened on already"),
+        ("[[listen]]\nunix = 'a'\n[[listen]]\nunix = 'a'", "3: [[listen]] a is in a [[listen]] already"),
         (
             "[[listen]]\n[[listen]]\nport = 81\nproxy-protocol = true",
             "4: [[listen]] proxy-protocol needs trusted-proxy, which says whose PROXY line is believed",

@@ -557,7 +557,7 @@ def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(servi
         (site / "page").write_bytes(b"old" * 1000)
         for _ in range(3):
             wire.ask(get("/page"))
-        line = running.server.listening.memory.lines.recent[b"GET /page HTTP/1.1\r"]
+        line = running.server.listening[0].memory.lines.recent[b"GET /page HTTP/1.1\r"]
         (old,) = line.prepared.values()
         assert old.response.body
         (site / "page").write_bytes(b"new")
@@ -600,7 +600,7 @@ def test_a_file_that_is_what_it_was_is_answered_by_the_hot_path_again(serving: S
     with Wire(running.url) as wire:
         for _ in range(10):
             assert wire.ask(get(f"/{name}")).body == b"content"
-    assert running.server.listening.hot_answers >= 7
+    assert running.server.listening[0].hot_answers >= 7
 
 
 @pytest.mark.usefixtures("only_looks")
@@ -612,10 +612,10 @@ def test_a_look_that_waits_for_nothing_sees_every_change(serving: Serving, site:
     accept = "Accept-Encoding: gzip"
     with Wire(running.url) as wire:
         for number in range(20):
-            before = running.server.listening.hot_answers
+            before = running.server.listening[0].hot_answers
             for _ in range(4):
                 wire.ask(get("/page.txt", accept))
-            assert running.server.listening.hot_answers > before, "or it would not be this look that sees it"
+            assert running.server.listening[0].hot_answers > before, "or it would not be this look that sees it"
             content = b"version %d" % number
             (site / "new").write_bytes(content)
             os.replace(site / "new", path)

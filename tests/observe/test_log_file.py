@@ -206,7 +206,7 @@ def test_no_line_is_lost_or_doubled_when_the_log_is_rotated_under_load(serving: 
     path = tmp_path / "access.log"
     running = serving(log_format="json", log_file=str(path))
     rotate_under_load(running.url, path, running.server.reopen_log, running.stop)
-    assert running.server.listening.hot_answers
+    assert running.server.listening[0].hot_answers
 
 
 @pytest.mark.usefixtures("io_uring")
@@ -456,7 +456,7 @@ def test_a_full_pipe_holds_up_nobody_and_every_line_is_written_or_counted(
     read_fd, write_fd = pipe
     os.set_blocking(write_fd, waits)
     running = serving(log_format="json", log_fd=write_fd)
-    log = running.server.listening.log
+    log = running.server.shared.log
     assert log is not None
     sent = 0
     with Wire(running.url) as wire:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import ECONNREFUSED
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from supervised import free_port
 from wire import eventually
 
-from ringserve.config.settings import Config
+from ringserve.config.settings import Config, ListenRule
 from ringserve.processes.sockets import Sockets, inherited_listeners
 from ringserve.ring.linux.listeners import (
     Listener,
@@ -134,6 +134,17 @@ def test_who_comes_to_an_address_that_is_given_up_is_refused_and_who_is_there_is
             eventually("it is refused", lambda: late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == ECONNREFUSED)
 
 
+def test_a_socket_stays_open_where_its_address_moves_to_another_listener(sockets: Sockets) -> None:
+    port = free_port()
+    here, there = ListenRule(host=("127.0.0.1",), port=port), ListenRule(host=("127.0.0.2",), port=port)
+    sockets.prepare(Config(listen=(here, there)), 1)
+    before = {listener.fd: listener.rule for listener in sockets.of(0, 1)}
+    sockets.prepare(Config(listen=(there, here)), 1)
+    assert {listener.fd: 1 - listener.rule for listener in sockets.of(0, 1)} == before
+    sockets.revert()
+    assert {listener.fd: listener.rule for listener in sockets.of(0, 1)} == before
+
+
 def test_a_worker_leaves_what_is_not_its_own(sockets: Sockets) -> None:
     sockets.prepare(Config(host=HOST, port=0), 3)
     own, rest = sockets.of(1, 3), [listener for slot in (0, 2) for listener in sockets.of(slot, 3)]
@@ -149,6 +160,49 @@ def test_sockets_of_the_service_manager_are_taken_once() -> None:
     environment = {"LISTEN_PID": "1", "LISTEN_FDS": "2"}
     assert inherited_listeners(environment) == [], "they are somebody else's"
     assert environment == {}
+
+
+@pytest.fixture
+def handing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sockets]]:
+    """Makes the sockets of a process to which systemd hands one over for each name."""
+    handed: list[Listener] = []
+
+    def hand_over(*names: str) -> Sockets:
+        handed.extend(listen_tcp("127.0.0.1", 0)[0] for _name in names)
+        first = handed[0].fd
+        assert [listener.fd for listener in handed] == list(range(first, first + len(names)))
+        monkeypatch.setattr("ringserve.processes.sockets.SYSTEMD_FIRST_FD", first)
+        pid = str(os.getpid())
+        return Sockets({"LISTEN_PID": pid, "LISTEN_FDS": str(len(names)), "LISTEN_FDNAMES": ":".join(names)})
+
+    yield hand_over
+    for listener in handed:
+        close_listener(listener)
+
+
+def test_sockets_of_the_service_manager_go_to_the_listeners_of_their_names(
+    handing: Callable[..., Sockets], tmp_path: Path
+) -> None:
+    sockets = handing("web", "admin", "web")
+    rules = ListenRule(systemd="admin"), ListenRule(unix=str(tmp_path / "socket")), ListenRule(systemd="web")
+    sockets.prepare(Config(listen=rules), 2)
+    assert [listener.rule for listener in sockets.of(0, 2)] == [2, 0, 2, 1]
+    assert sockets.urls[-1] == f"unix:{tmp_path}/socket"
+    sockets.prepare(Config(), 2)
+    assert [listener.rule for listener in sockets.of(1, 2)] == [0, 0, 0], "they take the place of the default address"
+    sockets.revert()
+    assert [listener.rule for listener in sockets.of(0, 2)] == [2, 0, 2, 1]
+    sockets.close()
+
+
+def test_each_socket_of_the_service_manager_and_each_listener_that_takes_some_has_its_fellow(
+    handing: Callable[..., Sockets],
+) -> None:
+    sockets = handing("web", "")
+    with pytest.raises(ListenError, match=r"hands over http://.* as '', which no \[\[listen\]\] takes; "):
+        sockets.prepare(Config(listen=(ListenRule(systemd="web"),)), 1)
+    with pytest.raises(ListenError, match=r"hands over no socket 'xyz', .* \(FileDescriptorName=xyz\)$"):
+        sockets.prepare(Config(listen=(ListenRule(systemd="web"), ListenRule(systemd="xyz"))), 1)
 
 
 def test_a_listener_of_a_unix_socket_is_removed_by_the_supervisor_alone(tmp_path: Path, sockets: Sockets) -> None:

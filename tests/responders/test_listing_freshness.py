@@ -69,7 +69,7 @@ def test_every_change_shows_at_once(serving: Serving, site: Path, hot_path: bool
             assert ask(wire, path) == {}, "the link leads nowhere now"
             (directory / "link").unlink()
             (directory / ".hidden").unlink()
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 def test_a_new_time_shows_at_once(serving: Serving, site: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_index_that_comes_takes_the_place_of_the_listing_until_it_goes(
             for _again in range(2):
                 assert wire.ask(get("/sub/", ACCEPT)).body == b"index"
             (site / "sub" / "index.html").unlink()
-    assert bool(running.server.listening.hot_answers) is hot_path
+    assert bool(running.server.listening[0].hot_answers) is hot_path
 
 
 def test_a_directory_behind_a_link_that_is_switched_is_noticed_at_once(serving: Serving, site: Path) -> None:

@@ -52,11 +52,12 @@ class ListenError(Exception):
 
 
 class Listener(NamedTuple):
-    """A listening socket and how a client would name it."""
+    """A listening socket and how a client would name it. rule: which of `Config.listeners` it is of."""
 
     fd: int
     url: str
     unix_path: str | None
+    rule: int = 0
 
 
 def listen_tcp(host: str, port: int, *, shared: bool = False) -> list[Listener]:
