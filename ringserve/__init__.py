@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config",
-    "ConfigError": "rules",
+    "Config": "config.settings",
+    "ConfigError": "config.rules",
     "ListenError": "ring.linux.listeners",
     "RingRefusedError": "ring.world",
     "RunningServer": "library",
