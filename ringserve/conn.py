@@ -32,7 +32,7 @@ Invariants
  2. When a descriptor is closed, only one operation may still be pending on it: the receive, and its cancel must be
     queued before the close in the same batch. (A close with an uncancelled receive sends no FIN.) The connection stays
     in the count until that receive has completed.
-What holds of the sending half is in `sending.py`.
+What holds of the sending half is in `connection/outbound.py`.
 """
 
 from __future__ import annotations

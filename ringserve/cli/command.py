@@ -1,6 +1,6 @@
 """The command line: flags, environment and file -> Config -> a running server; and the subcommands.
 
-Flags are made from the settings declared in `config.py`; none is spelled here. A flag wins over its variable
+Flags are made from the settings declared in `config/settings.py`; none is spelled here. A flag wins over its variable
 `RINGSERVE_<NAME>`, that over the configuration file, and that over the default: the file's values are click's
 `default_map`, and click does the rest. A mistake of the user is one line on stderr and exit status 2.
 """

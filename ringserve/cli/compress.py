@@ -27,7 +27,7 @@ from ringserve.http import media_types
 from ringserve.http.semantics import fault_of_sibling
 
 USER_ERROR = 2
-"""As in cli.py."""
+"""As in command.py."""
 SOME_FAILED = 1
 INTERRUPTED = 130
 """What a shell reports for a command that SIGINT ended."""

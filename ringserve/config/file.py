@@ -1,8 +1,8 @@
 """`ringserve.toml`: read into the values of settings, rules, virtual hosts and listeners; and what is in force, written
 as one.
 
-The keys, and what they take, follow from the declarations in `config.py`. tomllib parses, and does not tell where a key
-stood; so `Source` looks for the line when there is an error to report.
+The keys, and what they take, follow from the declarations in `settings.py`. tomllib parses, and does not tell where a
+key stood; so `Source` looks for the line when there is an error to report.
 
 `render` writes by hand. tomli-w cannot write the comments that say where each value came from, and what it would do
 beside them is the ten lines of `_written`.

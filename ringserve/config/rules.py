@@ -1,6 +1,6 @@
 """What a setting is, and the rules of a configuration: dataclasses whose fields are settings.
 
-A rule is checked when it is made, by the limits of its fields and by what only it can know. `config.py` has the
+A rule is checked when it is made, by the limits of its fields and by what only it can know. `settings.py` has the
 settings of a server, which are declared in the same way.
 """
 

@@ -2,7 +2,7 @@
 
 Every directory on the way to a path is watched before the path is opened, the root first; no file is watched itself,
 since a file is mostly replaced by a rename, and a watch would stay with the one that is gone. What a watch does not
-show is found by the look after a second (`files.py`).
+show is found by the look after a second (`table.py`).
 """
 
 from __future__ import annotations

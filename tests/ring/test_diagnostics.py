@@ -195,8 +195,8 @@ def test_nobody_else_writes_to_stderr_once_clients_are_served() -> None:
     assert writers == {
         ("stderr.py", "ThreadWriter"),  # what all others report to
         ("standard.py", "open_standard_descriptors"),  # before it serves: writes nothing, but makes it a file
-        ("cli.py", "_exit"),  # before it serves, or in its place
-        ("cli.py", "check_health"),  # another command
-        ("cli.py", "password_command"),  # another command
+        ("command.py", "_exit"),  # before it serves, or in its place
+        ("command.py", "check_health"),  # another command
+        ("command.py", "password_command"),  # another command
         ("compress.py", "_say"),  # another command
     }
