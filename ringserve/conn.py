@@ -44,10 +44,9 @@ from types import coroutine
 
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError, Record, Sender
-from ringserve.connection.remembered import KnownHead
+from ringserve.connection.remembered import KnownHead, Prepared
 from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError, RequestReader
-from ringserve.http.response import Prepared
 from ringserve.observe.access_log import AccessLog
 from ringserve.ring.tasks import Kind
 from ringserve.ring.world import POLL_IN, Pinned, errno_name

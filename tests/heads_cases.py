@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringserve.connection.remembered import Memory
+from ringserve.connection.remembered import Memory, PreparedResponses
 from ringserve.connection.remembered import request_of as request_of_head
 from ringserve.http.heads import Request
 from ringserve.http.request import Limits, Parser, RequestError, RequestReader
@@ -58,7 +58,7 @@ def outcomes(reader: Reader, *chunks: bytes) -> list[Outcome]:
 
 
 def new_memory(heeded: tuple[bytes, ...] = (), limits: Limits = LIMITS, *, enabled: bool = True) -> Memory:
-    return Memory(Parser(limits, heeded), enabled=enabled)
+    return Memory(Parser(limits, heeded), PreparedResponses(b"ringserve", 100, 1024 * 1024), enabled=enabled)
 
 
 def new_reader(limits: Limits = LIMITS, memory: Memory | None = None) -> Reader:

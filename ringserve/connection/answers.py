@@ -3,30 +3,26 @@
 A responder decides and asks (`steps.py`). The answers come from here: paths from the file table, passwords from a
 helper thread, in turn between the clients' networks.
 
-A response that is in memory and follows from the request line and the selection alone is prepared, kept with the
-entries that it was made from, and remembered with the request line for the hot path. It is fresh for as long as every
-entry that was looked at on the way is.
+A response that is in memory and follows from the request line and the selection alone is prepared, and remembered with
+the request line for the hot path. It is fresh for as long as every entry that was looked at on the way is.
 """
 
 from __future__ import annotations
 
 import hashlib
 
-from ringserve.connection.remembered import KnownHead, key_of, request_of
+from ringserve.connection.remembered import KnownHead, Memory, Prepared, key_of, request_of
 from ringserve.files.entries import Entry
 from ringserve.files.table import FileTable
 from ringserve.http.heads import HeaderBlock, Request
 from ringserve.http.proxies import network_of
-from ringserve.http.response import FileSlice, Prepared, Response, error_response
+from ringserve.http.response import FileSlice, Response, error_response
 from ringserve.http.semantics import Location
 from ringserve.responders import passwords
 from ringserve.responders.policy import ProtectedArea, Site, Sites
 from ringserve.responders.steps import Claim, Lookup, Respond, Verified
 from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
 
-PREPARED_PER_LINE_MAX = 16
-"""Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
-a reference, since those that get the same answer share it."""
 PASSWORDS = "passwords"
 """Helpers' lane: of its own, or whoever guesses passwords would keep directories from being read."""
 VERIFIED_MAX = 4096
@@ -58,19 +54,14 @@ class Answers:
     """See the module.
 
     respond: the responder.
-    enabled: whether responses are prepared; without, every request takes the general path.
-    server: the value of the Server field.
     """
 
-    def __init__(
-        self, respond: Respond, tasks: Tasks, files: FileTable, sites: Sites, *, enabled: bool, server: bytes
-    ) -> None:
+    def __init__(self, respond: Respond, tasks: Tasks, files: FileTable, sites: Sites, memory: Memory) -> None:
         self._respond = respond
         self._tasks = tasks
         self._files = files
         self._sites = sites
-        self._enabled = enabled
-        self._server = server
+        self._memory = memory
         self._verified: set[tuple[ProtectedArea, bytes]] = set()
         self._verifying: dict[tuple[ProtectedArea, bytes], Job[bool]] = {}
         self._secret = tasks.system.random_bytes(32)
@@ -80,22 +71,19 @@ class Answers:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
         and file: if that is what it was, so is the response, and nothing is decided anew.
         """
-        return (
-            prepared.path is not None
-            and not prepared.via
-            and self._files.look_again(prepared.path)
-            and prepared.freshness.until > now
-        )
+        return all(map(self._files.look_again, prepared.paths)) and prepared.freshness.until > now
 
     async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
-        line, key = head[0], key_of(head)
-        prepared = line.prepared.get(key)
+        prepared = head[0].prepared.get(key_of(head))
         if prepared is not None:
-            if prepared.freshness.until <= task.ring.now and prepared.path is not None and not prepared.via:
-                await self._files.find(task, prepared.path)  # as `is_still_true`, but it may wait
+            if prepared.freshness.until <= task.ring.now and len(prepared.paths) == 1:
+                # As `is_still_true`, but it may wait. Of several one is missing, mostly, and that is found anew.
+                await self._files.find(task, prepared.paths[0])
             if prepared.freshness.until > task.ring.now:
                 return prepared
+            if not prepared.freshness.until:
+                prepared.retire()
         request = request_of(head)
         steps = self._respond(request, self._site(request), self._tasks.system.wall_time_s())
         entries: list[Entry] = []
@@ -110,26 +98,9 @@ class Answers:
                     wanted = steps.send(await self._verify(task, request, wanted))
         except StopIteration as done:
             response: Response = done.value
-        if not self._enabled or not _can_be_prepared(response, entries, request):
+        if not self._memory.enabled or not _can_be_prepared(response, entries, request):
             return response
-        prepared = self._prepare(response, entries, request)
-        if len(line.prepared) >= PREPARED_PER_LINE_MAX:
-            line.prepared.clear()
-        line.prepared[key] = prepared
-        return prepared
-
-    def _prepare(self, response: Response, entries: list[Entry], request: Request) -> Prepared:
-        if len(entries) == 1:
-            return entries[0].prepare(response, self._server)
-        location = request.line.location
-        assert isinstance(location, Location), "only a good target is looked up"
-        *before, last = entries
-        prepared = last.prepare(response, self._server, b"/" + location.path)
-        prepared.freshness.until = min(entry.freshness.until for entry in entries)
-        for entry in before:
-            if entry is not last:
-                entry.depend(prepared)
-        return prepared
+        return self._memory.prepare(head, response, entries)
 
     def error(self, status: int) -> Response:
         """The response to what is not read on, or not read at all."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from ringserve.config.settings import Config, ListenRule
 from ringserve.connection.answers import Answers
 from ringserve.connection.pipes import PipePool
-from ringserve.connection.remembered import Memory
+from ringserve.connection.remembered import Memory, PreparedResponses
 from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
@@ -82,6 +82,8 @@ LOOK_EVERY_S = 0.5
 class Shared:
     """What all connections of a process share.
 
+    server: the value of the Server field, or nothing for none. prepared: for whatever listener, since they share a
+    bound.
     starved: connections that found no buffer to receive into. talking: those that linger and were sent something.
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
@@ -92,6 +94,8 @@ class Shared:
         self.files = files
         self.pipes = pipes
         self.clock = Clock(tasks, log)
+        self.server = config.server_name.encode()
+        self.prepared = PreparedResponses(self.server, config.cached_files_max, config.cache_bytes_max)
         self.connections: dict[Client, None] = {}
         """In the order in which they came. A set would be ordered by their addresses."""
         self.starved: deque[Client] = deque()
@@ -176,11 +180,11 @@ class Listening:
         self.shared = shared
         self.clock = shared.clock  # here too, since the hot path uses it for each request
         self.log = shared.log if rule.log else None
-        self.server = config.server_name.encode()
-        self.answers = Answers(respond, shared.tasks, shared.files, sites, enabled=config.hot_path, server=self.server)
+        self.server = shared.server
         self.proxies = TrustedProxies(rule.trusted_proxy) if rule.trusted_proxy else None
         self.limits = Limits(rule.head_bytes_max, rule.target_bytes_max, rule.fields_max)
-        self.memory = Memory(Parser(self.limits, sites.selecting_fields), enabled=config.hot_path)
+        self.memory = Memory(Parser(self.limits, sites.selecting_fields), shared.prepared, enabled=config.hot_path)
+        self.answers = Answers(respond, shared.tasks, shared.files, sites, self.memory)
         self.draining = False
         self.closes_idle = False
         self.hot_answers = 0

@@ -18,9 +18,9 @@ from ringserve.connection.answers import Asker
 from ringserve.connection.listening import Listening
 from ringserve.connection.pace import Pace, look
 from ringserve.connection.pipes import TransferError
-from ringserve.connection.remembered import KnownBlock, KnownHead
+from ringserve.connection.remembered import KnownBlock, KnownHead, Prepared
 from ringserve.http.heads import HeaderBlock
-from ringserve.http.response import FileSlice, Prepared, Response, head_parts
+from ringserve.http.response import FileSlice, Response, head_parts
 from ringserve.ring.world import errno_name
 
 OUTPUT_BYTES_MAX = 256 * 1024

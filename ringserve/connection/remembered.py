@@ -28,8 +28,11 @@ Why that is sound
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
+from ringserve.files.entries import Entry, Freshness
 from ringserve.http.heads import (
     APART_NAMES,
     HEAD_END,
@@ -42,7 +45,8 @@ from ringserve.http.heads import (
     set_apart,
 )
 from ringserve.http.request import Parser
-from ringserve.http.response import CRLF, Prepared
+from ringserve.http.response import CRLF, Response, head_parts
+from ringserve.ring.world import Pinned
 
 REMEMBERED_LINES = 8192
 """Request lines in memory, in each of two generations. As many as a busy site has paths."""
@@ -52,10 +56,19 @@ REMEMBERED_BYTES_MAX = 4096
 """A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
 entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
 SELECTION_BYTES_MAX = 1024
-"""Of the fields that select; a browser's have 300. A request line keeps 16 (`answers.PREPARED_PER_LINE_MAX`), so
-that hostile ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
+"""Of the fields that select; a browser's have 300. A request line keeps 16 (`PREPARED_PER_LINE_MAX`), so that hostile
+ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
 TAIL_BYTES_MAX = 512
 """Of the end of a head that consists of what is set apart."""
+PREPARED_PER_LINE_MAX = 16
+"""Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
+a reference, since those that get the same answer share it."""
+PREPARED_PER_PATH_MAX = 32
+"""Prepared responses of a path: the combinations of conditional fields that clients really send are few."""
+PREPARED_BYTES = 2048
+"""What a prepared response takes beside its body: the objects, its head, and the bytes that were rendered of that."""
+
+CLOSES = b"Connection: close\r\n\r\n"
 
 Value = TypeVar("Value")
 
@@ -93,6 +106,144 @@ class Remembered(Generic[Value]):
             self._old, self.recent = self.recent, {}
         self.recent[key] = value
         return True
+
+
+class Fresh(Protocol):
+    """Tells until when something may be answered from memory (`Freshness`)."""
+
+    @property
+    def until(self) -> float:
+        """By the ring's clock; 0 if never again."""
+
+
+class FreshTogether:
+    """The freshness of what several entries were looked at for: it ends with the first of theirs."""
+
+    __slots__ = ("_each",)
+
+    def __init__(self, each: tuple[Freshness, ...]) -> None:
+        self._each = each
+
+    @property
+    def until(self) -> float:
+        """See `Fresh`."""
+        return min([each.until for each in self._each])
+
+
+class Prepared:
+    """A whole response in memory, and the rendering of it with the Date of the second. The time-dependent line is kept
+    apart, so that the bytes are put together once a second and not once a request.
+
+    It holds the freshness of the entries that it was made from, which tells whether it is still true, and not the
+    entries, which may hold more bytes than it does.
+
+    response: what is rendered, for those who need it with a Connection field.
+    paths, made_from: of the entries that were looked at for it: where they are, and their freshness.
+    memory_bytes: that it counts for. The body twice, since the rendering has it too.
+    """
+
+    __slots__ = (
+        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "log_piece",
+        "made_from", "memory_bytes", "paths", "pinned", "response", "second", "status",
+    )  # fmt: skip
+
+    def __init__(self, response: Response, server: bytes, entries: list[Entry]) -> None:
+        self.response = response
+        self.status = response.status
+        self.body_bytes = response.body_bytes
+        self.coding = response.coding
+        self.memory_bytes = 2 * response.body_bytes + PREPARED_BYTES
+        self.paths = tuple(entry.path for entry in entries)
+        self.made_from = tuple(entry.freshness for entry in entries)
+        self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(self.made_from)
+        self.second = -1
+        self.data = b""
+        self.pinned: Pinned | None = None
+        self.log_piece: bytes | None = None
+        self._last: Pinned | None = None
+        self._last_second = -1
+        self._before, self._after = head_parts(response, server, None)
+
+    def render(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
+        """The bytes with this second's Date. The earlier ones live on for as long as a send refers to them."""
+        self.data = self._rendered(date, self._after)
+        self.pinned = pinned = pin(self.data)
+        self.second = second
+        return pinned
+
+    def render_last(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
+        """As `render`, for a client that wants no more: `Connection: close` is the last field."""
+        last = self._last
+        if last is None or self._last_second != second:
+            self._last = last = pin(self._rendered(date, self._after[: -len(CRLF)] + CLOSES))
+            self._last_second = second
+        return last
+
+    def _rendered(self, date: bytes, after: bytes) -> bytes:
+        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
+        return b"".join((self._before, date, after, *body))
+
+    def retire(self) -> None:
+        """Never answer again, and give the memory back: request lines may refer to this for long after its file is
+        forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
+        """
+        self.freshness = NEVER
+        self.paths, self.made_from = (), ()
+        self.response = RETIRED
+        self.second = self._last_second = -1
+        self.data = b""
+        self.pinned = self._last = None
+
+
+NEVER = Freshness(0.0)
+RETIRED = Response(500, ())
+
+
+class PreparedResponses:
+    """The prepared responses, by the path of the entry that was looked at last for them. Request lines only refer to
+    them: one that is retired gives its memory back, whoever refers to it.
+
+    Nobody tells them that an entry is no more. A response whose entry is gone is found when it is asked for again, when
+    another is prepared for its path, or when its path is the one that was prepared for longest ago and room is needed.
+
+    server: the value of the Server field. paths_max, bytes_max: bounds; those of the file table do, since there is
+    little else that responses are made from.
+    """
+
+    def __init__(self, server: bytes, paths_max: int, bytes_max: int) -> None:
+        self._server = server
+        self._paths_max = paths_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._by_path: OrderedDict[bytes, list[Prepared]] = OrderedDict()
+
+    def share(self, response: Response, entries: list[Entry]) -> Prepared:
+        """The response prepared from these entries. Equal responses share one object, so that a client cannot fill
+        memory by varying a field that changes nothing.
+        """
+        entries = list(dict.fromkeys(entries))
+        made_from = tuple(entry.freshness for entry in entries)
+        path = entries[-1].path
+        of_path = self._by_path.pop(path, [])
+        self._retire([each for each in of_path if not each.freshness.until])
+        of_path = [each for each in of_path if each.freshness.until]
+        prepared = next((each for each in of_path if each.made_from == made_from and each.response == response), None)
+        if prepared is None:
+            if len(of_path) >= PREPARED_PER_PATH_MAX:
+                self._retire(of_path)
+                of_path = []
+            prepared = Prepared(response, self._server, entries)
+            self._bytes += prepared.memory_bytes
+            of_path.append(prepared)
+        self._by_path[path] = of_path
+        while len(self._by_path) > 1 and (len(self._by_path) > self._paths_max or self._bytes > self._bytes_max):
+            self._retire(self._by_path.popitem(last=False)[1])
+        return prepared
+
+    def _retire(self, prepared: list[Prepared]) -> None:
+        for each in prepared:
+            each.retire()
+            self._bytes -= each.memory_bytes
 
 
 class KnownBlock:
@@ -158,9 +309,10 @@ class Memory:
     enabled: False makes every head go through h11; the tests compare the two.
     """
 
-    def __init__(self, parser: Parser, *, enabled: bool = True) -> None:
+    def __init__(self, parser: Parser, prepared: PreparedResponses, *, enabled: bool = True) -> None:
         self.enabled = enabled
         self._parser = parser
+        self._prepared = prepared
         self._head_bytes_max = parser.limits.head_bytes_max
         self.lines: Remembered[KnownLine] = Remembered(REMEMBERED_LINES)
         self._blocks: dict[bool, Remembered[KnownBlock]] = {
@@ -246,3 +398,11 @@ class Memory:
         if known is None and self._selections.put(key, selection):
             known = selection
         return known
+
+    def prepare(self, head: KnownHead, response: Response, entries: list[Entry]) -> Prepared:
+        """The response as it answers every request with this line and selection while the entries are fresh."""
+        of_line = head[0].prepared
+        if len(of_line) >= PREPARED_PER_LINE_MAX:
+            of_line.clear()
+        prepared = of_line[key_of(head)] = self._prepared.share(response, entries)
+        return prepared

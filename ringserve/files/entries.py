@@ -1,12 +1,10 @@
-"""What a path stands for, as the table of files remembers it: a file, a directory, or a failure; and the responses that
-were prepared from it.
-"""
+"""What a path stands for, as the table of files remembers it: a file, a directory, or a failure."""
 
 from __future__ import annotations
 
 from ringserve.files.directory import Item
 from ringserve.http.media_types import content_type
-from ringserve.http.response import Freshness, Prepared, Response, SharedDescriptor
+from ringserve.http.response import SharedDescriptor
 from ringserve.http.semantics import validators_of
 from ringserve.ring.world import FileStatus
 
@@ -14,55 +12,28 @@ RACY_NS = 2_000_000_000
 """A file changed less than this before it was read may change again within the same tick of its file system's clock:
 4 ms on ext4, a second or two elsewhere. Two seconds for all: such a file is read once more, and no harm is done.
 `semantics.is_young` asks the same more exactly, since its answer makes a tag weak."""
-PREPARED_MAX = 32
-"""Prepared responses per entry: the combinations of conditional fields that clients really send are few."""
+
+
+class Freshness:
+    """Until when something that was looked up may be answered from memory, by the ring's clock.
+
+    0: never. Of an entry that was fresh once it means that the table has dropped it, and that it stays so.
+    """
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
 
 
 class Entry:
     """What a path stands for."""
 
-    __slots__ = ("_dependants", "_prepared", "freshness", "path")
+    __slots__ = ("freshness", "path")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.freshness = Freshness(0.0)
-        self._prepared: list[Prepared] = []
-        self._dependants: list[Prepared] = []
-
-    def prepare(self, response: Response, server: bytes, via: bytes = b"") -> Prepared:
-        """A response prepared from this entry, remembered for as long as it is. Equal responses share one object, so
-        that a client cannot fill memory by varying a field that changes nothing.
-
-        via: what was asked for, if other entries were looked at on the way here; `depend` tells them.
-        """
-        for known in self._prepared:
-            if known.via == via and known.response == response:
-                return known
-        if len(self._prepared) >= PREPARED_MAX:
-            self.forget_prepared()
-        # With more than one entry on the way, the time until which all of them are fresh is the response's own.
-        prepared = Prepared(response, server, Freshness(0.0) if via else self.freshness, via, self.path)
-        self._prepared.append(prepared)
-        return prepared
-
-    def depend(self, prepared: Prepared) -> None:
-        """A response was prepared from another entry because of what this one is."""
-        if prepared in self._dependants:
-            return
-        if len(self._dependants) >= PREPARED_MAX:
-            _retire(self._dependants)
-        self._dependants.append(prepared)
-
-    def forget_prepared(self) -> None:
-        """Give back the memory of the prepared responses; those that depend on this entry are no answers any more."""
-        _retire(self._prepared)
-        _retire(self._dependants)
-
-
-def _retire(prepared: list[Prepared]) -> None:
-    for one in prepared:
-        one.retire()
-    prepared.clear()
 
 
 class File(Entry):

@@ -385,12 +385,11 @@ class FileTable:
             self._drop(oldest)
 
     def _drop(self, path: bytes) -> None:
-        """Forget an entry; what it prepared is not fresh any more, wherever it is remembered."""
+        """Forget an entry; what was prepared from it is not fresh any more, wherever that is remembered."""
         entry = self._entries.pop(path, None)
         if entry is None:
             return
         entry.freshness.until = 0.0
-        entry.forget_prepared()
         self._memory_bytes -= _memory_of(entry)
         if isinstance(entry, File):
             entry.retire()

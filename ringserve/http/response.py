@@ -1,8 +1,6 @@
 """Responses as values, and the bytes they become.
 
-A responder returns a `Response`; it does not send. `Prepared` is a response whose bytes are all in memory, kept with
-the time-dependent line (Date) apart, so that the bytes are put together once a second and not once a request. Both
-become bytes by the same function.
+A responder returns a `Response`; it does not send.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from typing import NamedTuple
 
 from ringserve.http.dates import format_date
 from ringserve.http.semantics import ALLOWED
-from ringserve.ring.world import Pinned
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -23,7 +20,6 @@ BODILESS = frozenset((204, 304))
 """Statuses whose responses have no body, and no Content-Length that would announce one (RFC 9110 8.6)."""
 
 CRLF = b"\r\n"
-CLOSES = b"Connection: close\r\n\r\n"
 
 
 class SharedDescriptor:
@@ -131,84 +127,6 @@ def head_parts(response: Response, server: bytes, connection: bytes | None) -> t
         after.append(b"Connection: %s\r\n" % connection)
     after.append(b"\r\n")
     return before, b"".join(after)
-
-
-class Freshness:
-    """Until when something that was looked up may be answered from memory, by the ring's clock.
-
-    Set back to 0 when the file is known to have changed.
-    """
-
-    __slots__ = ("until",)
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-
-
-NEVER = Freshness(0.0)
-RETIRED = Response(500, ())
-
-
-class Prepared:
-    """A whole response in memory, and the rendering of it with the Date of the second.
-
-    response: what is rendered, for those who need it with a Connection field.
-    via: what was asked for, if the answer depends on more than the entry that it was prepared for; else nothing.
-    path: of that entry; None when the entry is no more.
-    """
-
-    __slots__ = (
-        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "log_piece", "path",
-        "pinned", "response", "second", "status", "via",
-    )  # fmt: skip
-
-    def __init__(
-        self, response: Response, server: bytes, freshness: Freshness, via: bytes = b"", path: bytes | None = None
-    ) -> None:
-        self.response = response
-        self.via = via
-        self.path = path
-        self.status = response.status
-        self.body_bytes = response.body_bytes
-        self.coding = response.coding
-        self.freshness = freshness
-        self.second = -1
-        self.data = b""
-        self.pinned: Pinned | None = None
-        self.log_piece: bytes | None = None
-        self._last: Pinned | None = None
-        self._last_second = -1
-        self._before, self._after = head_parts(response, server, None)
-
-    def render(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
-        """The bytes with this second's Date. The earlier ones live on for as long as a send refers to them."""
-        self.data = self._rendered(date, self._after)
-        self.pinned = pinned = pin(self.data)
-        self.second = second
-        return pinned
-
-    def render_last(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
-        """As `render`, for a client that wants no more: `Connection: close` is the last field."""
-        last = self._last
-        if last is None or self._last_second != second:
-            self._last = last = pin(self._rendered(date, self._after[: -len(CRLF)] + CLOSES))
-            self._last_second = second
-        return last
-
-    def _rendered(self, date: bytes, after: bytes) -> bytes:
-        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
-        return b"".join((self._before, date, after, *body))
-
-    def retire(self) -> None:
-        """Never answer again, and give the memory back: request lines may refer to this for long after its file is
-        forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
-        """
-        self.freshness = NEVER
-        self.path = None
-        self.response = RETIRED
-        self.second = self._last_second = -1
-        self.data = b""
-        self.pinned = self._last = None
 
 
 _ERROR_PAGE = b"""<!doctype html>

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Coroutine
+from copy import copy
 from typing import Any, Generic, TypeVar, cast
 
 import pytest
@@ -18,14 +19,22 @@ import ringserve.connection.answers
 from ringserve import static
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
-from ringserve.connection.answers import PASSWORDS, PREPARED_PER_LINE_MAX, Answers, Asker
-from ringserve.connection.remembered import KnownHead, Memory, key_of
+from ringserve.connection.answers import PASSWORDS, Answers, Asker
+from ringserve.connection.remembered import (
+    PREPARED_PER_LINE_MAX,
+    PREPARED_PER_PATH_MAX,
+    KnownHead,
+    Memory,
+    Prepared,
+    PreparedResponses,
+    key_of,
+)
 from ringserve.files.directory import Item
-from ringserve.files.entries import PREPARED_MAX, Directory, Entry, Failure, File
+from ringserve.files.entries import Directory, Entry, Failure, File, Freshness
 from ringserve.files.table import FRESH_S, FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.http.request import Limits, Parser
-from ringserve.http.response import Prepared, Response, SharedDescriptor
+from ringserve.http.response import Response, SharedDescriptor
 from ringserve.responders import passwords
 from ringserve.responders.policy import Sites
 from ringserve.responders.steps import Claim, Lookup, Verified
@@ -100,7 +109,9 @@ class Disk:
         entry = self.known.pop(path, None)
         if entry is not None:
             entry.freshness.until = 0.0
-            entry.forget_prepared()
+            if self.there.get(path) is entry:
+                self.there[path] = entry = copy(entry)  # what is dropped is never fresh again
+                entry.freshness = Freshness(0.0)
 
     async def find(self, task: Task, path: bytes) -> Entry:
         assert cast(Any, task) is self.clock, "the task of the connection"
@@ -160,14 +171,14 @@ class World:
         self.disk = Disk(self.clock)
         self.threads = Threads(self.clock)
         self.sites = Sites(Config(**settings))
-        self.memory = Memory(Parser(LIMITS, self.sites.selecting_fields), enabled=enabled)
+        prepared = PreparedResponses(b"ringserve", 1000, 1024 * 1024)
+        self.memory = Memory(Parser(LIMITS, self.sites.selecting_fields), prepared, enabled=enabled)
         self.answers = Answers(
             respond,
             cast(Tasks, self.threads),
             cast(FileTable, self.disk),
             self.sites,
-            enabled=enabled,
-            server=b"ringserve",
+            self.memory,
         )
 
     def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> KnownHead:
@@ -405,9 +416,9 @@ def test_an_answer_depends_on_everything_that_was_looked_at_on_the_way(target: b
         assert world.prepared(target) is answer
         world.disk.drop(path)
         assert not world.is_fresh(answer), path
-        assert answer.response.body == ()
         again = world.prepared(target)
         assert again is not answer
+        assert answer.response.body == ()
         assert again.status == answer.status
 
 
@@ -495,9 +506,9 @@ def test_a_selection_that_nobody_has_again_is_not_kept_with_the_line(world: Worl
 @pytest.mark.parametrize("target", [b"/users/%d", b"/dir/?page=%d", b"/dir/x%d.js"])
 def test_the_entries_keep_a_few_answers_and_the_others_give_their_memory_back(target: bytes) -> None:
     world = on_the_way()
-    answers = [world.prepared(target % number) for number in range(3 * PREPARED_MAX)]
+    answers = [world.prepared(target % number) for number in range(3 * PREPARED_PER_PATH_MAX)]
     kept = {id(answer) for answer in answers if world.is_fresh(answer)}
-    assert 1 <= len(kept) <= PREPARED_MAX
+    assert 1 <= len(kept) <= PREPARED_PER_PATH_MAX
     for answer in answers:
         assert bool(answer.response.body) is world.is_fresh(answer)
 

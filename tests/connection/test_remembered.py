@@ -6,6 +6,7 @@ import itertools
 
 import h11
 import pytest
+from fakes import PinnedBytes
 from heads_cases import (
     BROWSER,
     CHUNKED,
@@ -27,14 +28,21 @@ from hypothesis import strategies as st
 
 import ringserve.connection.remembered
 from ringserve.connection.remembered import (
+    PREPARED_BYTES,
+    PREPARED_PER_LINE_MAX,
+    PREPARED_PER_PATH_MAX,
     REMEMBERED_BYTES_MAX,
     SELECTION_BYTES_MAX,
     Memory,
+    Prepared,
+    PreparedResponses,
     Remembered,
     key_of,
     request_of,
 )
+from ringserve.files.entries import Entry
 from ringserve.http.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
+from ringserve.http.response import Response, head_parts
 from ringserve.http.semantics import Conditions
 
 
@@ -419,3 +427,128 @@ def test_a_remembered_value_is_never_another_keys(keys: list[int], entries_max: 
             memory.put(b"%d" % key, key)
         assert memory.get(b"%d" % key) == key
         assert len(memory.recent) <= entries_max
+
+
+# -- prepared responses -----------------------------------------------------------------------------------------
+
+OK = Response(200, (), (b"body",), 4)
+
+
+def entry_of(path: bytes, until: float = 1.0) -> Entry:
+    entry = Entry(path)
+    entry.freshness.until = until
+    return entry
+
+
+def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
+    response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
+    entry = entry_of(b"a", 5.0)
+    prepared = Prepared(response, b"ringserve", [entry])
+    assert (prepared.response, prepared.status, prepared.body_bytes) == (response, 200, 4)
+    assert prepared.freshness is entry.freshness
+    assert entry.freshness.until == 5.0
+    assert (prepared.second, prepared.data, prepared.pinned) == (-1, b"", None)
+    pinned = prepared.render(17, b"Date: then\r\n", PinnedBytes)
+    expected = b"HTTP/1.1 200 OK\r\nServer: ringserve\r\nDate: then\r\nA: 1\r\nContent-Length: 4\r\n\r\nbody"
+    assert pinned == PinnedBytes(expected)
+    assert (prepared.second, prepared.data, prepared.pinned) == (17, expected, pinned)
+
+
+def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> None:
+    response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
+    prepared = Prepared(response, b"ringserve", [entry_of(b"a")])
+    for second in (17, 17, 18):
+        date = b"Date: %d\r\n" % second
+        before, after = head_parts(response, b"ringserve", b"close")
+        expected = before + date + after + b"body"
+        assert prepared.render_last(second, date, PinnedBytes) == PinnedBytes(expected)
+    assert prepared.render_last(18, b"not looked at", PinnedBytes) is prepared.render_last(18, b"nor here", PinnedBytes)
+    assert prepared.pinned is None, "the other rendering is another one"
+    prepared.retire()
+    last = prepared.render_last(18, date, PinnedBytes)
+    assert isinstance(last, PinnedBytes)
+    assert b"body" not in last.data, "the memory of the file was given back"
+
+
+def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
+    prepared = Prepared(Response(200, ()), b"", [entry_of(b"a")])
+    first = prepared.render(1, b"Date: 1\r\n", PinnedBytes)
+    second = prepared.render(2, b"Date: 2\r\n", PinnedBytes)
+    assert first == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n")
+    assert second == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 2\r\nContent-Length: 0\r\n\r\n")
+    assert prepared.pinned is second
+
+
+def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
+    entry = entry_of(b"a", 1000.0)
+    prepared = Prepared(Response(200, (), (b"body",), 4), b"", [entry])
+    prepared.render(1, b"Date: 1\r\n", PinnedBytes)
+    prepared.retire()
+    assert (prepared.second, prepared.data, prepared.pinned, prepared.response.body) == (-1, b"", None, ())
+    assert prepared.freshness.until == 0.0
+    assert entry.freshness.until == 1000.0, "others that share it are fresh still"
+
+
+def test_a_response_of_several_entries_is_fresh_for_as_long_as_all_of_them() -> None:
+    entries = [entry_of(b"a", 5.0), entry_of(b"b", 3.0), entry_of(b"c", 4.0)]
+    prepared = Prepared(OK, b"", entries)
+    assert prepared.freshness.until == 3.0
+    entries[1].freshness.until = 6.0
+    assert prepared.freshness.until == 4.0
+    entries[0].freshness.until = 0.0
+    assert prepared.freshness.until == 0.0
+
+
+def test_equal_responses_from_the_same_entries_are_one_object() -> None:
+    kept = PreparedResponses(b"", 100, 1024 * 1024)
+    first, second = entry_of(b"a"), entry_of(b"b")
+    shared = kept.share(OK, [first, second])
+    assert kept.share(OK._replace(), [first, second, first]) is shared
+    assert kept.share(OK._replace(status=404), [first, second]) is not shared
+    assert kept.share(OK, [second]) is not shared
+    assert kept.share(OK, [entry_of(b"a"), second]) is not shared
+
+
+def test_a_response_whose_entry_is_no_more_gives_its_memory_back_when_another_is_prepared_for_its_path() -> None:
+    kept = PreparedResponses(b"", 100, 1024 * 1024)
+    old, other = entry_of(b"a"), entry_of(b"other")
+    over, lasting = kept.share(OK, [old, other]), kept.share(OK, [other])
+    old.freshness.until = 0.0
+    assert over.response.body
+    kept.share(OK, [entry_of(b"a"), other])
+    assert not over.response.body
+    assert lasting.response.body
+
+
+def test_the_responses_of_the_path_that_was_prepared_for_longest_ago_go_first() -> None:
+    room_bytes = 3 * PREPARED_BYTES + 2 * 3 * len(b"body")
+    for kept in (PreparedResponses(b"", 3, 1024 * 1024), PreparedResponses(b"", 100, room_bytes)):
+        entries = [entry_of(b"%d" % number) for number in range(5)]
+        responses = [kept.share(OK, [entry]) for entry in entries[:3]]
+        kept.share(OK, [entries[0]])
+        responses += [kept.share(OK, [entry]) for entry in entries[3:]]
+        assert [bool(response.response.body) for response in responses] == [True, False, False, True, True]
+        assert kept.share(OK, [entries[1]]) is not responses[1]
+
+
+def test_the_responses_of_a_path_that_was_prepared_for_last_stay_however_large_they_are() -> None:
+    kept = PreparedResponses(b"", 1, 0)
+    entry = entry_of(b"a")
+    assert kept.share(OK, [entry]) is kept.share(OK, [entry])
+
+
+def test_a_path_keeps_a_few_responses() -> None:
+    kept = PreparedResponses(b"", 100, 1024 * 1024)
+    entry = entry_of(b"a")
+    different = [OK._replace(fields=((b"A", b"%d" % number),)) for number in range(PREPARED_PER_PATH_MAX + 1)]
+    responses = [kept.share(response, [entry]) for response in different]
+    assert [bool(response.response.body) for response in responses] == [False] * PREPARED_PER_PATH_MAX + [True]
+
+
+def test_a_line_keeps_a_few_prepared_responses() -> None:
+    memory = new_memory()
+    for number in range(PREPARED_PER_LINE_MAX + 1):
+        head = memory.read(LINE + joined(HOST, b"Accept-Encoding: %d" % number))
+        prepared = memory.prepare(head, OK, [entry_of(b"a")])
+        assert head[0].prepared[key_of(head)] is prepared
+    assert len(head[0].prepared) == 1

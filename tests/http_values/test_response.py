@@ -6,7 +6,6 @@ import re
 from http import HTTPStatus
 
 import pytest
-from fakes import PinnedBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +15,6 @@ from ringserve.http.response import (
     NOSNIFF,
     Fields,
     FileSlice,
-    Freshness,
-    Prepared,
     Response,
     SharedDescriptor,
     date_line,
@@ -149,58 +146,6 @@ def test_the_bytes_of_a_body_are_those_of_its_segments() -> None:
     assert Response(200, ()).body_bytes == 0
     assert Response(200, (), (b"abc", FileSlice(shared, 100, 40), b""), 43).body_bytes == 43
     assert Response(200, (), (), 43).body_bytes == 0, "of HEAD nothing goes out"
-
-
-# -- prepared ones ----------------------------------------------------------------------------------------------
-
-
-def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
-    response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
-    freshness = Freshness(5.0)
-    prepared = Prepared(response, b"ringserve", freshness)
-    assert (prepared.response, prepared.status, prepared.body_bytes) == (response, 200, 4)
-    assert prepared.freshness is freshness
-    assert freshness.until == 5.0
-    assert (prepared.second, prepared.data, prepared.pinned) == (-1, b"", None)
-    pinned = prepared.render(17, b"Date: then\r\n", PinnedBytes)
-    expected = b"HTTP/1.1 200 OK\r\nServer: ringserve\r\nDate: then\r\nA: 1\r\nContent-Length: 4\r\n\r\nbody"
-    assert pinned == PinnedBytes(expected)
-    assert (prepared.second, prepared.data, prepared.pinned) == (17, expected, pinned)
-
-
-def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> None:
-    response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
-    prepared = Prepared(response, b"ringserve", Freshness(5.0))
-    for second in (17, 17, 18):
-        date = b"Date: %d\r\n" % second
-        before, after = head_parts(response, b"ringserve", b"close")
-        expected = before + date + after + b"body"
-        assert prepared.render_last(second, date, PinnedBytes) == PinnedBytes(expected)
-    assert prepared.render_last(18, b"not looked at", PinnedBytes) is prepared.render_last(18, b"nor here", PinnedBytes)
-    assert prepared.pinned is None, "the other rendering is another one"
-    prepared.retire()
-    last = prepared.render_last(18, date, PinnedBytes)
-    assert isinstance(last, PinnedBytes)
-    assert b"body" not in last.data, "the memory of the file was given back"
-
-
-def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
-    prepared = Prepared(Response(200, ()), b"", Freshness(0.0))
-    first = prepared.render(1, b"Date: 1\r\n", PinnedBytes)
-    second = prepared.render(2, b"Date: 2\r\n", PinnedBytes)
-    assert first == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n")
-    assert second == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 2\r\nContent-Length: 0\r\n\r\n")
-    assert prepared.pinned is second
-
-
-def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
-    freshness = Freshness(1000.0)
-    prepared = Prepared(Response(200, (), (b"body",), 4), b"", freshness)
-    prepared.render(1, b"Date: 1\r\n", PinnedBytes)
-    prepared.retire()
-    assert (prepared.second, prepared.data, prepared.pinned, prepared.response.body) == (-1, b"", None, ())
-    assert prepared.freshness.until == 0.0
-    assert freshness.until == 1000.0, "others that share it are fresh still"
 
 
 FIELDS = st.lists(
