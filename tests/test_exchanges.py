@@ -48,7 +48,7 @@ def test_the_hot_path_gives_the_bytes_of_the_general_path(
     serving: Serving, site: Path, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Both put the same boundary between parts.
-    monkeypatch.setattr("ringserve.ring.linux.system.Descriptors.random_bytes", lambda _ring, count: bytes(count))
+    monkeypatch.setattr("ringserve.ring.linux.system.LinuxSystem.random_bytes", lambda _ring, count: bytes(count))
     hot = start(serving, site, group, hot_path=True)
     general = serving(**group.settings(site), hot_path=False)
     for row in lasting(group):
