@@ -204,12 +204,12 @@ class Server:
         check_guards(self.sites)
         if any(site.listing for site in self.sites.all):
             listing.prepare()
-        self._roots: dict[bytes, Root] = {}
+        self._roots: list[Root] = []
         self.listeners: list[Listener] = []
         self._log_owned = False
         try:
             for site in self.sites.all:
-                self._roots[site.mount] = Root(open_root(site.config.directory), site.config.follow_symlinks)
+                self._roots.append(Root(open_root(site.config.directory), site.config.follow_symlinks))
             if config.log_file is not None and config.log_format != "off":
                 self._open_log(config.log_file)
             self.listeners = self._listen() if listeners is None else list(listeners)
@@ -254,7 +254,7 @@ class Server:
 
     def _close_roots(self) -> None:
         while self._roots:
-            os.close(self._roots.popitem()[1].fd)
+            os.close(self._roots.pop().fd)
 
     # -- running ------------------------------------------------------------------------------------------------
 

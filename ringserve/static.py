@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Generator
 from urllib.parse import unquote_to_bytes
 
-from ringserve.files.entries import Directory, Entry, Failure, File
+from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.http.dates import format_date
 from ringserve.http.heads import Request
 from ringserve.http.media_types import known_type
@@ -160,12 +160,9 @@ class _Answering:
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
-    def _path_of(self, file: File) -> bytes:
-        return file.path[len(self.site.mount) :]
-
     def _siblings(self, source: File) -> dict[bytes, File]:
         """The precompressed siblings of a file, but for those that are protected by a name of their own."""
-        return {coding: file for coding, file in source.siblings.items() if self._may_have(self._path_of(file))}
+        return {coding: file for coding, file in source.siblings.items() if self._may_have(file.path)}
 
     def _look(self, path: bytes) -> Generator[Question, Answer, Entry | Response]:
         """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
@@ -174,7 +171,7 @@ class _Answering:
         refusal = yield from self._admit(path)
         if refusal is not None:
             return refusal
-        found = yield Lookup(self.site.mount + path)
+        found = yield Lookup(Key(self.site.root, path))
         assert isinstance(found, Entry), "a lookup is answered with what was found"
         return found
 
@@ -272,7 +269,7 @@ class _Answering:
         """
         name = PAGES.get(status)
         if name is not None and (status == 401 or self._may_have(name)):
-            page = yield Lookup(self.site.mount + name)
+            page = yield Lookup(Key(self.site.root, name))
             if isinstance(page, File):
                 return self._page(status, page, fields)
         return self._error(status, fields)
@@ -300,7 +297,7 @@ class _Answering:
 
     def _file(self, source: File) -> Response:
         """The answer to a GET or HEAD of a file that is there: which representation of it, whole or in part."""
-        self.file_path = self._path_of(source)
+        self.file_path = source.path
         siblings = self._siblings(source)
         varies = (b"Accept-Encoding",) if siblings else ()
         ranked = rank_codings(self.selection.accept_encoding, siblings)

@@ -10,9 +10,10 @@ the request line for the hot path. It is fresh for as long as every entry that w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from ringserve.connection.remembered import KnownHead, Memory, Prepared, key_of, request_of
-from ringserve.files.entries import Entry
+from ringserve.files.entries import Entry, Key
 from ringserve.files.table import FileTable
 from ringserve.http.heads import HeaderBlock, Request
 from ringserve.http.proxies import network_of
@@ -30,7 +31,7 @@ VERIFIED_MAX = 4096
 every time."""
 
 
-def _can_be_prepared(response: Response, entries: list[Entry], request: Request) -> bool:
+def _can_be_prepared(response: Response, entries: Collection[Entry], request: Request) -> bool:
     """Whether `response` is the answer to every request with this line and selection while `entries` are fresh."""
     in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
     # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
@@ -71,36 +72,36 @@ class Answers:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
         and file: if that is what it was, so is the response, and nothing is decided anew.
         """
-        return all(map(self._files.look_again, prepared.paths)) and prepared.freshness.until > now
+        return all(map(self._files.look_again, prepared.keys)) and prepared.freshness.until > now
 
     async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
         prepared = head[0].prepared.get(key_of(head))
         if prepared is not None:
-            if prepared.freshness.until <= task.ring.now and len(prepared.paths) == 1:
+            if prepared.freshness.until <= task.ring.now and len(prepared.keys) == 1:
                 # As `is_still_true`, but it may wait. Of several one is missing, mostly, and that is found anew.
-                await self._files.find(task, prepared.paths[0])
+                await self._files.find(task, prepared.keys[0])
             if prepared.freshness.until > task.ring.now:
                 return prepared
             if not prepared.freshness.until:
                 prepared.retire()
         request = request_of(head)
         steps = self._respond(request, self._site(request), self._tasks.system.wall_time_s())
-        entries: list[Entry] = []
+        looked_at: dict[Entry, Key] = {}
         try:
             wanted = next(steps)
             while True:
                 if isinstance(wanted, Lookup):
-                    entry = await self._files.find(task, wanted.path)
-                    entries.append(entry)
+                    entry = await self._files.find(task, wanted.key)
+                    looked_at[entry] = wanted.key
                     wanted = steps.send(entry)
                 else:
                     wanted = steps.send(await self._verify(task, request, wanted))
         except StopIteration as done:
             response: Response = done.value
-        if not self._memory.enabled or not _can_be_prepared(response, entries, request):
+        if not self._memory.enabled or not _can_be_prepared(response, looked_at, request):
             return response
-        return self._memory.prepare(head, response, entries)
+        return self._memory.prepare(head, response, looked_at)
 
     def error(self, status: int) -> Response:
         """The response to what is not read on, or not read at all."""

@@ -29,10 +29,10 @@ Why that is sound
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
-from ringserve.files.entries import Entry, Freshness
+from ringserve.files.entries import Entry, Freshness, Key
 from ringserve.http.heads import (
     APART_NAMES,
     HEAD_END,
@@ -138,23 +138,23 @@ class Prepared:
     entries, which may hold more bytes than it does.
 
     response: what is rendered, for those who need it with a Connection field.
-    paths, made_from: of the entries that were looked at for it: where they are, and their freshness.
+    keys, made_from: of the entries that were looked at for it: where they are, and their freshness.
     memory_bytes: that it counts for. The body twice, since the rendering has it too.
     """
 
     __slots__ = (
-        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "log_piece",
-        "made_from", "memory_bytes", "paths", "pinned", "response", "second", "status",
+        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "keys",
+        "log_piece", "made_from", "memory_bytes", "pinned", "response", "second", "status",
     )  # fmt: skip
 
-    def __init__(self, response: Response, server: bytes, entries: list[Entry]) -> None:
+    def __init__(self, response: Response, server: bytes, looked_at: Mapping[Entry, Key]) -> None:
         self.response = response
         self.status = response.status
         self.body_bytes = response.body_bytes
         self.coding = response.coding
         self.memory_bytes = 2 * response.body_bytes + PREPARED_BYTES
-        self.paths = tuple(entry.path for entry in entries)
-        self.made_from = tuple(entry.freshness for entry in entries)
+        self.keys = tuple(looked_at.values())
+        self.made_from = tuple(entry.freshness for entry in looked_at)
         self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(self.made_from)
         self.second = -1
         self.data = b""
@@ -188,7 +188,7 @@ class Prepared:
         forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
         """
         self.freshness = NEVER
-        self.paths, self.made_from = (), ()
+        self.keys, self.made_from = (), ()
         self.response = RETIRED
         self.second = self._last_second = -1
         self.data = b""
@@ -215,29 +215,28 @@ class PreparedResponses:
         self._paths_max = paths_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._by_path: OrderedDict[bytes, list[Prepared]] = OrderedDict()
+        self._by_key: OrderedDict[Key, list[Prepared]] = OrderedDict()
 
-    def share(self, response: Response, entries: list[Entry]) -> Prepared:
-        """The response prepared from these entries. Equal responses share one object, so that a client cannot fill
-        memory by varying a field that changes nothing.
+    def share(self, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
+        """The response prepared from what was looked at for it, in that order. Equal responses share one object, so
+        that a client cannot fill memory by varying a field that changes nothing.
         """
-        entries = list(dict.fromkeys(entries))
-        made_from = tuple(entry.freshness for entry in entries)
-        path = entries[-1].path
-        of_path = self._by_path.pop(path, [])
-        self._retire([each for each in of_path if not each.freshness.until])
-        of_path = [each for each in of_path if each.freshness.until]
-        prepared = next((each for each in of_path if each.made_from == made_from and each.response == response), None)
+        made_from = tuple(entry.freshness for entry in looked_at)
+        key = next(reversed(looked_at.values()))
+        of_key = self._by_key.pop(key, [])
+        self._retire([each for each in of_key if not each.freshness.until])
+        of_key = [each for each in of_key if each.freshness.until]
+        prepared = next((each for each in of_key if each.made_from == made_from and each.response == response), None)
         if prepared is None:
-            if len(of_path) >= PREPARED_PER_PATH_MAX:
-                self._retire(of_path)
-                of_path = []
-            prepared = Prepared(response, self._server, entries)
+            if len(of_key) >= PREPARED_PER_PATH_MAX:
+                self._retire(of_key)
+                of_key = []
+            prepared = Prepared(response, self._server, looked_at)
             self._bytes += prepared.memory_bytes
-            of_path.append(prepared)
-        self._by_path[path] = of_path
-        while len(self._by_path) > 1 and (len(self._by_path) > self._paths_max or self._bytes > self._bytes_max):
-            self._retire(self._by_path.popitem(last=False)[1])
+            of_key.append(prepared)
+        self._by_key[key] = of_key
+        while len(self._by_key) > 1 and (len(self._by_key) > self._paths_max or self._bytes > self._bytes_max):
+            self._retire(self._by_key.popitem(last=False)[1])
         return prepared
 
     def _retire(self, prepared: list[Prepared]) -> None:
@@ -266,7 +265,7 @@ class KnownBlock:
         self.client_piece: tuple[str, bytes] | None = None
 
 
-Key = Selection | tuple[Selection, Apart]
+AnswerKey = Selection | tuple[Selection, Apart]
 """What a prepared response is found by: a selection, with what was set apart from it, if anything."""
 
 
@@ -282,7 +281,7 @@ class KnownLine:
     def __init__(self, line: RequestLine, blocks: Remembered[KnownBlock]) -> None:
         self.line = line
         self.blocks = blocks
-        self.prepared: dict[Key, Prepared] = {}
+        self.prepared: dict[AnswerKey, Prepared] = {}
         self.log_piece: bytes | None = None
 
 
@@ -297,7 +296,7 @@ def request_of(head: KnownHead) -> Request:
     return Request(line.line, block.block, apart)
 
 
-def key_of(head: KnownHead) -> Key:
+def key_of(head: KnownHead) -> AnswerKey:
     """What its prepared response is found by. (The hot path has this by itself.)"""
     _line, block, apart = head
     return block.selection if apart is None else (block.selection, apart)
@@ -399,10 +398,10 @@ class Memory:
             known = selection
         return known
 
-    def prepare(self, head: KnownHead, response: Response, entries: list[Entry]) -> Prepared:
-        """The response as it answers every request with this line and selection while the entries are fresh."""
+    def prepare(self, head: KnownHead, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
+        """The response as it answers every request with this line and selection while what was looked at is fresh."""
         of_line = head[0].prepared
         if len(of_line) >= PREPARED_PER_LINE_MAX:
             of_line.clear()
-        prepared = of_line[key_of(head)] = self._prepared.share(response, entries)
+        prepared = of_line[key_of(head)] = self._prepared.share(response, looked_at)
         return prepared

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ringserve.files.directory import Item
 from ringserve.http.media_types import content_type
 from ringserve.http.response import SharedDescriptor
@@ -12,6 +14,17 @@ RACY_NS = 2_000_000_000
 """A file changed less than this before it was read may change again within the same tick of its file system's clock:
 4 ms on ext4, a second or two elsewhere. Two seconds for all: such a file is read once more, and no harm is done.
 `semantics.is_young` asks the same more exactly, since its answer makes a tag weak."""
+
+
+class Key(NamedTuple):
+    """What the table of files looks up: the number of a root, and a path below it. That of the root itself is empty."""
+
+    root: int
+    path: bytes
+
+    def is_below(self, prefix: Key | None) -> bool:
+        """Whether its path begins with that of `prefix`. None: with that of any."""
+        return prefix is None or (self.root == prefix.root and self.path.startswith(prefix.path))
 
 
 class Freshness:
@@ -27,7 +40,7 @@ class Freshness:
 
 
 class Entry:
-    """What a path stands for."""
+    """What a path stands for. path: below its root."""
 
     __slots__ = ("freshness", "path")
 

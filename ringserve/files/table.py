@@ -33,11 +33,11 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ringserve.files.directory import read_directory
-from ringserve.files.entries import Directory, Entry, Failure, File
+from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
 from ringserve.http.response import SharedDescriptor
@@ -107,40 +107,39 @@ class Root(NamedTuple):
 class FileTable:
     """See the module.
 
-    roots: the directories by what their paths begin with: nothing for one of them, and a NUL, a number and a slash for
-    each of the others, which thus share the table, its limits and its watches.
+    roots: the directories, by their numbers. They share the table, its limits and its watches.
     """
 
-    def __init__(self, tasks: Tasks, roots: Mapping[bytes, Root], limits: FileLimits) -> None:
+    def __init__(self, tasks: Tasks, roots: Sequence[Root], limits: FileLimits) -> None:
         self._tasks = tasks
         self._roots = roots
         self._limits = limits
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._loading: dict[bytes, _Load] = {}
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._loading: dict[Key, _Load] = {}
         self._load_ended = Signal()
         self._memory_bytes = 0
         self._descriptors = 0
-        self._said: set[bytes] = set()
+        self._said: set[Key] = set()
         self._watches = Watches(self, tasks)
 
     # -- looking up ---------------------------------------------------------------------------------------------
 
-    async def find(self, task: Task, path: bytes) -> Entry:
-        """The entry for a path relative to the root, fresh at the time of the call or later."""
+    async def find(self, task: Task, key: Key) -> Entry:
+        """What a key stands for, fresh at the time of the call or later."""
         asked_at = self._tasks.ring.now
         while True:
-            entry = self._entries.get(path)
-            if entry is not None and (entry.freshness.until > asked_at or self.look_again(path)):
+            entry = self._entries.get(key)
+            if entry is not None and (entry.freshness.until > asked_at or self.look_again(key)):
                 return entry
-            load = self._loading.get(path)
+            load = self._loading.get(key)
             if load is None and self._has_place():
                 break
             await task.wait(self._load_ended if load is None else load.signal)
-        load = self._loading[path] = _Load()
+        load = self._loading[key] = _Load()
         try:
-            return await self._load(task, path, entry, load)
+            return await self._load(task, key, entry, load)
         finally:
-            del self._loading[path]
+            del self._loading[key]
             load.signal.raise_()
             self._load_ended.raise_()
 
@@ -151,15 +150,14 @@ class FileTable:
         loads = len(self._loading)
         return not loads or self._descriptors + 2 * (loads + 1) <= self._limits.files_max
 
-    def look_again(self, path: bytes) -> bool:
-        """Whether the entry of a path is fresh again, because a look that waits for nothing showed that its file is
+    def look_again(self, key: Key) -> bool:
+        """Whether the entry of a key is fresh again, because a look that waits for nothing showed that its file is
         what it was. A shortcut through `_load`: True says what that would have found, and False says nothing.
         """
-        known = self._entries.get(path)
-        if not isinstance(known, File) or path in self._loading or not self._watches.covers(path):
+        known = self._entries.get(key)
+        if not isinstance(known, File) or key in self._loading or not self._watches.covers(key):
             return False
-        mount, below = split_mount(path)
-        root = self._roots[mount]
+        root, below = self._roots[key.root], key.path
         for file in (known, *known.siblings.values()):
             ending = CODINGS[file.coding] if file is not known else b""
             if (
@@ -174,27 +172,27 @@ class FileTable:
                     self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != -errno.ENOENT
                 ):
                     return False
-        self._entries.move_to_end(path)
+        self._entries.move_to_end(key)
         known.freshness.until = self._tasks.ring.now + FRESH_S
         return True
 
-    async def _load(self, task: Task, path: bytes, known: Entry | None, load: _Load) -> Entry:
-        await self._watches.cover(task, path, load)
-        unchanged = isinstance(known, File) and await self._is_family_unchanged(task, known)
+    async def _load(self, task: Task, key: Key, known: Entry | None, load: _Load) -> Entry:
+        await self._watches.cover(task, key, load)
+        unchanged = isinstance(known, File) and await self._is_family_unchanged(task, key, known)
         # While that was looked at, an event or the limits may have dropped the entry, and its descriptor with it.
-        if known is not None and unchanged and self._entries.get(path) is known:
+        if known is not None and unchanged and self._entries.get(key) is known:
             entry = known
-            self._entries.move_to_end(path)
+            self._entries.move_to_end(key)
         else:
-            entry = await self._open(task, path)
+            entry = await self._open(task, key)
             if isinstance(entry, File):
                 try:
-                    await self._open_siblings(task, entry)
+                    await self._open_siblings(task, key, entry)
                 except BaseException:
                     entry.retire()  # nobody will store it, so nobody else would close it
                     raise
             if not self._is_passing(entry):
-                self._store(entry)
+                self._store(key, entry)
         if not load.spoiled and not self._is_passing(entry):
             entry.freshness.until = self._tasks.ring.now + FRESH_S
         return entry
@@ -204,56 +202,56 @@ class FileTable:
         """A failure that says nothing of the path (no descriptor left, a disk error) is not remembered."""
         return isinstance(entry, Failure) and entry.status >= 500
 
-    async def _open_path(self, task: Task, path: bytes, flags: int) -> int:
+    async def _open_path(self, task: Task, key: Key, flags: int) -> int:
         """A descriptor, or a negative errno: -EMFILE as well when the files' share is used up."""
         if self._descriptors + len(self._loading) > self._limits.files_max:
             return -errno.EMFILE
-        mount, below = split_mount(path)
-        root = self._roots[mount]
+        root = self._roots[key.root]
         for _attempt in range(OPEN_ATTEMPTS):
-            fd = await task.open_beneath(root.fd, below or b".", flags, root.follow_symlinks)
+            fd = await task.open_beneath(root.fd, key.path or b".", flags, root.follow_symlinks)
             if fd != -errno.EAGAIN:
                 break
         return fd
 
-    async def _open_siblings(self, task: Task, source: File) -> None:
+    async def _open_siblings(self, task: Task, key: Key, source: File) -> None:
         """Find the precompressed siblings. One that cannot stand for its source is said once, until it can."""
         if not is_compressible(source.content_type):
             return
         for coding, ending in CODINGS.items():
-            sibling = await self._open(task, source.path + ending, coding)
+            sibling_key = Key(key.root, key.path + ending)
+            sibling = await self._open(task, sibling_key, coding)
             if isinstance(sibling, Failure) and sibling.status == 403:
-                self._say_once(sibling.path, "may not be read and is not served; give it the permissions of its file")
+                self._say_once(sibling_key, "may not be read and is not served; give it the permissions of its file")
             if not isinstance(sibling, File):
                 continue
             fault = _fault_of(sibling.status, source.status)
             if fault is None:
                 source.siblings[coding] = sibling
-                self._said.discard(sibling.path)
+                self._said.discard(sibling_key)
             else:
                 sibling.retire()
-                self._say_once(sibling.path, f"{fault} and is not served; `ringserve compress` makes it anew")
+                self._say_once(sibling_key, f"{fault} and is not served; `ringserve compress` makes it anew")
 
-    def _say_once(self, path: bytes, what: str) -> None:
-        if path not in self._said:
+    def _say_once(self, key: Key, what: str) -> None:
+        if key not in self._said:
             if len(self._said) >= SAID_MAX:
                 self._said.clear()
-            self._said.add(path)
-            self._tasks.report("{} " + what, shown(path))
+            self._said.add(key)
+            self._tasks.report("{} " + what, shown(key.path))
 
-    async def _is_family_unchanged(self, task: Task, known: File) -> bool:
+    async def _is_family_unchanged(self, task: Task, key: Key, known: File) -> bool:
         """Whether a file and its siblings are what they were, and no other sibling has come."""
-        if known.racy or not await self._is_unchanged(task, known):
+        if known.racy or not await self._is_unchanged(task, key, known):
             return False
         if not is_compressible(known.content_type):
             return True
         for coding, ending in CODINGS.items():
-            sibling = known.siblings.get(coding)
+            sibling, sibling_key = known.siblings.get(coding), Key(key.root, key.path + ending)
             if sibling is not None:
-                if sibling.racy or not await self._is_unchanged(task, sibling):
+                if sibling.racy or not await self._is_unchanged(task, sibling_key, sibling):
                     return False
                 continue
-            fd = await self._open_path(task, known.path + ending, LOOK_FLAGS)
+            fd = await self._open_path(task, sibling_key, LOOK_FLAGS)
             if fd >= 0:
                 status = self._tasks.system.status(fd)
                 self._tasks.close(fd)
@@ -261,8 +259,8 @@ class FileTable:
                     return False
         return True
 
-    async def _is_unchanged(self, task: Task, known: File) -> bool:
-        fd = await self._open_path(task, known.path, LOOK_FLAGS)
+    async def _is_unchanged(self, task: Task, key: Key, known: File) -> bool:
+        fd = await self._open_path(task, key, LOOK_FLAGS)
         if fd < 0:
             return False
         try:
@@ -270,13 +268,14 @@ class FileTable:
         finally:
             self._tasks.close(fd)
 
-    async def _open(self, task: Task, path: bytes, coding: bytes = b"") -> Entry:
-        fd = await self._open_path(task, path, OPEN_FLAGS)
+    async def _open(self, task: Task, key: Key, coding: bytes = b"") -> Entry:
+        path = key.path
+        fd = await self._open_path(task, key, OPEN_FLAGS)
         if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
-            fd = await self._open_path(task, path, OPEN_FLAGS)
+            fd = await self._open_path(task, key, OPEN_FLAGS)
         if fd == -errno.EXDEV:
             self._say_once(
-                path,
+                key,
                 "leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
             )
         if fd < 0:
@@ -289,7 +288,7 @@ class FileTable:
                 if not names_directory(path):
                     return Directory(path)
                 directory_fd, fd = fd, -1
-                return await self._read_directory(task, path, directory_fd)
+                return await self._read_directory(task, key, directory_fd)
             if not stat.S_ISREG(status.mode):
                 return Failure(path, 404)
             status, body = await self._read(task, fd, status)
@@ -310,12 +309,14 @@ class FileTable:
             if fd >= 0:
                 self._tasks.close(fd)
 
-    async def _read_directory(self, task: Task, path: bytes, fd: int) -> Directory | Failure:
+    async def _read_directory(self, task: Task, key: Key, fd: int) -> Directory | Failure:
         """What is in a directory, without what a request for it would be refused. Raises HelpersBusyError."""
-        at_root = not split_mount(path)[1]
+        path = key.path
         try:
             reading = self._tasks.call(
-                lambda: read_directory(fd, LISTED_MAX, at_root), DIRECTORIES, cleanup=lambda: self._tasks.close(fd)
+                lambda: read_directory(fd, LISTED_MAX, not path),
+                DIRECTORIES,
+                cleanup=lambda: self._tasks.close(fd),
             )
             found, truncated = await reading.result(task)
         except OSError as error:
@@ -325,7 +326,7 @@ class FileTable:
         for item in found:
             if item.is_link:
                 # Where it leads to was asked on a way that follows every link; this is the way that requests take.
-                target_fd = await self._open_path(task, path + item.name, LOOK_FLAGS)
+                target_fd = await self._open_path(task, Key(key.root, path + item.name), LOOK_FLAGS)
                 if target_fd < 0:
                     continue
                 self._tasks.close(target_fd)
@@ -370,9 +371,9 @@ class FileTable:
 
     # -- storing and dropping -----------------------------------------------------------------------------------
 
-    def _store(self, entry: Entry) -> None:
-        self._drop(entry.path)
-        self._entries[entry.path] = entry
+    def _store(self, key: Key, entry: Entry) -> None:
+        self._drop(key)
+        self._entries[key] = entry
         self._memory_bytes += _memory_of(entry)
         limits = self._limits
         while len(self._entries) > limits.entries_max or (
@@ -380,13 +381,13 @@ class FileTable:
             and (self._memory_bytes > limits.memory_bytes_max or self._descriptors > limits.descriptors_max)
         ):
             oldest = next(iter(self._entries))
-            if oldest == entry.path:
+            if oldest == key:
                 break  # Descriptors that transfers hold count too, but dropping this entry would free none of them.
             self._drop(oldest)
 
-    def _drop(self, path: bytes) -> None:
+    def _drop(self, key: Key) -> None:
         """Forget an entry; what was prepared from it is not fresh any more, wherever that is remembered."""
-        entry = self._entries.pop(path, None)
+        entry = self._entries.pop(key, None)
         if entry is None:
             return
         entry.freshness.until = 0.0
@@ -401,33 +402,34 @@ class FileTable:
     def give_up_descriptors(self) -> bool:
         """Out of descriptors: drop what holds some. True if there was any."""
         holders = [
-            path
-            for path, entry in self._entries.items()
+            key
+            for key, entry in self._entries.items()
             if isinstance(entry, File) and (entry.descriptor or any(one.descriptor for one in entry.siblings.values()))
         ]
-        for path in holders:
-            self._drop(path)
+        for key in holders:
+            self._drop(key)
         return bool(holders)
 
-    def changed(self, path: bytes) -> None:
-        """What is at `path` is not what it was. If it is a precompressed sibling, neither is its source's entry; and
+    def changed(self, key: Key) -> None:
+        """What is at `key` is not what it was. If it is a precompressed sibling, neither is its source's entry; and
         the directory that it lies in is listed differently.
         """
+        path = key.path
         source = next((path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending)), path)
         directory = path[: path.rfind(b"/", 0, -1) + 1]
-        for name in {path, source, directory}:
-            self._drop(name)
-            load = self._loading.get(name)
-            if load is not None:
-                load.spoiled = True
+        for name in dict.fromkeys((path, source, directory)):
+            self._changed(Key(key.root, name))
 
-    def changed_below(self, prefix: bytes) -> None:
-        """Every path that begins with `prefix` may stand for something else now."""
-        for path in [path for path in self._entries if path.startswith(prefix)]:
-            self._drop(path)
-        for path, load in self._loading.items():
-            if path.startswith(prefix):
-                load.spoiled = True
+    def changed_below(self, prefix: Key | None) -> None:
+        """Every path that begins with `prefix` may stand for something else now. None: every path there is."""
+        for key in [key for key in (*self._entries, *self._loading) if key.is_below(prefix)]:
+            self._changed(key)
+
+    def _changed(self, key: Key) -> None:
+        self._drop(key)
+        load = self._loading.get(key)
+        if load is not None:
+            load.spoiled = True
 
     def start_watching(self) -> None:
         """Begin to read the kernel's events. Without inotify the look after a second is the only guard."""
@@ -435,14 +437,14 @@ class FileTable:
 
     def shut(self) -> None:
         """Drop every entry and stop watching."""
-        self.changed_below(b"")
+        self.changed_below(None)
         self._watches.shut()
 
     # -- for the watches ----------------------------------------------------------------------------------------
 
-    async def open_directory(self, task: Task, path: bytes) -> int:
+    async def open_directory(self, task: Task, key: Key) -> int:
         """A descriptor that only names a directory, or a negative errno."""
-        return await self._open_path(task, path, DIRECTORY_FLAGS)
+        return await self._open_path(task, key, DIRECTORY_FLAGS)
 
     def close(self, fd: int) -> None:
         """Give a descriptor of `open_directory` back."""
@@ -456,22 +458,14 @@ def _memory_of(entry: Entry) -> int:
     return sum(2 * len(file.body) for file in (entry, *entry.siblings.values()) if file.body is not None)
 
 
-def split_mount(path: bytes) -> tuple[bytes, bytes]:
-    """What a path of the table begins with (see `FileTable`), and the path below that directory."""
-    if path[:1] != b"\0":
-        return b"", path
-    mount, slash, below = path.partition(b"/")
-    return mount + slash, below
-
-
 def names_directory(path: bytes) -> bool:
-    """Whether a path of the table ends with a slash, or is a root."""
+    """Whether a path ends with a slash, or is that of a root."""
     return not path or path.endswith(b"/")
 
 
 def shown(path: bytes) -> str:
-    """A path of the table for people, on one line."""
-    name = split_mount(path)[1].decode(errors="backslashreplace")
+    """A path below a root for people, on one line."""
+    name = path.decode(errors="backslashreplace")
     return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 

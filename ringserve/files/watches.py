@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from typing import Protocol
 
+from ringserve.files.entries import Key
 from ringserve.ring.linux.inotify import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import Watched, errno_name
@@ -30,13 +31,13 @@ class Load(Protocol):
 class Table(Protocol):
     """What is told of changes, and opens directories."""
 
-    def changed(self, path: bytes) -> None:
-        """What is at `path` is not what it was."""
+    def changed(self, key: Key) -> None:
+        """What is at `key` is not what it was."""
 
-    def changed_below(self, prefix: bytes) -> None:
-        """Every path that begins with `prefix` may stand for something else now."""
+    def changed_below(self, prefix: Key | None) -> None:
+        """Every path that begins with `prefix` may stand for something else now. None: every path there is."""
 
-    async def open_directory(self, task: Task, path: bytes) -> int:
+    async def open_directory(self, task: Task, key: Key) -> int:
         """A descriptor that only names a directory, or a negative errno."""
 
     def close(self, fd: int) -> None:
@@ -52,9 +53,9 @@ class Watches:
         self._tasks = tasks
         self._ring = tasks.ring
         self._said: set[str] = set()
-        self._by_path: dict[bytes, int] = {}
-        self._by_watch: dict[int, set[bytes]] = {}
-        self._missing: set[bytes] = set()
+        self._by_key: dict[Key, int] = {}
+        self._by_watch: dict[int, dict[Key, None]] = {}
+        self._missing: set[Key] = set()
         self._task: Task | None = None
 
     def start(self) -> None:
@@ -69,24 +70,24 @@ class Watches:
             return
         self._task = self._tasks.start(self._read_events())
 
-    def covers(self, path: bytes) -> bool:
-        """Whether every directory on the way to `path` is watched, or none can be."""
-        return self._fd < 0 or path[: path.rfind(b"/") + 1] in self._by_path
+    def covers(self, key: Key) -> bool:
+        """Whether every directory on the way to `key` is watched, or none can be."""
+        return self._fd < 0 or Key(key.root, key.path[: key.path.rfind(b"/") + 1]) in self._by_key
 
-    async def cover(self, task: Task, path: bytes, load: Load) -> None:
-        """Watch every directory on the way to `path`, the root first.
+    async def cover(self, task: Task, key: Key, load: Load) -> None:
+        """Watch every directory on the way to `key`, the root first.
 
         If a directory is replaced after it was opened and before it is watched, the load is marked stale and the watch
         is dropped (it would be on the old directory).
         """
         if self._fd < 0:
             return
-        parts = path.split(b"/")[:-1]
-        for depth in range(1 if path[:1] == b"\0" else 0, len(parts) + 1):
-            prefix = b"".join(part + b"/" for part in parts[:depth])
-            if prefix in self._by_path:
+        parts = key.path.split(b"/")[:-1]
+        for depth in range(len(parts) + 1):
+            prefix = Key(key.root, b"".join(part + b"/" for part in parts[:depth]))
+            if prefix in self._by_key:
                 continue
-            if len(self._by_path) >= WATCHES_MAX:
+            if len(self._by_key) >= WATCHES_MAX:
                 self._say_unwatched(f"{WATCHES_MAX} directories are watched, and no more will be")
                 return
             fd = await self._table.open_directory(task, prefix)
@@ -110,8 +111,8 @@ class Watches:
             finally:
                 self._table.close(fd)
             # Two paths to one directory, through a symbolic link, share the kernel's watch.
-            self._by_path[prefix] = watch
-            self._by_watch.setdefault(watch, set()).add(prefix)
+            self._by_key[prefix] = watch
+            self._by_watch.setdefault(watch, {})[prefix] = None
 
     def _say_unwatched(self, why: str) -> None:
         """Once for each reason: the look after a second remains."""
@@ -146,8 +147,8 @@ class Watches:
 
     def _drop_everything(self) -> None:
         """The events tell less than what happened: directories may have been replaced, so the watches go too."""
-        self._table.changed_below(b"")
-        self._forget_below(b"")
+        self._table.changed_below(None)
+        self._forget_below(None)
 
     def _apply(self, watch: int, mask: int, name: bytes) -> None:
         for prefix in tuple(self._by_watch.get(watch, ())):
@@ -155,31 +156,31 @@ class Watches:
                 self._table.changed_below(prefix)
                 self._forget_below(prefix)
                 continue
-            path = prefix + name
             if not name:  # the directory itself: its permissions, say
                 self._table.changed_below(prefix)
                 continue
-            self._table.changed(path)
-            below = path + b"/"
-            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_path or below in self._missing)):
+            key = Key(prefix.root, prefix.path + name)
+            self._table.changed(key)
+            below = Key(key.root, key.path + b"/")
+            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_key or below in self._missing)):
                 # A directory, or a symbolic link that stood for one or may do so now, is another one.
                 self._table.changed_below(below)
                 self._forget_below(below)
                 self._missing.discard(below)
 
-    def _forget_below(self, prefix: bytes) -> None:
-        for path in [path for path in self._by_path if path.startswith(prefix)]:
-            watch = self._by_path.pop(path)
-            paths = self._by_watch[watch]
-            paths.discard(path)
-            if not paths:
+    def _forget_below(self, prefix: Key | None) -> None:
+        for key in [key for key in self._by_key if key.is_below(prefix)]:
+            watch = self._by_key.pop(key)
+            keys = self._by_watch[watch]
+            del keys[key]
+            if not keys:
                 del self._by_watch[watch]
                 self._ring.watch_remove(self._fd, watch)
 
     def shut(self) -> None:
         """Stop all watches, and the reading."""
         if self._fd >= 0:
-            self._forget_below(b"")
+            self._forget_below(None)
             if self._task is not None:
                 self._task.interrupt(WatchEndedError())
 

@@ -81,12 +81,12 @@ class CrossOrigin(NamedTuple):
 class Site:
     """One site's configuration, compiled.
 
-    mount: what its paths begin with in the file table.
+    root: the number of its directory in the file table.
     """
 
-    def __init__(self, config: SiteConfig, mount: bytes = b"") -> None:
+    def __init__(self, config: SiteConfig, root: int = 0) -> None:
         self.config = config
-        self.mount = mount
+        self.root = root
         self.listing = config.listing
         self.spa = config.spa
         self.clean_urls = config.clean_urls
@@ -217,8 +217,7 @@ class Sites:
         self._exact: dict[bytes, Site] = {}
         self._below: dict[bytes, Site] = {}
         for number, host in enumerate(config.virtual_host, start=1):
-            # NUL is in no path, so that no request can name another site's mount.
-            site = Site(host, b"\0%d/" % number)
+            site = Site(host, number)
             self.all.append(site)
             for name in host.names:
                 if name.startswith("*."):

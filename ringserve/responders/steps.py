@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import NamedTuple
 
-from ringserve.files.entries import Entry
+from ringserve.files.entries import Entry, Key
 from ringserve.http.heads import Request
 from ringserve.http.response import Response
 from ringserve.responders.policy import ProtectedArea, Site
 
 
 class Lookup(NamedTuple):
-    """What a path stands for: answered with an `Entry`. path: in the file table; that of a directory ends with a slash
-    if what is in it matters.
+    """What a key of the file table stands for: answered with an `Entry`. The path of a directory ends with a slash if
+    what is in it matters.
     """
 
-    path: bytes
+    key: Key
 
 
 class Claim(NamedTuple):

@@ -30,7 +30,7 @@ from ringserve.connection.remembered import (
     key_of,
 )
 from ringserve.files.directory import Item
-from ringserve.files.entries import Directory, Entry, Failure, File, Freshness
+from ringserve.files.entries import Directory, Entry, Failure, File, Freshness, Key
 from ringserve.files.table import FRESH_S, FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
 from ringserve.http.request import Limits, Parser
@@ -89,41 +89,41 @@ class Disk:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.there: dict[bytes, Entry] = {}
-        self.known: dict[bytes, Entry] = {}
+        self.there: dict[Key, Entry] = {}
+        self.known: dict[Key, Entry] = {}
         self.found: list[bytes] = []
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def put(self, *entries: Entry) -> None:
+    def put(self, *entries: Entry, root: int = 0) -> None:
         """As the kernel tells it: at once."""
         for entry in entries:
-            self.put_unseen(entry)
-            self.drop(entry.path)
+            self.put_unseen(entry, root)
+            self.drop(Key(root, entry.path))
 
-    def put_unseen(self, entry: Entry) -> None:
+    def put_unseen(self, entry: Entry, root: int = 0) -> None:
         """As where no events are sent: it is found at the next look."""
-        self.there[entry.path] = entry
+        self.there[Key(root, entry.path)] = entry
 
-    def drop(self, path: bytes) -> None:
+    def drop(self, key: Key) -> None:
         """As `FileTable` does."""
-        entry = self.known.pop(path, None)
+        entry = self.known.pop(key, None)
         if entry is not None:
             entry.freshness.until = 0.0
-            if self.there.get(path) is entry:
-                self.there[path] = entry = copy(entry)  # what is dropped is never fresh again
+            if self.there.get(key) is entry:
+                self.there[key] = entry = copy(entry)  # what is dropped is never fresh again
                 entry.freshness = Freshness(0.0)
 
-    async def find(self, task: Task, path: bytes) -> Entry:
+    async def find(self, task: Task, key: Key) -> Entry:
         assert cast(Any, task) is self.clock, "the task of the connection"
-        self.found.append(path)
-        known = self.known.get(path)
+        self.found.append(key.path)
+        known = self.known.get(key)
         if known is None or known.freshness.until <= self.clock.now:
-            there = self.there.get(path)
+            there = self.there.get(key)
             if known is None or known is not there:
-                self.drop(path)
-                known = there or Failure(path, 404)
+                self.drop(key)
+                known = there or Failure(key.path, 404)
             if not (isinstance(known, Failure) and known.status >= 500):
-                self.known[path] = known
+                self.known[key] = known
                 known.freshness.until = self.clock.now + FRESH_S
         meanwhile, self.meanwhile = self.meanwhile, lambda: None
         meanwhile()
@@ -414,7 +414,7 @@ def test_an_answer_depends_on_everything_that_was_looked_at_on_the_way(target: b
         answer = world.prepared(target)
         assert world.disk.found == way
         assert world.prepared(target) is answer
-        world.disk.drop(path)
+        world.disk.drop(Key(0, path))
         assert not world.is_fresh(answer), path
         again = world.prepared(target)
         assert again is not answer
@@ -426,7 +426,7 @@ def test_an_answer_depends_on_everything_that_was_looked_at_on_the_way(target: b
 def test_an_answer_is_fresh_for_as_long_as_the_first_of_them_that_is_not(target: bytes, way: list[bytes]) -> None:
     for place, path in enumerate(way):
         world = on_the_way()
-        done(world.disk.find(cast(Task, world.clock), path))
+        done(world.disk.find(cast(Task, world.clock), Key(0, path)))
         world.clock.now += FRESH_S * 0.75
         answer = world.prepared(target)
         world.clock.now += FRESH_S * 0.125
@@ -474,7 +474,7 @@ def test_an_entry_that_is_looked_at_twice_counts_once(world: World) -> None:
     answer = world.prepared(b"/404.html")
     assert world.disk.found == [b"404.html", b"404.html"]
     assert world.prepared(b"/404.html") is answer
-    world.disk.drop(b"404.html")
+    world.disk.drop(Key(0, b"404.html"))
     assert not world.is_fresh(answer)
 
 
@@ -518,8 +518,8 @@ def test_the_entries_keep_a_few_answers_and_the_others_give_their_memory_back(ta
 
 def test_the_host_of_the_target_goes_before_the_field_and_an_unknown_one_gets_the_first_site() -> None:
     world = World(virtual_host=(HostConfig(names=("b.example",)), HostConfig(names=("*.c.example",))))
-    for mount, name in ((b"", b"a"), (b"\0001/", b"b"), (b"\0002/", b"c")):
-        world.disk.put(file_of(mount + b"x", name))
+    for root, name in enumerate((b"a", b"b", b"c")):
+        world.disk.put(file_of(b"x", name), root=root)
     cases = [
         (b"/x", b"unknown.example", b"a"),
         (b"/x", b"B.example:8080", b"b"),
@@ -769,7 +769,7 @@ def expected(world: World, target: bytes, *fields: bytes, method: bytes) -> Resp
                 wanted = steps.send(Verified(wanted.password == b"open sesame"))
             else:
                 assert isinstance(wanted, Lookup)
-                wanted = steps.send(world.disk.there.get(wanted.path) or Failure(wanted.path, 404))
+                wanted = steps.send(world.disk.there.get(wanted.key) or Failure(wanted.key.path, 404))
     except StopIteration as ended:
         response: Response = ended.value
         return response

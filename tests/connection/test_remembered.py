@@ -40,7 +40,7 @@ from ringserve.connection.remembered import (
     key_of,
     request_of,
 )
-from ringserve.files.entries import Entry
+from ringserve.files.entries import Entry, Key
 from ringserve.http.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
 from ringserve.http.response import Response, head_parts
 from ringserve.http.semantics import Conditions
@@ -434,6 +434,10 @@ def test_a_remembered_value_is_never_another_keys(keys: list[int], entries_max: 
 OK = Response(200, (), (b"body",), 4)
 
 
+def looked_at(*entries: Entry) -> dict[Entry, Key]:
+    return {entry: Key(0, entry.path) for entry in entries}
+
+
 def entry_of(path: bytes, until: float = 1.0) -> Entry:
     entry = Entry(path)
     entry.freshness.until = until
@@ -443,7 +447,7 @@ def entry_of(path: bytes, until: float = 1.0) -> Entry:
 def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
     response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
     entry = entry_of(b"a", 5.0)
-    prepared = Prepared(response, b"ringserve", [entry])
+    prepared = Prepared(response, b"ringserve", looked_at(entry))
     assert (prepared.response, prepared.status, prepared.body_bytes) == (response, 200, 4)
     assert prepared.freshness is entry.freshness
     assert entry.freshness.until == 5.0
@@ -456,7 +460,7 @@ def test_a_prepared_response_is_rendered_with_the_date_of_the_second() -> None:
 
 def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> None:
     response = Response(200, ((b"A", b"1"),), (b"bo", b"dy"), 4)
-    prepared = Prepared(response, b"ringserve", [entry_of(b"a")])
+    prepared = Prepared(response, b"ringserve", looked_at(entry_of(b"a")))
     for second in (17, 17, 18):
         date = b"Date: %d\r\n" % second
         before, after = head_parts(response, b"ringserve", b"close")
@@ -471,7 +475,7 @@ def test_a_last_rendering_says_so_and_has_the_bytes_of_the_general_path() -> Non
 
 
 def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
-    prepared = Prepared(Response(200, ()), b"", [entry_of(b"a")])
+    prepared = Prepared(Response(200, ()), b"", looked_at(entry_of(b"a")))
     first = prepared.render(1, b"Date: 1\r\n", PinnedBytes)
     second = prepared.render(2, b"Date: 2\r\n", PinnedBytes)
     assert first == PinnedBytes(b"HTTP/1.1 200 OK\r\nDate: 1\r\nContent-Length: 0\r\n\r\n")
@@ -481,7 +485,7 @@ def test_an_earlier_rendering_is_not_touched_by_the_next() -> None:
 
 def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
     entry = entry_of(b"a", 1000.0)
-    prepared = Prepared(Response(200, (), (b"body",), 4), b"", [entry])
+    prepared = Prepared(Response(200, (), (b"body",), 4), b"", looked_at(entry))
     prepared.render(1, b"Date: 1\r\n", PinnedBytes)
     prepared.retire()
     assert (prepared.second, prepared.data, prepared.pinned, prepared.response.body) == (-1, b"", None, ())
@@ -491,7 +495,7 @@ def test_a_retired_response_holds_no_memory_and_is_never_fresh_again() -> None:
 
 def test_a_response_of_several_entries_is_fresh_for_as_long_as_all_of_them() -> None:
     entries = [entry_of(b"a", 5.0), entry_of(b"b", 3.0), entry_of(b"c", 4.0)]
-    prepared = Prepared(OK, b"", entries)
+    prepared = Prepared(OK, b"", looked_at(*entries))
     assert prepared.freshness.until == 3.0
     entries[1].freshness.until = 6.0
     assert prepared.freshness.until == 4.0
@@ -502,20 +506,20 @@ def test_a_response_of_several_entries_is_fresh_for_as_long_as_all_of_them() -> 
 def test_equal_responses_from_the_same_entries_are_one_object() -> None:
     kept = PreparedResponses(b"", 100, 1024 * 1024)
     first, second = entry_of(b"a"), entry_of(b"b")
-    shared = kept.share(OK, [first, second])
-    assert kept.share(OK._replace(), [first, second, first]) is shared
-    assert kept.share(OK._replace(status=404), [first, second]) is not shared
-    assert kept.share(OK, [second]) is not shared
-    assert kept.share(OK, [entry_of(b"a"), second]) is not shared
+    shared = kept.share(OK, looked_at(first, second))
+    assert kept.share(OK._replace(), looked_at(first, second, first)) is shared
+    assert kept.share(OK._replace(status=404), looked_at(first, second)) is not shared
+    assert kept.share(OK, looked_at(second)) is not shared
+    assert kept.share(OK, looked_at(entry_of(b"a"), second)) is not shared
 
 
 def test_a_response_whose_entry_is_no_more_gives_its_memory_back_when_another_is_prepared_for_its_path() -> None:
     kept = PreparedResponses(b"", 100, 1024 * 1024)
     old, other = entry_of(b"a"), entry_of(b"other")
-    over, lasting = kept.share(OK, [old, other]), kept.share(OK, [other])
+    over, lasting = kept.share(OK, looked_at(old, other)), kept.share(OK, looked_at(other))
     old.freshness.until = 0.0
     assert over.response.body
-    kept.share(OK, [entry_of(b"a"), other])
+    kept.share(OK, looked_at(entry_of(b"a"), other))
     assert not over.response.body
     assert lasting.response.body
 
@@ -524,24 +528,24 @@ def test_the_responses_of_the_path_that_was_prepared_for_longest_ago_go_first() 
     room_bytes = 3 * PREPARED_BYTES + 2 * 3 * len(b"body")
     for kept in (PreparedResponses(b"", 3, 1024 * 1024), PreparedResponses(b"", 100, room_bytes)):
         entries = [entry_of(b"%d" % number) for number in range(5)]
-        responses = [kept.share(OK, [entry]) for entry in entries[:3]]
-        kept.share(OK, [entries[0]])
-        responses += [kept.share(OK, [entry]) for entry in entries[3:]]
+        responses = [kept.share(OK, looked_at(entry)) for entry in entries[:3]]
+        kept.share(OK, looked_at(entries[0]))
+        responses += [kept.share(OK, looked_at(entry)) for entry in entries[3:]]
         assert [bool(response.response.body) for response in responses] == [True, False, False, True, True]
-        assert kept.share(OK, [entries[1]]) is not responses[1]
+        assert kept.share(OK, looked_at(entries[1])) is not responses[1]
 
 
 def test_the_responses_of_a_path_that_was_prepared_for_last_stay_however_large_they_are() -> None:
     kept = PreparedResponses(b"", 1, 0)
     entry = entry_of(b"a")
-    assert kept.share(OK, [entry]) is kept.share(OK, [entry])
+    assert kept.share(OK, looked_at(entry)) is kept.share(OK, looked_at(entry))
 
 
 def test_a_path_keeps_a_few_responses() -> None:
     kept = PreparedResponses(b"", 100, 1024 * 1024)
     entry = entry_of(b"a")
     different = [OK._replace(fields=((b"A", b"%d" % number),)) for number in range(PREPARED_PER_PATH_MAX + 1)]
-    responses = [kept.share(response, [entry]) for response in different]
+    responses = [kept.share(response, looked_at(entry)) for response in different]
     assert [bool(response.response.body) for response in responses] == [False] * PREPARED_PER_PATH_MAX + [True]
 
 
@@ -549,6 +553,6 @@ def test_a_line_keeps_a_few_prepared_responses() -> None:
     memory = new_memory()
     for number in range(PREPARED_PER_LINE_MAX + 1):
         head = memory.read(LINE + joined(HOST, b"Accept-Encoding: %d" % number))
-        prepared = memory.prepare(head, OK, [entry_of(b"a")])
+        prepared = memory.prepare(head, OK, looked_at(entry_of(b"a")))
         assert head[0].prepared[key_of(head)] is prepared
     assert len(head[0].prepared) == 1

@@ -20,6 +20,7 @@ import ringserve.files.table
 import ringserve.files.watches
 from ringserve.files import table as files
 from ringserve.files.directory import Item
+from ringserve.files.entries import Key
 from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
@@ -576,12 +577,12 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
     async def look_and_drop(task: Task, directory_fd: int, path: bytes, flags: int, follow_symlinks: bool) -> int:
         fd = await open_beneath(task, directory_fd, path, flags, follow_symlinks)
         if flags & os.O_PATH and path == b"page.bin":
-            running.server.shared.files.changed(path)
+            running.server.shared.files.changed(Key(0, path))
             dropped.append(path)
         return fd
 
     monkeypatch.setattr(Task, "open_beneath", look_and_drop)
-    monkeypatch.setattr(FileTable, "look_again", lambda _table, _path: False)  # only a look that waits can be overtaken
+    monkeypatch.setattr(FileTable, "look_again", lambda _table, _key: False)  # only a look that waits can be overtaken
     monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.table.FRESH_S", 0.0)
     (site / "page.bin").write_bytes(b"content")
