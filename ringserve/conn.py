@@ -49,7 +49,7 @@ from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError, RequestReader
 from ringserve.observe.access_log import AccessLog
 from ringserve.ring.tasks import Kind
-from ringserve.ring.world import POLL_IN, Pinned, errno_name
+from ringserve.ring.world import Pinned, errno_name
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""
@@ -452,7 +452,7 @@ class Connection(Sender):
 
     def _await_waste(self) -> None:
         self.receiving = True
-        self.ring.poll(self._receive_user_data, self.fd, POLL_IN)
+        self.ring.arrival(self._receive_user_data, self.fd)
 
     def _linger_on(self, res: int, buffer: int, more: bool) -> None:
         """The receive from before has ended, or there is something to throw away. A handler of its own, so that the hot

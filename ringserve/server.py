@@ -32,7 +32,7 @@ from ringserve.connection.budget import FEW, Shares, share, shortage
 from ringserve.connection.listening import Client, Listening, Shared
 from ringserve.connection.outbound import ConnectionOverError
 from ringserve.connection.pipes import PipePool
-from ringserve.files.table import FileLimits, FileTable, Root
+from ringserve.files.table import FileLimits, FileTable
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.responders import listing, passwords
 from ringserve.responders.policy import Sites
@@ -51,7 +51,7 @@ from ringserve.ring.linux.listeners import (
 )
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
-from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, World
+from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
 
 LOGS = "logs"
 """Helpers' lane."""
@@ -254,7 +254,7 @@ class Server:
 
     def _close_roots(self) -> None:
         while self._roots:
-            os.close(self._roots.pop().fd)
+            os.close(self._roots.pop().directory)
 
     # -- running ------------------------------------------------------------------------------------------------
 

@@ -202,4 +202,4 @@ def test_only_one_module_imports_the_extension() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module and node.module.endswith("_uring")
     ]
-    assert importers == ["ring/uring/ring.py"]
+    assert importers == ["ring/uring/library.py"]

@@ -10,13 +10,14 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from conftest import Serving
 from wire import Wire, eventually, get
 
-from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.uring import library, ring
 
 MIB = 1024 * 1024
 
@@ -56,8 +57,13 @@ def test_64_mib_arrive_whole(serving: Serving, site: Path) -> None:
     assert digest.hexdigest() == expected
 
 
-def nothing_is_resident(_ring: UringRing, _fd: int, _offset: int, _pipe_fd: int, _length: int) -> int:
-    return -errno.EAGAIN
+class NothingIsResident:
+    """The library, where no file is in the page cache."""
+
+    def __getattr__(self, name: str) -> Any:
+        return (
+            (lambda *_arguments: -errno.EAGAIN) if name == "ringserve_splice_resident" else getattr(library.lib, name)
+        )
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 131071, 131072, 131073, 262144, 262145, 1_000_003, 5_000_000])
@@ -66,7 +72,7 @@ def test_every_size_is_exact_and_the_connection_goes_on(
     serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, size: int, way: str
 ) -> None:
     if way == "spliced-from-disk":
-        monkeypatch.setattr(UringRing, "splice_resident", nothing_is_resident)
+        monkeypatch.setattr(ring, "lib", NothingIsResident())
     cached = 16 * MIB if way == "from-memory" else 0
     fill(site / "file", size)
     content = (site / "file").read_bytes()

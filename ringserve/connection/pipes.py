@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ringserve.ring.tasks import Signal, Task, Tasks
-from ringserve.ring.world import POLL_OUT, SPLICE_MORE, SPLICE_NONBLOCK, Pipe, errno_name
+from ringserve.ring.world import Pipe, errno_name
 
 BURST_BYTES = 512 * 1024
 """What one transfer moves before the others have a turn, if the client takes it as fast as it comes: 0.2 to 0.3 ms on
@@ -157,42 +157,36 @@ class PipePool:
             try:
                 filled = await self._fill(task, lease, file_fd, offset, end - offset)
                 # MORE only while more follows: on the last hop it would hold the last segment back for 40 ms and more.
-                more = 0 if ends_response and filled == end - offset else SPLICE_MORE
-                offset += await self._empty(task, lease, socket_fd, SPLICE_NONBLOCK | more, progress)
+                more = not (ends_response and filled == end - offset)
+                offset += await self._empty(task, lease, socket_fd, more, progress)
             finally:
                 self.release(lease)
             burst += filled
             if burst >= BURST_BYTES and offset < end:
                 burst = 0
-                await task.poll(socket_fd, POLL_OUT)  # a turn of the ring
+                await task.room(socket_fd)  # a turn of the ring
                 progress(0)
 
     async def _fill(self, task: Task, lease: Lease, file_fd: int, offset: int, remaining: int) -> int:
         pipe = lease.pipe
         assert pipe is not None, "a fresh lease has its pipe"
         wanted = min(remaining, pipe.capacity_bytes)
-        filled = -errno.EINTR
-        while filled == -errno.EINTR:  # a signal came: nothing has moved, and its handler has run by now
-            filled = self._tasks.ring.splice_resident(file_fd, offset, pipe.write_fd, wanted)
-        if filled == -errno.EAGAIN:
-            filled = await task.splice(file_fd, offset, pipe.write_fd, wanted)
+        filled = await task.fill(pipe, file_fd, offset, wanted)
         if filled <= 0:
             raise TransferError("splice from the file", filled)
         lease.filled = filled
         return filled
 
     async def _empty(
-        self, task: Task, lease: Lease, socket_fd: int, flags: int, progress: Callable[[int], None]
+        self, task: Task, lease: Lease, socket_fd: int, more: bool, progress: Callable[[int], None]
     ) -> int:
         """How many bytes the socket took: fewer than were filled if the pipe was taken away meanwhile."""
         moved = 0
         while lease.pipe is not None and lease.filled:
-            res = self._tasks.ring.splice_now(lease.pipe.read_fd, socket_fd, lease.filled, flags)
-            if res == -errno.EINTR:
-                continue  # a signal, SIGTERM for one: what it asks for is the loop's to do, after this turn
+            res = self._tasks.system.empty(lease.pipe, socket_fd, lease.filled, more)
             if res == -errno.EAGAIN:
                 self.park(lease)
-                await task.poll(socket_fd, POLL_OUT)
+                await task.room(socket_fd)
                 self.unpark(lease)
                 progress(0)
                 continue

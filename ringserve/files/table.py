@@ -30,35 +30,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ringserve.files.directory import read_directory
+from ringserve.files.directory import items_of, ranking
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
 from ringserve.http.response import SharedDescriptor
 from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
-from ringserve.ring.world import NANOSECONDS, FileStatus, errno_name
+from ringserve.ring.world import NANOSECONDS, FileStatus, Root, errno_name
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
-OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-"""Non-blocking, so that opening a FIFO does not wait for its writer; what is not a regular file is closed again."""
-LOOK_FLAGS = os.O_PATH | os.O_CLOEXEC
-DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-OPEN_ATTEMPTS = 8
-"""RESOLVE_BENEATH answers EAGAIN when a rename anywhere raced with it (openat2(2)); it is tried this often."""
-READ_ATTEMPTS = 3
-"""A small file that keeps changing while it is read is spliced from its descriptor instead."""
 HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
-DIRECTORIES, HASHES = "directories", "hashes"
-"""Helpers' lanes. A directory that hangs must not keep a file from being hashed, and so from being served."""
+HASHES = "hashes"
+"""A lane of helpers: a directory that hangs, in another, must not keep a file from being hashed and served."""
 LISTED_MAX = 10_000
 """Names of a directory that are listed, the first by their order: half a second's work for a helper, and 2 MiB."""
 SAID_MAX = 1024
@@ -97,17 +88,11 @@ class _Load:
         self.spoiled = False
 
 
-class Root(NamedTuple):
-    """A directory that is served. The table does not close its descriptor."""
-
-    fd: int
-    follow_symlinks: bool = False
-
-
 class FileTable:
     """See the module.
 
-    roots: the directories, by their numbers. They share the table, its limits and its watches.
+    roots: the directories, by their numbers; they are not closed here. They share the table, its limits and its
+    watches.
     """
 
     def __init__(self, tasks: Tasks, roots: Sequence[Root], limits: FileLimits) -> None:
@@ -158,19 +143,15 @@ class FileTable:
         if not isinstance(known, File) or key in self._loading or not self._watches.covers(key):
             return False
         root, below = self._roots[key.root], key.path
+        look = self._tasks.ring.look
         for file in (known, *known.siblings.values()):
             ending = CODINGS[file.coding] if file is not known else b""
-            if (
-                file.racy
-                or self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != file.status
-            ):
+            if file.racy or look(None, root, below + ending) != file.status:
                 return False
         if is_compressible(known.content_type):
             for coding, ending in CODINGS.items():
                 # That it is not there; what else may be said of a sibling, `_is_family_unchanged` looks at.
-                if coding not in known.siblings and (
-                    self._tasks.ring.status_cached(root.fd, below + ending, root.follow_symlinks) != -errno.ENOENT
-                ):
+                if coding not in known.siblings and look(None, root, below + ending) != -errno.ENOENT:
                     return False
         self._entries.move_to_end(key)
         known.freshness.until = self._tasks.ring.now + FRESH_S
@@ -202,16 +183,13 @@ class FileTable:
         """A failure that says nothing of the path (no descriptor left, a disk error) is not remembered."""
         return isinstance(entry, Failure) and entry.status >= 500
 
-    async def _open_path(self, task: Task, key: Key, flags: int) -> int:
-        """A descriptor, or a negative errno: -EMFILE as well when the files' share is used up."""
-        if self._descriptors + len(self._loading) > self._limits.files_max:
-            return -errno.EMFILE
-        root = self._roots[key.root]
-        for _attempt in range(OPEN_ATTEMPTS):
-            fd = await task.open_beneath(root.fd, key.path or b".", flags, root.follow_symlinks)
-            if fd != -errno.EAGAIN:
-                break
-        return fd
+    @property
+    def _is_full(self) -> bool:
+        """Whether the files' share of descriptors is used up."""
+        return self._descriptors + len(self._loading) > self._limits.files_max
+
+    async def _look(self, task: Task, key: Key) -> FileStatus | int:
+        return -errno.EMFILE if self._is_full else await task.look(self._roots[key.root], key.path)
 
     async def _open_siblings(self, task: Task, key: Key, source: File) -> None:
         """Find the precompressed siblings. One that cannot stand for its source is said once, until it can."""
@@ -251,100 +229,72 @@ class FileTable:
                 if sibling.racy or not await self._is_unchanged(task, sibling_key, sibling):
                     return False
                 continue
-            fd = await self._open_path(task, sibling_key, LOOK_FLAGS)
-            if fd >= 0:
-                status = self._tasks.system.status(fd)
-                self._tasks.close(fd)
-                if stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
-                    return False
+            status = await self._look(task, sibling_key)
+            if not isinstance(status, int) and stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
+                return False
         return True
 
     async def _is_unchanged(self, task: Task, key: Key, known: File) -> bool:
-        fd = await self._open_path(task, key, LOOK_FLAGS)
-        if fd < 0:
-            return False
-        try:
-            return self._tasks.system.status(fd) == known.status
-        finally:
-            self._tasks.close(fd)
+        return await self._look(task, key) == known.status
 
     async def _open(self, task: Task, key: Key, coding: bytes = b"") -> Entry:
         path = key.path
-        fd = await self._open_path(task, key, OPEN_FLAGS)
-        if fd in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
-            fd = await self._open_path(task, key, OPEN_FLAGS)
-        if fd == -errno.EXDEV:
+        question = self._names if names_directory(path) else self._content
+        try:
+            answer = await question(task, key, coding)
+            if answer in (-errno.EMFILE, -errno.ENFILE) and self.give_up_descriptors():
+                answer = await question(task, key, coding)
+        except OSError as error:  # a bad disk
+            self._tasks.report("cannot read {}: {}", shown(path), error.strerror)
+            return Failure(path, 500)
+        if isinstance(answer, Entry):
+            return answer
+        if answer == -errno.EXDEV:
             self._say_once(
                 key,
                 "leads out of the root through a symbolic link and is not served (--follow-symlinks would follow it)",
             )
-        if fd < 0:
-            return Failure(path, status_of_open(self._tasks.report, path, fd))
-        try:
-            # Before the status, so that a file that changes meanwhile counts as younger than it is.
-            now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)
-            status = self._tasks.system.status(fd)
-            if stat.S_ISDIR(status.mode):
-                if not names_directory(path):
-                    return Directory(path)
-                directory_fd, fd = fd, -1
-                return await self._read_directory(task, key, directory_fd)
-            if not stat.S_ISREG(status.mode):
-                return Failure(path, 404)
-            status, body = await self._read(task, fd, status)
-            digest = None if body is None else await self._hash(task, body)
-            if body is not None and status.size <= self._limits.body_bytes_max:
-                return File(path, status, body, None, now_ns, coding, digest)
-            # OSError from the reads above means a bad disk; a descriptor that will be spliced says so later.
-            shared = SharedDescriptor(fd, self._descriptor_done)
-            self._descriptors += 1
-            fd = -1
-            return File(path, status, None, shared, now_ns, coding, digest)
-        except OSError as error:
-            self._tasks.report("cannot read {}: {}", shown(path), error.strerror)
-            return Failure(path, 500)
-        except HelpersBusyError:
-            return Failure(path, 503)
-        finally:
-            if fd >= 0:
-                self._tasks.close(fd)
+        return Failure(path, status_of_open(self._tasks.report, path, answer))
 
-    async def _read_directory(self, task: Task, key: Key, fd: int) -> Directory | Failure:
-        """What is in a directory, without what a request for it would be refused. Raises HelpersBusyError."""
-        path = key.path
+    async def _names(self, task: Task, key: Key, _coding: bytes) -> Entry | int:
+        """What is in a directory, without what a request for it would be refused."""
+        if self._is_full:
+            return -errno.EMFILE
+        root, path = self._roots[key.root], key.path
         try:
-            reading = self._tasks.call(
-                lambda: read_directory(fd, LISTED_MAX, not path),
-                DIRECTORIES,
-                cleanup=lambda: self._tasks.close(fd),
-            )
-            found, truncated = await reading.result(task)
+            names = await task.names(root, path, LISTED_MAX, ranking(not path))
         except OSError as error:
             # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
-            return Failure(path, status_of_open(self._tasks.report, path, -(error.errno or errno.EIO)))
-        items = []
-        for item in found:
-            if item.is_link:
-                # Where it leads to was asked on a way that follows every link; this is the way that requests take.
-                target_fd = await self._open_path(task, Key(key.root, path + item.name), LOOK_FLAGS)
-                if target_fd < 0:
-                    continue
-                self._tasks.close(target_fd)
-            items.append(item)
-        return Directory(path, tuple(items), truncated)
+            return -(error.errno or errno.EIO)
+        if names == -errno.EBUSY:
+            return Failure(path, 503)
+        return names if isinstance(names, int) else Directory(path, items_of(names), names.truncated)
 
-    async def _read(self, task: Task, fd: int, status: FileStatus) -> tuple[FileStatus, bytes | None]:
-        """The status of a file, and its bytes as of that; none of one that is too large for both the memory and a hash,
-        or keeps changing. Raises OSError.
-        """
-        for _attempt in range(READ_ATTEMPTS):
-            if status.size > max(self._limits.body_bytes_max, CONTENT_TAG_BYTES_MAX):
-                break
-            body = await self._read_whole(task, fd, status.size)
-            before, status = status, self._tasks.system.status(fd)
-            if status == before and len(body) == status.size:
-                return status, body
-        return status, None
+    async def _content(self, task: Task, key: Key, coding: bytes) -> Entry | int:
+        """A file, or what else a path stands for. Raises OSError if it cannot be read."""
+        if self._is_full:
+            return -errno.EMFILE
+        # Before it is looked at, so that a file that changes meanwhile counts as younger than it is.
+        now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)
+        limits, path = self._limits, key.path
+        loaded = await task.load(self._roots[key.root], path, max(limits.body_bytes_max, CONTENT_TAG_BYTES_MAX))
+        if isinstance(loaded, int):
+            return loaded
+        status, body, fd = loaded
+        if fd is None:
+            return Directory(path) if stat.S_ISDIR(status.mode) else Failure(path, 404)
+        try:
+            digest = None if body is None else await self._hash(task, body)
+            if body is not None and status.size <= limits.body_bytes_max:
+                return File(path, status, body, None, now_ns, coding, digest)
+            # A bad disk shows when the descriptor is spliced.
+            shared = SharedDescriptor(fd, self._descriptor_done)
+            self._descriptors += 1
+            fd = None
+            return File(path, status, None, shared, now_ns, coding, digest)
+        finally:
+            if fd is not None:
+                self._tasks.close(fd)
 
     async def _hash(self, task: Task, body: bytes) -> bytes | None:
         """The `content_hash`; None for what is too large to get its tag from it."""
@@ -355,19 +305,6 @@ class FileTable:
             with contextlib.suppress(HelpersBusyError):
                 return await self._tasks.call(lambda: content_hash(body), HASHES).result(task)
         return content_hash(body)
-
-    async def _read_whole(self, task: Task, fd: int, size: int) -> bytes:
-        """Up to `size` bytes from the start of a file. Raises OSError."""
-        buffer = self._tasks.ring.buffer(size)
-        filled = 0
-        while filled < size:
-            res = await task.read(fd, buffer, filled, filled)
-            if res < 0:
-                raise OSError(-res, os.strerror(-res))
-            if res == 0:
-                break
-            filled += res
-        return bytes(buffer.memory[:filled])
 
     # -- storing and dropping -----------------------------------------------------------------------------------
 
@@ -442,13 +379,9 @@ class FileTable:
 
     # -- for the watches ----------------------------------------------------------------------------------------
 
-    async def open_directory(self, task: Task, key: Key) -> int:
-        """A descriptor that only names a directory, or a negative errno."""
-        return await self._open_path(task, key, DIRECTORY_FLAGS)
-
-    def close(self, fd: int) -> None:
-        """Give a descriptor of `open_directory` back."""
-        self._tasks.close(fd)
+    async def watch(self, task: Task, key: Key) -> int:
+        """Have changes in a directory noticed; see `Ring.watch`. Raises OSError."""
+        return -errno.EMFILE if self._is_full else await task.watch(self._roots[key.root], key.path)
 
 
 def _memory_of(entry: Entry) -> int:

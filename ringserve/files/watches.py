@@ -11,15 +11,13 @@ import errno
 from typing import Protocol
 
 from ringserve.files.entries import Key
-from ringserve.ring.linux.inotify import IN_DELETE_SELF, IN_IGNORED, IN_ISDIR, IN_MODIFY, IN_MOVE_SELF, IN_Q_OVERFLOW
-from ringserve.ring.tasks import Task, Tasks
-from ringserve.ring.world import Watched, errno_name
+from ringserve.ring.tasks import Kind, Task, Tasks
+from ringserve.ring.world import ChangeKind, errno_name
 
 WATCHES_MAX = 4096
 """Directories that are watched; deeper trees rely on the look after a second."""
 BURST_EVENTS = 512
 """As many events in one read: a deploy. Dropping everything is cheaper than looking for each."""
-EVENT_BUFFER_BYTES = 65536
 
 
 class Load(Protocol):
@@ -37,11 +35,8 @@ class Table(Protocol):
     def changed_below(self, prefix: Key | None) -> None:
         """Every path that begins with `prefix` may stand for something else now. None: every path there is."""
 
-    async def open_directory(self, task: Task, key: Key) -> int:
-        """A descriptor that only names a directory, or a negative errno."""
-
-    def close(self, fd: int) -> None:
-        """Give a descriptor of `open_directory` back."""
+    async def watch(self, task: Task, key: Key) -> int:
+        """Have changes in a directory noticed; see `Ring.watch`. Raises OSError."""
 
 
 class Watches:
@@ -49,30 +44,25 @@ class Watches:
 
     def __init__(self, table: Table, tasks: Tasks) -> None:
         self._table = table
-        self._fd = -1
         self._tasks = tasks
         self._ring = tasks.ring
         self._said: set[str] = set()
         self._by_key: dict[Key, int] = {}
         self._by_watch: dict[int, dict[Key, None]] = {}
+        """In the order in which they came: a set would be ordered by a seed of the process."""
         self._missing: set[Key] = set()
-        self._task: Task | None = None
+        self._watching = False
+        self._user_data = 0
 
     def start(self) -> None:
-        """Begin to read the kernel's events; without inotify it is said once, and nothing is watched."""
-        try:
-            self._fd = self._ring.watch_open()
-        except OSError as error:
-            limit = "; raise fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
-            self._tasks.report(
-                "no inotify ({}): changed files are noticed within a second, not at once{}", error.strerror, limit
-            )
-            return
-        self._task = self._tasks.start(self._read_events())
+        """Begin to hear of changes; where there are no events it is said once, and nothing is watched."""
+        self._watching = True
+        self._user_data = self._tasks.register(Kind.SHARED, self._changed)
+        self._ring.await_changes(self._user_data)
 
     def covers(self, key: Key) -> bool:
         """Whether every directory on the way to `key` is watched, or none can be."""
-        return self._fd < 0 or Key(key.root, key.path[: key.path.rfind(b"/") + 1]) in self._by_key
+        return not self._watching or Key(key.root, key.path[: key.path.rfind(b"/") + 1]) in self._by_key
 
     async def cover(self, task: Task, key: Key, load: Load) -> None:
         """Watch every directory on the way to `key`, the root first.
@@ -80,7 +70,7 @@ class Watches:
         If a directory is replaced after it was opened and before it is watched, the load is marked stale and the watch
         is dropped (it would be on the old directory).
         """
-        if self._fd < 0:
+        if not self._watching:
             return
         parts = key.path.split(b"/")[:-1]
         for depth in range(len(parts) + 1):
@@ -90,27 +80,26 @@ class Watches:
             if len(self._by_key) >= WATCHES_MAX:
                 self._say_unwatched(f"{WATCHES_MAX} directories are watched, and no more will be")
                 return
-            fd = await self._table.open_directory(task, prefix)
-            if fd < 0:
-                # It has no files to be served from. But a symbolic link in its place may come to stand for one that
-                # has, and the event of its coming does not say that it is a directory.
-                if len(self._missing) >= WATCHES_MAX:
-                    self._missing.clear()
-                self._missing.add(prefix)
-                return
             try:
-                if load.spoiled or self._fd < 0:
-                    return
-                watch = self._ring.watch_add(self._fd, fd)
+                watch = await self._table.watch(task, prefix)
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     self._say_unwatched("no more directories can be watched; raise fs.inotify.max_user_watches")
                 elif error.errno != errno.EACCES:  # one that may be entered and not read
                     self._say_unwatched(f"a directory cannot be watched ({error.strerror})")
                 return
-            finally:
-                self._table.close(fd)
-            # Two paths to one directory, through a symbolic link, share the kernel's watch.
+            if watch < 0:
+                # It has no files to be served from. But a symbolic link in its place may come to stand for one that
+                # has, and the event of its coming does not say that it is a directory.
+                if len(self._missing) >= WATCHES_MAX:
+                    self._missing.clear()
+                self._missing.add(prefix)
+                return
+            if load.spoiled or not self._watching:
+                if watch not in self._by_watch:
+                    self._ring.unwatch(watch)
+                return
+            # Two paths to one directory, through a symbolic link, share the watch.
             self._by_key[prefix] = watch
             self._by_watch.setdefault(watch, {})[prefix] = None
 
@@ -120,49 +109,43 @@ class Watches:
             self._said.add(why)
             self._tasks.report("{}: changes of files in the others are noticed within a second, not at once", why)
 
-    async def _read_events(self) -> None:
-        task = self._task
-        assert task is not None
-        buffer = self._ring.buffer(EVENT_BUFFER_BYTES)
-        try:
-            while True:
-                res = await task.read(self._fd, buffer, 0, -1)
-                if res <= 0:
-                    self._tasks.report(
-                        "inotify: {}; changed files are noticed within a second, not at once", errno_name(res)
-                    )
-                    break
-                self._take(self._ring.watch_events(bytes(buffer.memory[:res])))
-        except WatchEndedError:
-            pass
-        fd, self._fd = self._fd, -1
-        self._table.close(fd)
-
-    def _take(self, events: list[Watched]) -> None:
-        if len(events) >= BURST_EVENTS or any(event.mask & IN_Q_OVERFLOW for event in events):
+    def _changed(self, res: int, _buffer: int, more: bool) -> None:
+        if not more:
+            self._tasks.forget(self._user_data)
+            if not self._watching:
+                return  # it was stopped
+            self._watching = False
+            limit = "; raise fs.inotify.max_user_instances" if res == -errno.EMFILE else ""
+            self._tasks.report(
+                "no inotify ({}): changed files are noticed within a second, not at once{}", errno_name(res), limit
+            )
+            return
+        changes = self._ring.changes()
+        if changes is None or len(changes) >= BURST_EVENTS:
             self._drop_everything()
             return
-        for event in events:
-            self._apply(event.watch, event.mask, event.name)
+        for change in changes:
+            self._apply(*change)
 
     def _drop_everything(self) -> None:
         """The events tell less than what happened: directories may have been replaced, so the watches go too."""
         self._table.changed_below(None)
         self._forget_below(None)
 
-    def _apply(self, watch: int, mask: int, name: bytes) -> None:
+    def _apply(self, watch: int, kind: ChangeKind, name: bytes) -> None:
         for prefix in tuple(self._by_watch.get(watch, ())):
-            if mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
+            if kind is ChangeKind.GONE:
                 self._table.changed_below(prefix)
                 self._forget_below(prefix)
                 continue
-            if not name:  # the directory itself: its permissions, say
+            if kind is ChangeKind.ALTERED:
                 self._table.changed_below(prefix)
                 continue
             key = Key(prefix.root, prefix.path + name)
             self._table.changed(key)
             below = Key(key.root, key.path + b"/")
-            if mask & IN_ISDIR or (not mask & IN_MODIFY and (below in self._by_key or below in self._missing)):
+            is_known = below in self._by_key or below in self._missing
+            if kind is ChangeKind.DIRECTORY or (kind is ChangeKind.NAME and is_known):
                 # A directory, or a symbolic link that stood for one or may do so now, is another one.
                 self._table.changed_below(below)
                 self._forget_below(below)
@@ -175,15 +158,11 @@ class Watches:
             del keys[key]
             if not keys:
                 del self._by_watch[watch]
-                self._ring.watch_remove(self._fd, watch)
+                self._ring.unwatch(watch)
 
     def shut(self) -> None:
-        """Stop all watches, and the reading."""
-        if self._fd >= 0:
+        """Stop all watches."""
+        if self._watching:
+            self._watching = False
             self._forget_below(None)
-            if self._task is not None:
-                self._task.interrupt(WatchEndedError())
-
-
-class WatchEndedError(Exception):
-    """The server stops."""
+            self._tasks.cancel(self._user_data)

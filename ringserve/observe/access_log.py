@@ -33,7 +33,7 @@ from typing import NamedTuple, Protocol
 from ringserve.http.dates import iso_date, log_date
 from ringserve.http.heads import Apart, HeaderBlock, Request, RequestLine
 from ringserve.ring.tasks import Kind, Tasks
-from ringserve.ring.world import PIPE_BUF, POLL_OUT, Pinned, errno_name
+from ringserve.ring.world import PIPE_BUF, Pinned, errno_name
 
 LINES_WAITING_MAX = 100_000
 """Lines in memory while the sink does not take them: about 20 MiB, or a second of full load."""
@@ -377,7 +377,7 @@ class AccessLog:
         self._writing = True
 
     def _await_room(self) -> None:
-        self._tasks.ring.poll(self._poll_user_data, self._fd, POLL_OUT)
+        self._tasks.ring.room(self._poll_user_data, self._fd)
         self._writing = True
 
     def _has_room(self, _res: int, _buffer: int, _more: bool) -> None:

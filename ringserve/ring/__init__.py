@@ -20,4 +20,5 @@ def open_world(
     from ringserve.ring.linux.system import LinuxSystem
     from ringserve.ring.uring.ring import UringRing
 
-    return World(UringRing(options, interrupt), LinuxSystem(), diagnostics or Diagnostics())
+    diagnostics = diagnostics or Diagnostics()
+    return World(UringRing(options, interrupt, diagnostics), LinuxSystem(), diagnostics)

@@ -25,12 +25,20 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from ringserve.ring.fair import FairQueue
-from ringserve.ring.world import Completion
 
 THREADS = 2
 """In a lane. One that hangs in a dead file system leaves one for the others."""
 WAITING_MAX = 64
 """Jobs that wait for a thread of a lane. Each is short; more than this is somebody who wants us to be slow."""
+
+
+class Ended(NamedTuple):
+    """How a job ended. res: 0, or -EBUSY if it was refused. failure: what it raised."""
+
+    token: int
+    res: int
+    result: object
+    failure: BaseException | None
 
 
 class _Job(NamedTuple):
@@ -63,7 +71,6 @@ class Helpers:
         self._ended: deque[tuple[_Job, object, BaseException | None]] = deque()
         """What the threads have done."""
         self._refused: list[int] = []
-        self._results: dict[int, tuple[object, BaseException | None]] = {}
         self._open = True
         self._lock = threading.Lock()
 
@@ -77,26 +84,18 @@ class Helpers:
             self._wake()
         lane.hand_over()
 
-    def take(self, token: int) -> object:
-        """See `Ring.take`."""
-        result, failure = self._results.pop(token)
-        if failure is not None:
-            raise failure
-        return result
-
     def running(self, lane_name: str | None = None) -> int:
         """How many jobs of a lane, or of all, have not completed."""
         lanes = self._lanes.values() if lane_name is None else [self._lanes.get(lane_name, _Lane())]
         return len(self._refused) + sum(lane.busy + len(lane.waiting) for lane in lanes)
 
-    def completions(self) -> list[Completion]:
-        """The completions of what has ended. To be called on the loop's thread when the ring was woken."""
-        found: list[Completion] = [(token, -errno.EAGAIN, -1, False) for token in self._refused]
+    def ended(self) -> list[Ended]:
+        """What has ended, or was refused. To be called on the loop's thread when the ring was woken."""
+        found = [Ended(token, -errno.EBUSY, None, None) for token in self._refused]
         self._refused.clear()
         while self._ended:
             job, result, failure = self._ended.popleft()
-            self._results[job.token] = result, failure
-            found.append((job.token, 0, -1, False))
+            found.append(Ended(job.token, 0, result, failure))
             job.lane.busy -= 1
             job.lane.hand_over()
         return found

@@ -32,9 +32,10 @@ from enum import IntEnum
 from types import coroutine
 from typing import Any, Generic, TypeVar
 
-from ringserve.ring.world import Buffer, Pinned, World, errno_name
+from ringserve.ring.world import FileStatus, Loaded, Names, Pinned, Pipe, Rank, Root, World, errno_name
 
 Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 Handler = Callable[[int, int, bool], None]
 """Takes `res`, `buffer` and `more` of a completion."""
@@ -370,30 +371,49 @@ class Task:
         self.ring.send(self.user_data, fd, data, offset)
         return self._operation(data)
 
-    def splice(self, file_fd: int, offset: int, pipe_fd: int, length: int) -> Awaitable[int]:
-        """See `Ring.splice`."""
+    @coroutine
+    def _answered(self, answer: Answer | int | None) -> Generator[None, int, Answer | int]:
+        """The answer to a question, whether it was there at once or is told by a completion."""
+        if answer is not None:
+            return answer
+        self._operating = True
+        res = yield
+        if res == -errno.ECANCELED:
+            self.take_interruption()
+        return res if res else self.ring.take(self.user_data)
+
+    def look(self, root: Root, path: bytes) -> Awaitable[FileStatus | int]:
+        """See `Ring.look`."""
         self.take_interruption()
-        self.ring.splice(self.user_data, file_fd, offset, pipe_fd, length)
+        return self._answered(self.ring.look(self.user_data, root, path))
+
+    def load(self, root: Root, path: bytes, body_bytes_max: int) -> Awaitable[Loaded | int]:
+        """See `Ring.load`."""
+        self.take_interruption()
+        return self._answered(self.ring.load(self.user_data, root, path, body_bytes_max))
+
+    def names(self, root: Root, path: bytes, names_max: int, rank: Rank) -> Awaitable[Names | int]:
+        """See `Ring.names`."""
+        self.take_interruption()
+        return self._answered(self.ring.names(self.user_data, root, path, names_max, rank))
+
+    def watch(self, root: Root, path: bytes) -> Awaitable[int]:
+        """See `Ring.watch`."""
+        self.take_interruption()
+        return self._answered(self.ring.watch(self.user_data, root, path))
+
+    @coroutine
+    def fill(self, pipe: Pipe, file: int, offset: int, length: int) -> Generator[None, int, int]:
+        """See `Ring.fill`."""
+        self.take_interruption()
+        count = self.ring.fill(self.user_data, pipe, file, offset, length)
+        return (yield from self._operation()) if count is None else count
+
+    def room(self, fd: int) -> Awaitable[int]:
+        """See `Ring.room`."""
+        self.take_interruption()
+        self.ring.room(self.user_data, fd)
         return self._operation()
-
-    def poll(self, fd: int, events: int) -> Awaitable[int]:
-        """See `Ring.poll`."""
-        self.take_interruption()
-        self.ring.poll(self.user_data, fd, events)
-        return self._operation()
-
-    def open_beneath(self, directory_fd: int, path: bytes, flags: int, follow_symlinks: bool = False) -> Awaitable[int]:
-        """See `Ring.open_beneath`; `path` comes without its final NUL."""
-        self.take_interruption()
-        pinned = self.ring.pin(path + b"\0")
-        self.ring.open_beneath(self.user_data, directory_fd, pinned, flags, follow_symlinks)
-        return self._operation(pinned)
-
-    def read(self, fd: int, buffer: Buffer, start: int, offset: int) -> Awaitable[int]:
-        """See `Ring.read`."""
-        self.take_interruption()
-        self.ring.read(self.user_data, fd, buffer, start, offset)
-        return self._operation(buffer)
 
     def write(self, fd: int, data: Pinned, start: int = 0) -> Awaitable[int]:
         """See `Ring.write`."""

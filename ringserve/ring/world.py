@@ -37,20 +37,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
 
 from ringserve.ring.diagnostics import Diagnostics
 
-POLL_IN = 0x001
-POLL_OUT = 0x004
-POLL_ERROR_OR_HANGUP = 0x018
-
 PIPE_BUF = 4096
 """So many bytes a pipe takes whole or not at all, and no other's come in between (pipe(7))."""
-
-SPLICE_MOVE = 1
-SPLICE_NONBLOCK = 2
-SPLICE_MORE = 4
 
 NANOSECONDS = 1_000_000_000
 DISCARD_BYTES_MAX = 256 * 1024
@@ -82,16 +75,8 @@ class Pinned(Protocol):
         """How many."""
 
 
-class Buffer(Protocol):
-    """Memory that `read` fills. It is looked at only after the read has completed."""
-
-    @property
-    def memory(self) -> bytearray:
-        """The bytes."""
-
-
 class FileStatus(NamedTuple):
-    """What `status` says of an open descriptor: the fields of stat(2) that serving needs."""
+    """What serving needs of stat(2)."""
 
     mode: int
     device: int
@@ -109,11 +94,63 @@ class Pipe(NamedTuple):
     capacity_bytes: int
 
 
-class Watched(NamedTuple):
-    """One inotify event: the watch, what happened (IN_* bits), and the name within the watched directory."""
+class Root(NamedTuple):
+    """A directory that is served. follow_symlinks: names may lead out of it by symbolic links."""
+
+    directory: int
+    follow_symlinks: bool = False
+
+
+class Loaded(NamedTuple):
+    """What a path stands for. file: of a regular file an open descriptor, which is to be closed. body: its bytes as of
+    the status, if there are few and they do not change while they are read.
+    """
+
+    status: FileStatus
+    body: bytes | None
+    file: int | None
+
+
+class Named(NamedTuple):
+    """A name in a directory, and the status of the file or directory that it stands for."""
+
+    name: bytes
+    status: FileStatus
+
+
+class Names(NamedTuple):
+    """What is in a directory. truncated: and more than that."""
+
+    found: tuple[Named, ...]
+    truncated: bool
+
+
+Rank = Callable[[bytes, bool], Any]
+"""The place of a name in a directory: takes the name, and whether it is one of a directory. What it returns sorts; None
+leaves the name out.
+"""
+
+
+class ChangeKind(Enum):
+    """What changed in a watched directory."""
+
+    CONTENT = 0
+    """What is in the file of a name."""
+    NAME = 1
+    """A name came or went, or its file has other permissions."""
+    DIRECTORY = 2
+    """The same of the name of a directory."""
+    ALTERED = 3
+    """The watched directory has other permissions."""
+    GONE = 4
+    """The watched directory has no name, or another one; or the watch has ended."""
+
+
+class Change(NamedTuple):
+    """One change: the watch, and the name within the watched directory, or nothing."""
 
     watch: int
-    mask: int
+    kind: ChangeKind
     name: bytes
 
 
@@ -175,28 +212,12 @@ class Ring(ABC):
         """Send `data` from `offset` to its end. It waits for room in the socket; res may be short of the whole."""
 
     @abstractmethod
-    def splice(self, user_data: int, file_fd: int, offset: int, pipe_fd: int, length: int) -> None:
-        """Move up to `length` bytes of a file from `offset` to an empty pipe. It may wait for the disk. res: how many;
-        0 at the end of the file.
-        """
+    def room(self, user_data: int, fd: int) -> None:
+        """Complete once when a socket, a pipe or a terminal takes more, or is broken. res: not negative."""
 
     @abstractmethod
-    def poll(self, user_data: int, fd: int, events: int) -> None:
-        """Complete once when one of `events` (POLL_*) holds. res: the events."""
-
-    @abstractmethod
-    def open_beneath(
-        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
-    ) -> None:
-        """openat2(2) with RESOLVE_BENEATH and no magic links. `path` is relative and ends with a NUL. res: the
-        descriptor. follow_symlinks: they may lead elsewhere, so that `path` must have no `..` of its own.
-        """
-
-    @abstractmethod
-    def read(self, user_data: int, fd: int, buffer: Buffer, start: int, offset: int) -> None:
-        """Read into `buffer` from its index `start` to its end. `offset`: position in the file, or -1 for the
-        current one (pipes, inotify).
-        """
+    def arrival(self, user_data: int, fd: int) -> None:
+        """Complete once when there is something to be taken from a socket, or nothing will come. res: not negative."""
 
     @abstractmethod
     def write(self, user_data: int, fd: int, data: Pinned, start: int = 0) -> None:
@@ -209,15 +230,17 @@ class Ring(ABC):
     @abstractmethod
     def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
         """Have a helper call `job`, which may block. It completes in a later turn: with 0, and `take` has what came of
-        it; or with -EAGAIN if it was not called, because too much waits in its lane. It cannot be cancelled.
+        it; or with -EBUSY if it was not called, because too much waits in its lane. It cannot be cancelled.
 
         lane: jobs of one kind, which wait for each other and for no other kind. origin: whom the job is for. Origins
         have their turns one after the other, and the newest job of the one with most of them has to go.
         """
 
     @abstractmethod
-    def take(self, user_data: int) -> object:
-        """What the job of a completion with 0 returned; what it raised is raised. Once."""
+    def take(self, user_data: int) -> Any:
+        """What a completion with 0 left: what a job returned, or the answer to a question; what a job raised, or what
+        went wrong with a disk, is raised. Once.
+        """
 
     @abstractmethod
     def cancel(self, user_data: int, target_user_data: int) -> None:
@@ -225,7 +248,53 @@ class Ring(ABC):
         this one does. res: 0, -ENOENT (nothing there) or -EALREADY (running, and will end).
         """
 
-    # -- data plane: memory -------------------------------------------------------------------------------------
+    # -- control plane: files -----------------------------------------------------------------------------------
+    # Questions. An answer that is there at once is returned. None: with a user_data, a completion will tell, and if its
+    # `res` is 0, `take` has the answer; without one, it cannot be told without waiting. A negative errno is an answer.
+    # Paths are relative to a root, and lead out of it only if it follows symbolic links; then they must have no `..`.
+
+    @abstractmethod
+    def look(self, user_data: int | None, root: Root, path: bytes) -> FileStatus | int | None:
+        """The status of what a path stands for."""
+
+    @abstractmethod
+    def load(self, user_data: int, root: Root, path: bytes, body_bytes_max: int) -> Loaded | int | None:
+        """What a path stands for, opened if it is a regular file, and read if it has at most `body_bytes_max`. What
+        `take` raises: it cannot be read.
+        """
+
+    @abstractmethod
+    def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> Names | int | None:
+        """What is in a directory: the first `names_max` by their rank, and of those the files and directories that
+        could be read and are within the root. A helper reads it: -EBUSY if none is free. What `take` raises: it cannot
+        be read.
+        """
+
+    @abstractmethod
+    def watch(self, user_data: int, root: Root, path: bytes) -> int | None:
+        """Have changes in a directory noticed: the watch's number. Two paths to one directory have the same. An errno:
+        it cannot be opened. What `take` raises: it cannot be watched (ENOSPC: no more can be).
+        """
+
+    @abstractmethod
+    def await_changes(self, user_data: int) -> None:
+        """Complete again and again when something changed in a watched directory, before all else that completes in the
+        same turn. Once, and before `watch`. A negative errno: changes are not noticed, or not any more.
+        """
+
+    @abstractmethod
+    def fill(self, user_data: int, pipe: Pipe, file: int, offset: int, length: int) -> int | None:
+        """Move up to `length` bytes of a file from `offset` to an empty pipe: a count, 0 at the end of the file."""
+
+    # -- data plane ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def changes(self) -> list[Change] | None:
+        """What has changed in watched directories since it was last asked; None: more than is known."""
+
+    @abstractmethod
+    def unwatch(self, watch: int) -> None:
+        """Stop a watch; one that ended by itself is not an error."""
 
     @abstractmethod
     def received(self, buffer: int, count: int) -> bytes:
@@ -234,49 +303,6 @@ class Ring(ABC):
     @abstractmethod
     def pin(self, data: bytes) -> Pinned:
         """The bytes, with what the kernel needs to reach them."""
-
-    @abstractmethod
-    def buffer(self, length: int) -> Buffer:
-        """Zeroed memory that `read` can fill."""
-
-    # -- data plane: descriptors --------------------------------------------------------------------------------
-    # Calls that are answered at once and never wait for a disk, a peer or a name server.
-
-    @abstractmethod
-    def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
-        """`status` of what `open_beneath` would open, if the kernel knows the path without asking a file system; else a
-        negative errno: -EAGAIN if it does not (openat2(2), RESOLVE_CACHED), -ENOENT if it knows that nothing is there.
-        `path` has no final NUL.
-        """
-
-    @abstractmethod
-    def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
-        """splice(2) from a pipe to a non-blocking socket. A count, or a negative errno: -EAGAIN when it is full,
-        -EINTR when a signal came before anything had moved (splice(2) does not say so; the kernel does it).
-        """
-
-    @abstractmethod
-    def splice_resident(self, fd: int, offset: int, pipe_fd: int, length: int) -> int:
-        """splice(2) of a file's bytes into a pipe, if they are in the page cache: a count, perhaps short, or a negative
-        errno. -EAGAIN: some are not, or it cannot be told (a file system without a page cache of its own), or the pipe
-        is full; then `splice` is for them, which may wait.
-        """
-
-    @abstractmethod
-    def watch_open(self) -> int:
-        """An inotify descriptor to be read through the ring. Raises OSError."""
-
-    @abstractmethod
-    def watch_add(self, watch_fd: int, directory_fd: int) -> int:
-        """Watch an open directory's names. Returns the watch's number. Raises OSError (ENOSPC at the limit)."""
-
-    @abstractmethod
-    def watch_remove(self, watch_fd: int, watch: int) -> None:
-        """Stop a watch; one that ended by itself is not an error."""
-
-    @abstractmethod
-    def watch_events(self, data: bytes) -> list[Watched]:
-        """What a read from a `watch_open` descriptor says."""
 
     # -- interrupt ----------------------------------------------------------------------------------------------
 
@@ -341,6 +367,12 @@ class System(ABC):
     @abstractmethod
     def pipe(self, capacity_bytes: int) -> Pipe:
         """A non-blocking pipe of the given capacity, or of what the system grants. Raises OSError."""
+
+    @abstractmethod
+    def empty(self, pipe: Pipe, socket: int, length: int, more: bool) -> int:
+        """Move up to `length` bytes from a pipe to a non-blocking socket. more: others follow at once. A count, or a
+        negative errno: -EAGAIN when it is full.
+        """
 
     @abstractmethod
     def discard(self, pipe: Pipe) -> None:

@@ -366,39 +366,3 @@ def test_shut_closes_the_pipes_that_nobody_holds() -> None:
     plumbing.pool.shut()
     plumbing.turn()
     assert plumbing.ring.open == {pipe_of(held).read_fd, pipe_of(held).write_fd}
-
-
-# -- what a signal does -------------------------------------------------------------------------------------------
-
-
-class InterruptedRing(PlumbingRing):
-    """Each splice that is a call is interrupted by a signal once, before it has moved anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-
-    def _call(self, name: str, length: int) -> int:
-        self.calls.append(name)
-        return -errno.EINTR if self.calls.count(name) == 1 else length
-
-    def splice_resident(self, _fd: int, _offset: int, _pipe_fd: int, length: int) -> int:
-        return self._call("file to pipe", length)
-
-    def splice_now(self, _fd_in: int, _fd_out: int, length: int, _flags: int) -> int:
-        return self._call("pipe to socket", length)
-
-
-def test_a_signal_in_the_midst_of_a_transfer_breaks_nothing() -> None:
-    ring = InterruptedRing()
-    tasks = Tasks(world_of(ring))
-    task = Task(tasks)
-    moved: list[int] = []
-    transfer = PipePool(tasks, 1, PIPE_BYTES).transfer(
-        task, 100, 101, 0, 1000, ends_response=True, progress=moved.append
-    )
-    task.begin(transfer)
-    tasks.turn(0)
-    assert task.finished
-    assert moved == [1000]
-    assert ring.calls == ["file to pipe", "file to pipe", "pipe to socket", "pipe to socket"]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from hostile_names import HOSTILE, MODIFIED, as_file_systems_have_it
 
-from ringserve.files.directory import Item, read_directory
+from ringserve.files.directory import Item, items_of, ranking
+from ringserve.ring.linux.directory import read_names, status_of
+from ringserve.ring.world import FileStatus
 
 NOBODY = 65534
 
@@ -26,6 +28,17 @@ def opened(directory: Path) -> Iterator[int]:
         assert os.fstat(fd), "the descriptor stays its owner's"
     finally:
         os.close(fd)
+
+
+def read_directory(fd: int, entries_max: int, at_root: bool) -> tuple[tuple[Item, ...], bool]:
+    def look(name: bytes) -> FileStatus | int:
+        try:
+            return status_of(os.stat(name, dir_fd=fd))
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+
+    names = read_names(fd, entries_max, ranking(at_root), look)
+    return items_of(names), names.truncated
 
 
 def read(directory: Path, at_root: bool = False, entries_max: int = 1000) -> dict[bytes, Item]:
@@ -88,7 +101,7 @@ def test_what_is_neither_file_nor_directory_is_left_out(tmp_path: Path) -> None:
         assert read(tmp_path) == {}
 
 
-def test_links_show_what_they_lead_to_and_are_marked(tmp_path: Path) -> None:
+def test_links_show_what_they_lead_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"123")
     (tmp_path / "directory").mkdir()
     os.symlink("file", tmp_path / "to-file")
@@ -96,9 +109,8 @@ def test_links_show_what_they_lead_to_and_are_marked(tmp_path: Path) -> None:
     os.symlink("to-file", tmp_path / "to-link")
     found = read(tmp_path)
     for name in (b"to-file", b"to-link"):
-        assert found[name] == found[b"file"]._replace(name=name, is_link=True)
-    assert found[b"to-directory"] == found[b"directory"]._replace(name=b"to-directory", is_link=True)
-    assert not found[b"file"].is_link
+        assert found[name] == found[b"file"]._replace(name=name)
+    assert found[b"to-directory"] == found[b"directory"]._replace(name=b"to-directory")
 
 
 def test_links_to_nothing_are_left_out(tmp_path: Path) -> None:
@@ -231,21 +243,28 @@ def test_a_name_that_vanishes_meanwhile_is_left_out(tmp_path: Path, monkeypatch:
         assert set(read(tmp_path)) == {b"a", b"c"}
 
 
-def test_a_file_that_becomes_a_link_meanwhile_is_marked_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_becomes_a_link_meanwhile_is_looked_at_on_the_way_of_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"secret")
     directory = tmp_path / "d"
     directory.mkdir()
     (directory / "a").touch()
-    look = os.stat
+    asked: list[bytes] = []
+    stat_of = os.stat
 
     def swaps(name: bytes, *, dir_fd: int, follow_symlinks: bool = True) -> os.stat_result:
-        if not follow_symlinks:
-            (directory / "a").unlink()
-            os.symlink(outside, directory / "a")
-        return look(name, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+        assert not follow_symlinks
+        (directory / "a").unlink()
+        os.symlink(outside, directory / "a")
+        return stat_of(name, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
-    with monkeypatch.context() as patch:
+    def look(name: bytes) -> int:
+        asked.append(name)
+        return -errno.EXDEV
+
+    with opened(directory) as fd, monkeypatch.context() as patch:
         patch.setattr(os, "stat", swaps)
-        found = read(directory)
-    assert found[b"a"].is_link, "so the caller looks where it leads before it shows its size"
+        assert read_names(fd, 10, ranking(True), look).found == ()
+    assert asked == [b"a"]

@@ -7,7 +7,6 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,16 @@ from wire import Wire, eventually, get
 import ringserve.files.table
 import ringserve.files.watches
 from ringserve.files import table as files
-from ringserve.files.directory import Item
 from ringserve.files.entries import Key
 from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import Task
+from ringserve.ring.uring import files as uring_files
+from ringserve.ring.uring import library
+from ringserve.ring.uring.files import Chain, Files
 from ringserve.ring.uring.ring import UringRing
+from ringserve.ring.world import FileStatus, Names, Root
 
 
 def test_a_changed_file_is_served_new_at_once(serving: Serving, site: Path) -> None:
@@ -185,10 +187,11 @@ def test_directories_that_cannot_be_watched_are_one_line_that_says_what_it_means
     error: int,
     words: str | None,
 ) -> None:
-    def refused(_self: object, _watch_fd: int, _directory_fd: int) -> int:
-        raise OSError(error, os.strerror(error))
+    class Refusing:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda *_arguments: -error) if name == "ringserve_inotify_add" else getattr(library.lib, name)
 
-    monkeypatch.setattr(UringRing, "watch_add", refused)
+    monkeypatch.setattr(uring_files, "lib", Refusing())
     ask_below(serving, site)
     meaning = "changes of files in the others are noticed within a second, not at once"
     assert capfd.readouterr().err == ("" if words is None else f"ringserve: {words}: {meaning}\n")
@@ -206,10 +209,10 @@ def test_more_directories_than_are_watched_are_one_line(
 def test_without_inotify_a_change_is_served_within_a_second(
     serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(_self: object) -> int:
-        raise OSError(24, "Too many open files")
+    def refused(ring: UringRing, user_data: int) -> None:
+        ring._due.append((user_data, -errno.EMFILE, -1, False))
 
-    monkeypatch.setattr(UringRing, "watch_open", refused)
+    monkeypatch.setattr(UringRing, "await_changes", refused)
     assert files.FRESH_S == 1.0
     monkeypatch.setattr(files, "FRESH_S", 0.1)  # the second, for the impatient
     path = site / "page"
@@ -381,12 +384,12 @@ def test_a_file_is_hashed_while_every_directory_hangs(
 ) -> None:
     released, hanging = threading.Event(), threading.Semaphore(0)
 
-    def hang(*_arguments: object) -> tuple[list[Item], bool]:
+    def hang(*_arguments: object) -> Names:
         hanging.release()
         assert released.wait(30)
-        return [], False
+        return Names((), False)
 
-    monkeypatch.setattr("ringserve.files.table.read_directory", hang)
+    monkeypatch.setattr("ringserve.ring.linux.directory.read_names", hang)
     (site / "page").write_bytes(bytes(CONTENT_TAG_BYTES_MAX))
     url = serving(listing=True).url
     with Wire(url) as first, Wire(url) as second, Wire(url) as third:
@@ -405,14 +408,13 @@ def test_a_small_file_that_keeps_changing_while_it_is_read_has_a_weak_tag(
 ) -> None:
     path = site / "page"
     path.write_bytes(b"0")
-    read = Task.read
+    read = Files._read
 
-    def change_and_read(task: Task, fd: int, *where: Any) -> Awaitable[int]:
-        if os.path.sameopenfile(fd, kept.fileno()):  # and not inotify's
-            kept.write(b"0")
-        return read(task, fd, *where)
+    def change_and_read(files: Files, fd: int, size: int) -> Chain[bytes]:
+        kept.write(b"0")
+        return read(files, fd, size)
 
-    monkeypatch.setattr(Task, "read", change_and_read)
+    monkeypatch.setattr(Files, "_read", change_and_read)
     with path.open("ab", buffering=0) as kept, Wire(serving().url) as wire:
         answer = wire.ask(get("/page"))
         assert (answer.status, answer.body, answer.fields["etag"][:2]) == (200, path.read_bytes(), "W/")
@@ -521,13 +523,13 @@ def test_a_sibling_that_is_left_out_does_not_make_its_file_be_read_again(
     serving: Serving, left_out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[object] = []
-    read = Task.read
+    read = Files._read
 
-    def noted_read(task: Task, *where: Any) -> Awaitable[int]:
-        reads.append(where)
-        return read(task, *where)
+    def noted_read(files: Files, fd: int, size: int) -> Chain[bytes]:
+        reads.append(fd)
+        return read(files, fd, size)
 
-    monkeypatch.setattr(Task, "read", noted_read)
+    monkeypatch.setattr(Files, "_read", noted_read)
     with Wire(serving().url) as wire:
         wire.ask(get("/style.css"))
         assert reads
@@ -572,16 +574,16 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
 ) -> None:
     # Its descriptor is closed by then, and the number may name another file already.
     dropped: list[bytes] = []
-    open_beneath = Task.open_beneath
+    look = Task.look
 
-    async def look_and_drop(task: Task, directory_fd: int, path: bytes, flags: int, follow_symlinks: bool) -> int:
-        fd = await open_beneath(task, directory_fd, path, flags, follow_symlinks)
-        if flags & os.O_PATH and path == b"page.bin":
+    async def look_and_drop(task: Task, root: Root, path: bytes) -> FileStatus | int:
+        found = await look(task, root, path)
+        if path == b"page.bin":
             running.server.shared.files.changed(Key(0, path))
             dropped.append(path)
-        return fd
+        return found
 
-    monkeypatch.setattr(Task, "open_beneath", look_and_drop)
+    monkeypatch.setattr(Task, "look", look_and_drop)
     monkeypatch.setattr(FileTable, "look_again", lambda _table, _key: False)  # only a look that waits can be overtaken
     monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.table.FRESH_S", 0.0)

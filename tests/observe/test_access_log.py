@@ -34,7 +34,7 @@ from ringserve.observe.access_log import (
     shorten,
 )
 from ringserve.ring.tasks import Handler, Kind, Tasks
-from ringserve.ring.world import PIPE_BUF, POLL_OUT, FileStatus, errno_name
+from ringserve.ring.world import PIPE_BUF, FileStatus, errno_name
 
 EXAMPLE = 784_111_777
 FD = 7
@@ -380,9 +380,9 @@ class FakeRing:
         assert 0 <= start < data.length, "a write of nothing never ends"
         self._write = (fd, data, start)
 
-    def poll(self, user_data: int, fd: int, events: int) -> None:
+    def room(self, user_data: int, fd: int) -> None:
         assert user_data == self.user_data + 8
-        assert (fd, events) == (FD, POLL_OUT)
+        assert fd == FD
         assert self._write is None, "a write in flight waits by itself"
         self.polls += 1
 
@@ -661,7 +661,7 @@ def test_a_sink_that_does_not_wait_is_polled_and_written_again(error: int) -> No
     assert ring.polls == 1
     assert not ring.writing
     assert not log.idle
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     ring.complete()
     assert log.idle
     assert ring.sink == line
@@ -695,9 +695,9 @@ def test_a_full_pipe_is_polled_and_gets_the_next_piece_when_it_has_room() -> Non
     lines += add(log, b"more")
     assert log.flush() is None, "room is awaited"
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     assert (ring.sink, ring.polls) == (lines[:9000], 2)
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     assert ring.sink == lines
     assert log.idle
 
@@ -708,7 +708,7 @@ def test_after_many_pieces_in_a_row_the_loop_has_its_turn() -> None:
     log.flush()
     assert (len(ring.sink), ring.polls) == (4000 * access_log.PIECES_AT_ONCE, 1)
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     assert ring.sink == lines
     assert log.idle
 
@@ -719,7 +719,7 @@ def test_a_socket_that_takes_part_of_a_piece_gets_the_rest_first() -> None:
     ring.takes = [10, 2000, -errno.EAGAIN]
     log.flush()
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     assert ring.sink == lines
     assert ring.pieces == [10, 2000, 990 + 3000, 3000]
 
@@ -794,7 +794,7 @@ def test_a_batch_in_flight_is_written_to_its_end_before_the_next_sink_gets_the_l
     third = add(log, b"3")
     ring.complete(-errno.EAGAIN)
     assert ring.room_handler is not None
-    ring.room_handler(POLL_OUT, -1, False)
+    ring.room_handler(0, -1, False)
     ring.complete(5)
     assert ring.closed == []
     ring.complete()

@@ -23,10 +23,10 @@ from test_server import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.conn import Connection, State
-from ringserve.files import table as files
-from ringserve.files.directory import read_directory
 from ringserve.library import serve
 from ringserve.observe import access_log
+from ringserve.ring.linux import directory
+from ringserve.ring.linux.directory import read_names
 from ringserve.server import StartError
 
 MIB = 1024 * 1024
@@ -666,12 +666,12 @@ def test_a_response_that_waited_to_be_sent_when_the_client_left_was_not_sent(
 ) -> None:
     began, opened = threading.Event(), threading.Event()
 
-    def read_slowly(fd: int, entries_max: int, at_root: bool) -> object:
+    def read_slowly(*arguments: Any) -> object:
         began.set()
         assert opened.wait(TIMEOUT_S)
-        return read_directory(fd, entries_max, at_root)
+        return read_names(*arguments)
 
-    monkeypatch.setattr(files, "read_directory", read_slowly)
+    monkeypatch.setattr(directory, "read_names", read_slowly)
     (site / "sub").mkdir()
     (site / "long").write_bytes(bytes(10_000))
     path = tmp_path / "access.log"

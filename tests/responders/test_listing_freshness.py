@@ -19,8 +19,8 @@ from conftest import Serving
 from permissions import serving_as_a_user
 from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
-from ringserve.files import table as files
-from ringserve.files.directory import read_directory
+from ringserve.ring.linux import directory
+from ringserve.ring.linux.directory import read_names
 
 EACH_PATH = pytest.mark.parametrize("hot_path", [True, False], ids=["hot", "general"])
 ACCEPT = "Accept: application/json"
@@ -205,12 +205,12 @@ class SlowDirectories:
         self.ended = 0
         self._lock = threading.Lock()
 
-    def read(self, fd: int, entries_max: int, at_root: bool) -> Any:
+    def read(self, *arguments: Any) -> Any:
         with self._lock:
             self.began += 1
         try:
             assert self.opened.wait(TIMEOUT_S)
-            return read_directory(fd, entries_max, at_root)
+            return read_names(*arguments)
         finally:
             with self._lock:
                 self.ended += 1
@@ -219,7 +219,7 @@ class SlowDirectories:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDirectories]:
     made = SlowDirectories()
-    monkeypatch.setattr(files, "read_directory", made.read)
+    monkeypatch.setattr(directory, "read_names", made.read)
     yield made
     made.opened.set()
     eventually("every reading has ended", lambda: made.ended == made.began)
@@ -259,13 +259,13 @@ def test_a_change_while_a_directory_is_read_shows_in_the_next_listing(
 ) -> None:
     read: list[threading.Event] = []
 
-    def read_and_wait(fd: int, entries_max: int, at_root: bool) -> Any:
-        found = read_directory(fd, entries_max, at_root)
+    def read_and_wait(*arguments: Any) -> Any:
+        found = read_names(*arguments)
         read.append(threading.Event())
-        slow.read(fd, entries_max, at_root)
+        slow.read(*arguments)
         return found  # what there was before the change
 
-    monkeypatch.setattr(files, "read_directory", read_and_wait)
+    monkeypatch.setattr(directory, "read_names", read_and_wait)
     with Wire(serving(listing=True).url) as wire:
         wire.send(get("/", ACCEPT))
         eventually("it is read", lambda: slow.began == 1)
@@ -395,7 +395,7 @@ def test_each_error_of_a_reading_has_its_status_and_leaves_nothing(
     status: int,
     is_reported: bool,
 ) -> None:
-    def fail(_fd: int, _entries_max: int, _at_root: bool) -> None:
+    def fail(*_arguments: object) -> None:
         raise OSError(error, os.strerror(error))
 
     (site / "sub").mkdir()
@@ -403,7 +403,7 @@ def test_each_error_of_a_reading_has_its_status_and_leaves_nothing(
     with Wire(running.url) as wire:
         assert ask(wire, "/sub/") == {}
         with monkeypatch.context() as failing:
-            failing.setattr(files, "read_directory", fail)
+            failing.setattr(directory, "read_names", fail)
             (site / "sub" / "file").write_bytes(b"")
             before = descriptors()
             answer = wire.ask(get("/sub/", ACCEPT))

@@ -15,13 +15,14 @@ import os
 import resource
 import select
 import socket
+import stat
 import struct
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -31,17 +32,17 @@ from ringserve.ring.linux.system import WASTE
 from ringserve.ring.world import (
     DISCARD_BYTES_MAX,
     PIPE_BUF,
-    POLL_ERROR_OR_HANGUP,
-    POLL_IN,
-    POLL_OUT,
-    SPLICE_MORE,
-    SPLICE_NONBLOCK,
-    Buffer,
+    Change,
+    ChangeKind,
     FileStatus,
+    Loaded,
+    Named,
+    Names,
     Pinned,
+    Pipe,
     Ring,
     RingOptions,
-    Watched,
+    Root,
     World,
     errno_name,
 )
@@ -54,13 +55,6 @@ QUIET_MS = 100  # a full TCP connection that takes no more for so long is settle
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 # inotify(7)
-IN_MODIFY = 0x002
-IN_MOVED_FROM = 0x040
-IN_MOVED_TO = 0x080
-IN_CREATE = 0x100
-IN_DELETE = 0x200
-IN_DELETE_SELF = 0x400
-IN_IGNORED = 0x8000
 
 
 # -- the world outside of the ring ------------------------------------------------------------------------------------
@@ -312,11 +306,6 @@ class Bench:
         self._kept.append(pinned)
         return pinned
 
-    def buffer(self, length: int) -> Buffer:
-        buffer = self.ring.buffer(length)
-        self._kept.append(buffer)
-        return buffer
-
     def turn(self, timeout_s: float = TURN_S) -> int:
         """One turn of the ring. Asserts that nothing completes that is not in flight, that no more buffers are named
         than there are and none twice, and that the clock does not go back. Returns how many completions came."""
@@ -399,24 +388,63 @@ class Bench:
 
     # verbs whose result a case wants at once
 
-    def open(self, directory_fd: int, path: bytes, flags: int = OPEN_FLAGS) -> int:
-        operation = self.begin()
-        self.ring.open_beneath(operation, directory_fd, self.pin(path + b"\0"), flags)
-        return self.result(operation)
+    def answer(self, operation: int, answer: Any) -> Any:
+        """What a question was answered: at once, or by its completion. What is raised is returned."""
+        if answer is not None:
+            self.in_flight.remove(operation)
+            return answer
+        res = self.result(operation)
+        try:
+            return res or self.ring.take(operation)
+        except OSError as error:
+            return error
 
-    def splice(self, file_fd: int, offset: int, pipe_fd: int, length: int) -> int:
+    def look(self, root: Root, path: bytes) -> FileStatus | int:
         operation = self.begin()
-        self.ring.splice(operation, file_fd, offset, pipe_fd, length)
-        return self.result(operation)
+        found: FileStatus | int = self.answer(operation, self.ring.look(operation, root, path))
+        return found
+
+    def load(self, root: Root, path: bytes, body_bytes_max: int = 0) -> Loaded | int:
+        """What is open is closed at the end."""
+        operation = self.begin()
+        found: Loaded | int = self.answer(operation, self.ring.load(operation, root, path, body_bytes_max))
+        if not isinstance(found, int) and found.file is not None:
+            self.outside.own(found.file)
+        return found
+
+    def names(self, root: Root, path: bytes, names_max: int = 100) -> Any:
+        operation = self.begin()
+        return self.answer(operation, self.ring.names(operation, root, path, names_max, lambda name, _directory: name))
+
+    def watch(self, root: Root, path: bytes) -> Any:
+        operation = self.begin()
+        return self.answer(operation, self.ring.watch(operation, root, path))
+
+    def fill(self, pipe: Pipe, file: int, offset: int, length: int) -> int:
+        operation = self.begin()
+        count = self.ring.fill(operation, pipe, file, offset, length)
+        return self.result(operation) if count is None else int(self.answer(operation, count))
+
+    def pipe(self, capacity_bytes: int = 65536) -> Pipe:
+        """One that is closed at the end."""
+        pipe = self.system.pipe(capacity_bytes)
+        self.outside.own(pipe.read_fd)
+        self.outside.own(pipe.write_fd)
+        return pipe
 
     def receive(self, fd: int) -> int:
         operation = self.begin()
         self.ring.receive_multishot(operation, fd)
         return operation
 
-    def poll(self, fd: int, events: int) -> int:
+    def room(self, fd: int) -> int:
         operation = self.begin()
-        self.ring.poll(operation, fd, events)
+        self.ring.room(operation, fd)
+        return operation
+
+    def arrival(self, fd: int) -> int:
+        operation = self.begin()
+        self.ring.arrival(operation, fd)
         return operation
 
     def cancel(self, target: int) -> int:
@@ -429,7 +457,9 @@ class Bench:
         try:
             for operation in sorted(self.in_flight):
                 self.cancel(operation)
-            self.until(lambda: not self.in_flight, "the end of everything that was cancelled")
+            self.until(
+                lambda: not self.in_flight and not self.ring.in_flight(), "the end of everything that was cancelled"
+            )
         finally:
             self.ring.shut()
 
@@ -673,7 +703,7 @@ def test_a_cancel_of_nothing_is_enoent(bench: Bench) -> None:
 
 def test_a_cancel_of_what_has_ended_is_enoent(bench: Bench) -> None:
     fd, _peer = bench.outside.connected()
-    poll = bench.poll(fd, POLL_OUT)
+    poll = bench.room(fd)
     bench.result(poll)
     assert bench.result(bench.cancel(poll)) == -errno.ENOENT
 
@@ -748,86 +778,65 @@ def test_a_send_to_a_full_socket_can_be_cancelled(bench: Bench) -> None:
     assert bench.result(cancel) == 0
 
 
-# -- splice -----------------------------------------------------------------------------------------------------------
+# -- room, arrival ----------------------------------------------------------------------------------------------------
 
 
-def test_splice_carries_a_file_into_a_pipe(bench: Bench) -> None:
-    outside = bench.outside
-    body = bytes(range(256)) * 100
-    file_fd = outside.open(outside.file("body", body))
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
-    start = 1001  # not on a page
-    assert bench.splice(file_fd, start, write_fd, len(body) - start) == len(body) - start
-    assert outside.read(read_fd, len(body)) == body[start:]
-
-
-def test_splice_beyond_the_end_of_a_file_moves_what_there_is(bench: Bench) -> None:
-    outside = bench.outside
-    file_fd = outside.open(outside.file("short", b"0123456789"))
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
-    assert bench.splice(file_fd, 4, write_fd, 60000) == 6
-    assert outside.read(read_fd, 100) == b"456789"
-    assert bench.splice(file_fd, 10, write_fd, 60000) == 0
-    assert bench.splice(file_fd, 1_000_000, write_fd, 60000) == 0
-
-
-def test_splice_of_more_than_the_pipe_holds_moves_what_fits(bench: Bench) -> None:
-    outside = bench.outside
-    file_fd = outside.open(outside.file("long", bytes(1 << 20)))
-    pipe = bench.system.pipe(65536)
-    outside.own(pipe.read_fd)
-    write_fd = outside.own(pipe.write_fd)
-    assert 0 < bench.splice(file_fd, 0, write_fd, 1 << 20) <= pipe.capacity_bytes
-
-
-# -- poll -------------------------------------------------------------------------------------------------------------
-
-
-def test_poll_completes_once_with_the_events(bench: Bench) -> None:
+def test_room_completes_once(bench: Bench) -> None:
     fd, _peer = bench.outside.connected()
-    poll = bench.poll(fd, POLL_OUT)
-    assert bench.result(poll) == POLL_OUT
+    room = bench.room(fd)
+    assert bench.result(room) >= 0
     bench.turn()
-    assert len(bench.completed[poll]) == 1
-    assert not bench.completed[poll][0].more
+    assert len(bench.completed[room]) == 1
+    assert not bench.completed[room][0].more
 
 
-def test_poll_of_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> None:
+def test_room_in_a_full_socket_completes_once_the_peer_reads(bench: Bench) -> None:
     fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
     filled = bench.outside.fill(fd)
-    poll = bench.poll(fd, POLL_OUT)
-    assert bench.stays_pending(poll)
+    room = bench.room(fd)
+    assert bench.stays_pending(room)
     bench.until_peer(peer, filled)
-    assert bench.result(poll) & POLL_OUT
+    assert bench.result(room) >= 0
 
 
-def test_poll_reports_a_peer_that_is_gone(bench: Bench) -> None:
+def test_room_completes_when_the_peer_is_gone(bench: Bench) -> None:
     fd, peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
     bench.outside.fill(fd)
-    poll = bench.poll(fd, POLL_OUT)
-    assert bench.stays_pending(poll)
+    room = bench.room(fd)
+    assert bench.stays_pending(room)
     peer.reset()
-    assert bench.result(poll) & POLL_ERROR_OR_HANGUP
+    assert bench.result(room) >= 0
 
 
-def test_a_pending_poll_can_be_cancelled(bench: Bench) -> None:
+def test_pending_room_can_be_cancelled(bench: Bench) -> None:
     fd, _peer = bench.outside.connected(socket_bytes=SMALL_BUFFER)
     bench.outside.fill(fd)
-    poll = bench.poll(fd, POLL_OUT)
-    assert bench.stays_pending(poll)
-    cancel = bench.cancel(poll)
-    assert bench.result(poll) == -errno.ECANCELED
+    room = bench.room(fd)
+    assert bench.stays_pending(room)
+    cancel = bench.cancel(room)
+    assert bench.result(room) == -errno.ECANCELED
     assert bench.result(cancel) == 0
 
 
-# -- open, read, write, close -----------------------------------------------------------------------------------------
+def test_arrival_completes_once_something_comes_or_nothing_will(bench: Bench) -> None:
+    fd, peer = bench.outside.connected()
+    arrival = bench.arrival(fd)
+    assert bench.stays_pending(arrival)
+    peer.send(b"x")
+    assert bench.result(arrival) >= 0
+    assert bench.system.throw_away(fd, 10) == 1
+    last = bench.arrival(fd)
+    assert bench.stays_pending(last)
+    peer.finish()
+    assert bench.result(last) >= 0
+
+
+# -- look, load, names ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def tree(bench: Bench) -> int:
-    """A descriptor of `root`, beside which lies a secret."""
+def tree(bench: Bench) -> Root:
+    """`root`, beside which lies a secret."""
     outside = bench.outside
     outside.file("secret", b"secret")
     outside.file("root/page", b"page")
@@ -837,7 +846,7 @@ def tree(bench: Bench) -> int:
     outside.symlink("root/link-absolute", str(outside.root / "root" / "page"))
     outside.symlink("root/link-directory-out", "..")
     outside.symlink("root/link-loop", "link-loop")
-    return outside.open(outside.root / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return Root(outside.open(outside.root / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 @pytest.mark.parametrize(
@@ -850,10 +859,28 @@ def tree(bench: Bench) -> int:
         (b"link-inside", b"deep"),
     ],
 )
-def test_open_beneath_opens_what_is_beneath(bench: Bench, tree: int, path: bytes, content: bytes) -> None:
-    fd = bench.outside.own(bench.open(tree, path))
-    assert bench.outside.read(fd, 100) == content
-    assert not bench.outside.is_inheritable(fd)
+def test_what_is_beneath_is_loaded_and_looked_at(bench: Bench, tree: Root, path: bytes, content: bytes) -> None:
+    for body_bytes_max, body in ((100, content), (len(content), content), (len(content) - 1, None)):
+        loaded = bench.load(tree, path, body_bytes_max)
+        assert isinstance(loaded, Loaded)
+        assert loaded.file is not None
+        assert loaded.body == body
+        assert bench.outside.read(loaded.file, 100) == content
+        assert not bench.outside.is_inheritable(loaded.file)
+        found = os.stat(path, dir_fd=tree.directory)
+        assert loaded.status == bench.look(tree, path) == bench.system.status(loaded.file)
+        assert loaded.status == (
+            found.st_mode, found.st_dev, found.st_ino, len(content), found.st_mtime_ns, found.st_ctime_ns
+        )  # fmt: skip
+
+
+def test_a_body_of_any_size_is_loaded_whole(bench: Bench, tree: Root) -> None:
+    for size in (0, 1, 4096, 1_000_003):
+        content = os.urandom(size)
+        bench.outside.file(f"root/{size}", content)
+        loaded = bench.load(tree, b"%d" % size, 1_000_003)
+        assert isinstance(loaded, Loaded)
+        assert loaded.body == content
 
 
 @pytest.mark.parametrize(
@@ -870,87 +897,158 @@ def test_open_beneath_opens_what_is_beneath(bench: Bench, tree: int, path: bytes
         (b"link-directory-out/secret", errno.EXDEV),
         (b"missing", errno.ENOENT),
         (b"missing/page", errno.ENOENT),
-        (b"", errno.ENOENT),
         (b"page/below", errno.ENOTDIR),
         (b"page/", errno.ENOTDIR),
         (b"link-loop", errno.ELOOP),
         (b"n" * 256, errno.ENAMETOOLONG),
     ],
 )
-def test_open_beneath_refuses_what_is_not_beneath_or_not_there(
-    bench: Bench, tree: int, path: bytes, error: int
-) -> None:
-    assert bench.open(tree, path) == -error
+def test_what_is_not_beneath_or_not_there_is_an_errno(bench: Bench, tree: Root, path: bytes, error: int) -> None:
+    assert (
+        bench.look(tree, path) == bench.load(tree, path) == bench.names(tree, path) == bench.watch(tree, path) == -error
+    )
 
 
-def test_open_beneath_of_a_directory_and_of_the_root_itself_works(bench: Bench, tree: int) -> None:
-    for path in (b".", b"inner"):
-        fd = bench.outside.own(bench.open(tree, path, OPEN_FLAGS | os.O_DIRECTORY))
-        assert bench.system.status(fd).mode & 0o170000 == 0o040000
-    assert bench.open(tree, b"page", OPEN_FLAGS | os.O_DIRECTORY) == -errno.ENOTDIR
+def test_symbolic_links_lead_out_of_a_root_that_follows_them(bench: Bench, tree: Root) -> None:
+    follows = tree._replace(follow_symlinks=True)
+    for path, content in (
+        (b"link-out", b"secret"),
+        (b"link-absolute", b"page"),
+        (b"link-directory-out/secret", b"secret"),
+    ):
+        loaded = bench.load(follows, path, 100)
+        assert isinstance(loaded, Loaded)
+        assert loaded.body == content
+        assert bench.look(follows, path) == loaded.status
 
 
-def test_open_beneath_without_descriptors_left_is_emfile(bench: Bench, tree: int) -> None:
+def test_what_is_no_regular_file_is_not_opened_for_long(bench: Bench, tree: Root) -> None:
+    os.mkfifo("fifo", dir_fd=tree.directory)
+    for path, kind in (
+        (b"", stat.S_IFDIR),
+        (b"inner", stat.S_IFDIR),
+        (b"inner/", stat.S_IFDIR),
+        (b"fifo", stat.S_IFIFO),
+    ):
+        loaded = bench.load(tree, path, 100)
+        assert isinstance(loaded, Loaded)
+        assert (stat.S_IFMT(loaded.status.mode), loaded.body, loaded.file) == (kind, None, None)
+        assert bench.look(tree, path) == loaded.status
+
+
+def test_a_question_without_descriptors_left_is_emfile(bench: Bench, tree: Root) -> None:
     with bench.outside.descriptors_exhausted():
-        assert bench.open(tree, b"page") == -errno.EMFILE
-    bench.outside.own(bench.open(tree, b"page"))
+        assert bench.look(tree, b"page") == bench.load(tree, b"page") == bench.names(tree, b"") == -errno.EMFILE
+    assert isinstance(bench.load(tree, b"page"), Loaded)
 
 
-def test_read_fills_the_buffer_from_its_start_with_the_file_from_its_offset(bench: Bench) -> None:
-    fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
-    buffer = bench.buffer(8)
-    assert buffer.memory == bytes(8)
+def test_a_question_can_be_cancelled_and_leaves_nothing_open(bench: Bench, tree: Root) -> None:
+    bench.outside.file("root/large", bytes(1 << 20))
+    for _attempt in range(20):
+        operations = [bench.begin() for _question in range(3)]
+        bench.ring.look(operations[0], tree, b"page")
+        bench.ring.load(operations[1], tree, b"large", 1 << 20)
+        bench.ring.names(operations[2], tree, b"", 100, lambda name, _directory: name)
+        for operation in operations:
+            bench.cancel(operation)
+        for operation in operations:
+            res = bench.result(operation)
+            assert res in (0, -errno.ECANCELED)
+            answer = bench.ring.take(operation) if res == 0 else None
+            if isinstance(answer, Loaded) and answer.file is not None:
+                os.close(answer.file)
+    bench.until(lambda: not bench.ring.in_flight(), "the end of what the ring does for itself")
+
+
+def test_names_are_what_is_in_a_directory_and_within_the_root(bench: Bench, tree: Root) -> None:
+    bench.outside.symlink("root/inner/out", "../../secret")
+    bench.outside.symlink("root/inner/nowhere", "missing")
+    bench.outside.symlink("root/inner/page", "../page")
+    bench.outside.symlink("root/inner/up", "..")
+    names = bench.names(tree, b"inner/")
+    assert names == Names(
+        tuple(Named(name, bench.look(tree, b"inner/" + name)) for name in (b"deep", b"page", b"up")),  # type: ignore[arg-type]
+        False,
+    )
+    follows = tree._replace(follow_symlinks=True)
+    assert [named.name for named in bench.names(follows, b"inner/").found] == [b"deep", b"out", b"page", b"up"]
+
+
+def test_names_beyond_the_most_are_left_out_by_their_rank(bench: Bench, tree: Root) -> None:
+    for number in range(10):
+        bench.outside.file(f"root/many/{number}", b"")
+    assert [named.name for named in bench.names(tree, b"many", 3).found] == [b"0", b"1", b"2"]
+    assert bench.names(tree, b"many", 3).truncated
+    assert not bench.names(tree, b"many", 10).truncated
     operation = bench.begin()
-    bench.ring.read(operation, fd, buffer, 2, 3)
-    assert bench.result(operation) == 6
-    assert buffer.memory == b"\0\x00345678"
-    operation = bench.begin()
-    bench.ring.read(operation, fd, buffer, 0, 7)
-    assert bench.result(operation) == 3
-    assert buffer.memory == b"789345678"[:3] + b"45678"[-5:]
-    operation = bench.begin()
-    bench.ring.read(operation, fd, buffer, 0, 10)
-    assert bench.result(operation) == 0
+    by_rank = bench.ring.names(
+        operation, tree, b"many", 3, lambda name, _directory: -int(name) if name > b"1" else None
+    )
+    assert [named.name for named in bench.answer(operation, by_rank).found] == [b"9", b"8", b"7"]
 
 
-def test_read_at_offset_minus_one_follows_the_descriptors_position(bench: Bench) -> None:
-    fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
-    buffer = bench.buffer(6)
-    got = b""
-    for expected in (6, 4, 0):
-        operation = bench.begin()
-        bench.ring.read(operation, fd, buffer, 0, -1)
-        assert bench.result(operation) == expected
-        got += buffer.memory[:expected]
-    assert got == b"0123456789"
+# -- look, without waiting --------------------------------------------------------------------------------------------
 
 
-def test_read_of_a_pipe_waits_for_data(bench: Bench) -> None:
-    read_fd, write_fd = bench.outside.pipe()
-    buffer = bench.buffer(16)
-    operation = bench.begin()
-    bench.ring.read(operation, read_fd, buffer, 0, -1)
-    assert bench.stays_pending(operation)
-    bench.outside.write(write_fd, b"now")
-    assert bench.result(operation) == 3
-    assert buffer.memory[:3] == b"now"
+def test_a_look_that_does_not_wait_says_what_another_says_or_nothing(bench: Bench, tree: Root) -> None:
+    for path in (b"page", b"inner/deep", b"inner", b"link-inside"):
+        found = bench.look(tree, path)
+        assert bench.ring.look(None, tree, path) in (None, found)
 
 
-def test_a_pending_read_can_be_cancelled(bench: Bench) -> None:
-    read_fd, _write_fd = bench.outside.pipe()
-    operation = bench.begin()
-    bench.ring.read(operation, read_fd, bench.buffer(16), 0, -1)
-    assert bench.stays_pending(operation)
-    cancel = bench.cancel(operation)
-    assert bench.result(operation) in (-errno.ECANCELED, -errno.EINTR)  # EINTR: it slept in a thread of the kernel
-    assert bench.result(cancel) in (0, -errno.EALREADY)
+def test_a_look_that_does_not_wait_knows_what_was_looked_for_and_not_found(bench: Bench, tree: Root) -> None:
+    # Whether it knows of a name that nobody asked for yet is the kernel's business.
+    assert bench.ring.look(None, tree, b"missing") in (None, -errno.ENOENT)
+    assert bench.look(tree, b"missing") == -errno.ENOENT
+    assert bench.ring.look(None, tree, b"missing") in (None, -errno.ENOENT)
 
 
-def test_read_of_a_directory_is_eisdir(bench: Bench, tree: int) -> None:
-    fd = bench.outside.own(bench.open(tree, b"inner"))
-    operation = bench.begin()
-    bench.ring.read(operation, fd, bench.buffer(16), 0, 0)
-    assert bench.result(operation) == -errno.EISDIR
+def test_a_look_that_does_not_wait_leaves_the_root_no_more_than_another_does(bench: Bench, tree: Root) -> None:
+    for path in (b"../secret", b"/etc/hostname", b"inner/../../secret", b"link-out", b"link-absolute"):
+        assert bench.look(tree, path) == -errno.EXDEV
+        assert bench.ring.look(None, tree, path) in (-errno.EXDEV, None)
+
+
+def test_a_look_that_does_not_wait_follows_a_link_out_if_it_may(bench: Bench, tree: Root) -> None:
+    for _attempt in range(100):  # a rename anywhere may race with it
+        os.stat("link-out", dir_fd=tree.directory)  # so that the kernel knows the way
+        found = bench.ring.look(None, tree._replace(follow_symlinks=True), b"link-out")
+        if found is not None:
+            break
+    assert isinstance(found, FileStatus)
+    assert found.size == len(b"secret")
+
+
+# -- fill, empty ------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_is_filled_from_a_file(bench: Bench) -> None:
+    outside = bench.outside
+    body = bytes(range(256)) * 100
+    file_fd = outside.open(outside.file("body", body))
+    pipe = bench.pipe()
+    start = 1001  # not on a page
+    assert bench.fill(pipe, file_fd, start, len(body) - start) == len(body) - start
+    assert outside.read(pipe.read_fd, len(body)) == body[start:]
+
+
+def test_a_fill_beyond_the_end_of_a_file_moves_what_there_is(bench: Bench) -> None:
+    outside = bench.outside
+    file_fd = outside.open(outside.file("short", b"0123456789"))
+    pipe = bench.pipe()
+    assert bench.fill(pipe, file_fd, 4, 60000) == 6
+    assert outside.read(pipe.read_fd, 100) == b"456789"
+    assert bench.fill(pipe, file_fd, 10, 60000) == 0
+    assert bench.fill(pipe, file_fd, 1_000_000, 60000) == 0
+
+
+def test_a_fill_of_more_than_the_pipe_holds_moves_what_fits(bench: Bench) -> None:
+    file_fd = bench.outside.open(bench.outside.file("long", bytes(1 << 20)))
+    pipe = bench.pipe()
+    assert 0 < bench.fill(pipe, file_fd, 0, 1 << 20) <= pipe.capacity_bytes
+
+
+# -- write, close -----------------------------------------------------------------------------------------------------
 
 
 def test_write_writes_from_the_start_to_the_end_at_the_current_position(bench: Bench) -> None:
@@ -1057,7 +1155,7 @@ def test_a_handler_may_queue_submissions_while_completions_are_handed_out(open_b
                 bench.in_flight.remove(user_data)
                 continue
             # Enough to overfill the submission queue: some reach the kernel before the next completion is looked at.
-            polls += [bench.poll(fd, POLL_OUT) for fd, _peer in connections]
+            polls += [bench.room(fd) for fd, _peer in connections]
             assert more
             got[user_data] = bench.ring.received(buffer, res)
         if len(got) == 6:
@@ -1197,16 +1295,19 @@ def test_two_buffers_serve_many_streams_and_none_is_lost_or_doubled(open_bench: 
 def test_a_burst_far_beyond_the_completion_queue_loses_nothing(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=8, completion_entries=8, buffers=2, buffer_bytes=64)
     fd, _peer = bench.outside.connected()
-    file_fd = bench.outside.open(bench.outside.file("file", b"0123456789"))
+    sink_fd = bench.outside.open(bench.outside.file("sink", b""), os.O_WRONLY)
+    data = bench.pin(b"4 by")
     operations = []
     for index in range(400):
-        operations.append(bench.poll(fd, POLL_OUT))
+        operations.append(bench.room(fd))
         operations.append(bench.begin())
-        bench.ring.read(operations[-1], file_fd, bench.buffer(4), 0, index % 4)
+        bench.ring.write(operations[-1], sink_fd, data)
         operations.append(bench.cancel(1_000_000 + index))
     bench.until(lambda: not bench.in_flight, "the end of all")
     assert [len(bench.completed[operation]) for operation in operations] == [1] * 1200
-    assert {bench.completed[operation][0].res for operation in operations} == {POLL_OUT, 4, -errno.ENOENT}
+    assert [bench.completed[operation][0].res for operation in operations[1::3]] == [4] * 400
+    assert all(bench.completed[operation][0].res >= 0 for operation in operations[::3])
+    assert [bench.completed[operation][0].res for operation in operations[2::3]] == [-errno.ENOENT] * 400
 
 
 def test_streams_survive_a_completion_queue_that_overflows(open_bench: OpenBench) -> None:
@@ -1228,16 +1329,17 @@ def test_streams_survive_a_completion_queue_that_overflows(open_bench: OpenBench
 def test_a_batch_larger_than_the_submission_queue_is_handed_over_whole(open_bench: OpenBench) -> None:
     bench = open_bench(submission_entries=4, completion_entries=256, buffers=2, buffer_bytes=64)
     fd, _peer = bench.outside.connected()
-    operations = [bench.poll(fd, POLL_OUT) for _index in range(100)]
+    operations = [bench.room(fd) for _index in range(100)]
     bench.until(lambda: not bench.in_flight, "the end of all")
-    assert [bench.completed[operation] for operation in operations] == [[Completed(POLL_OUT, -1, False, b"")]] * 100
+    assert all([completed.res for completed in bench.completed[operation]] >= [0] for operation in operations)
+    assert [len(bench.completed[operation]) for operation in operations] == [1] * 100
 
 
 def test_now_changes_in_turn_only(bench: Bench) -> None:
     fd, _peer = bench.outside.connected()
     before = bench.ring.now
     bench.outside.let_time_pass()
-    bench.poll(fd, POLL_OUT)
+    bench.room(fd)
     bench.system.status(fd)
     assert bench.ring.now == before
     bench.turn()
@@ -1250,7 +1352,7 @@ def test_now_changes_in_turn_only(bench: Bench) -> None:
 def test_now_is_one_instant_for_a_whole_batch(bench: Bench) -> None:
     fd, _peer = bench.outside.connected()
     for _index in range(5):
-        bench.poll(fd, POLL_OUT)
+        bench.room(fd)
     instants = set()
     for user_data, _res, _buffer, _more in bench.ring.turn(1.0):
         bench.in_flight.remove(user_data)
@@ -1270,7 +1372,7 @@ def test_turn_zero_does_not_sleep(bench: Bench) -> None:
 
 def test_turn_zero_hands_over_what_is_queued(bench: Bench) -> None:
     fd, _peer = bench.outside.connected()
-    poll = bench.poll(fd, POLL_OUT)
+    poll = bench.room(fd)
     for _turn in range(TURNS_MAX):
         bench.turn(0)
         if bench.ended(poll):
@@ -1354,7 +1456,7 @@ def test_calls_beyond_the_limit_of_their_lane_are_refused(bench: Bench) -> None:
     bench.until(lambda: sum(map(bench.ended, calls)) == 100 - THREADS - WAITING_MAX, "the refusal of what is too much")
     refused = [call for call in calls if bench.ended(call)]
     assert refused == calls[THREADS + WAITING_MAX :]
-    assert [bench.result(call) for call in refused] == [-errno.EAGAIN] * len(refused)
+    assert [bench.result(call) for call in refused] == [-errno.EBUSY] * len(refused)
     opened.set()
     assert all(bench.result(call) == 0 for call in calls[: THREADS + WAITING_MAX])
     assert all(bench.ring.take(call) is True for call in calls[: THREADS + WAITING_MAX])
@@ -1364,96 +1466,138 @@ def test_calls_beyond_the_limit_of_their_lane_are_refused(bench: Bench) -> None:
 
 
 class Watcher:
-    """Reads a watch descriptor through the ring."""
+    """Awaits changes and gathers them."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.fd = bench.outside.own(bench.ring.watch_open())
-        self.buffer = bench.buffer(4096)
-        self.events: list[Watched] = []
-        self.operation = self._arm()
-
-    def _arm(self) -> int:
-        operation = self.bench.begin()
-        self.bench.ring.read(operation, self.fd, self.buffer, 0, -1)
-        return operation
+        self.changes: list[Change] = []
+        self.operation = bench.begin()
+        bench.ring.await_changes(self.operation)
+        bench.turn(0)
 
     def add(self, path: Path) -> int:
-        return self.bench.ring.watch_add(self.fd, self.bench.outside.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        directory = self.bench.outside.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        watch = self.bench.watch(Root(directory), b"")
+        assert isinstance(watch, int)
+        assert watch > 0
+        os.close(self.bench.outside.disown(directory))  # an open one would keep the directory, and so the watch
+        return watch
 
-    def until(self, watch: int, bit: int, name: bytes) -> None:
-        """Until an event of `watch` with `bit` and `name` was read."""
+    def until(self, watch: int, kind: ChangeKind, name: bytes, times: int = 1) -> None:
+        """Until that was noticed so often since the last one."""
         for _turn in range(TURNS_MAX):
-            if any(event.watch == watch and event.mask & bit and event.name == name for event in self.events):
+            if self.changes.count(Change(watch, kind, name)) >= times:
+                self.changes.clear()
                 return
             self.bench.turn()
             for completion in self.bench.completed.pop(self.operation, []):
-                assert completion.res > 0, errno_name(completion.res)
-                self.events += self.bench.ring.watch_events(bytes(self.buffer.memory[: completion.res]))
-                self.operation = self._arm()
-        pytest.fail(f"no event {bit:#x} of {name!r}; there were {self.events}")
+                assert (completion.res, completion.more) == (0, True)
+            found = self.bench.ring.changes()
+            assert found is not None
+            self.changes += found
+        pytest.fail(f"no {kind} of {name!r}; there were {self.changes}")
 
 
-def test_a_watched_directory_reports_create_modify_rename_and_delete(bench: Bench) -> None:
+def test_a_watched_directory_tells_of_names_and_of_what_is_in_files(bench: Bench) -> None:
     directory = bench.outside.directory("watched")
     watcher = Watcher(bench)
     watch = watcher.add(directory)
     assert bench.stays_pending(watcher.operation)
     (directory / "new").touch()
-    watcher.until(watch, IN_CREATE, b"new")
+    watcher.until(watch, ChangeKind.NAME, b"new")
     with (directory / "new").open("wb") as file:
         file.write(b"x")
-    watcher.until(watch, IN_MODIFY, b"new")
+    watcher.until(watch, ChangeKind.CONTENT, b"new")
+    (directory / "new").chmod(0o600)
+    watcher.until(watch, ChangeKind.NAME, b"new")
     (directory / "new").rename(directory / "a longer name than before")
-    watcher.until(watch, IN_MOVED_FROM, b"new")
-    watcher.until(watch, IN_MOVED_TO, b"a longer name than before")
+    watcher.until(watch, ChangeKind.NAME, b"a longer name than before")
     (directory / "a longer name than before").unlink()
-    watcher.until(watch, IN_DELETE, b"a longer name than before")
+    watcher.until(watch, ChangeKind.NAME, b"a longer name than before")
+    (directory / "inner").mkdir()
+    watcher.until(watch, ChangeKind.DIRECTORY, b"inner")
+    directory.chmod(0o700)
+    watcher.until(watch, ChangeKind.ALTERED, b"")
+    directory.rename(bench.outside.root / "elsewhere")
+    watcher.until(watch, ChangeKind.GONE, b"")
+    assert bench.ring.changes() == []
 
 
-def test_one_read_can_say_many_events_of_many_watches(bench: Bench) -> None:
+def test_many_changes_in_many_directories_come_at_once(bench: Bench) -> None:
     first, second = bench.outside.directory("first"), bench.outside.directory("second")
     watcher = Watcher(bench)
     watches = watcher.add(first), watcher.add(second)
     assert watches[0] != watches[1]
-    names = [b"n" * length for length in range(1, 40)]
-    for name in names:
-        (first / os.fsdecode(name)).touch()
-        (second / os.fsdecode(name)).touch()
-    for watch in watches:
-        for name in names:
-            watcher.until(watch, IN_CREATE, name)
+    for directory in (first, second):
+        for length in range(1, 40):
+            (directory / ("n" * length)).touch()
+    watcher.until(watches[1], ChangeKind.NAME, b"n" * 39)
 
 
-def test_a_removed_watch_reports_no_more(bench: Bench) -> None:
+def test_changes_come_before_all_else_of_their_turn(bench: Bench) -> None:
+    directory = bench.outside.directory("watched")
+    watcher = Watcher(bench)
+    watcher.add(directory)
+    fd, peer = bench.outside.connected()
+    receive = bench.receive(fd)
+    bench.turn(0)
+    for number in range(50):
+        peer.send(b"x")
+        (directory / f"{number}").touch()
+        came: list[int] = []
+        for _turn in range(TURNS_MAX):
+            came += [token for token, *_rest in bench.ring.turn(TURN_S)]
+            if len(came) >= 2:
+                break
+        if came == [watcher.operation, receive]:
+            return
+    pytest.fail(f"the last that came was {came}")
+
+
+def test_a_directory_that_is_watched_no_more_is_silent(bench: Bench) -> None:
     silent, marker = bench.outside.directory("silent"), bench.outside.directory("marker")
     watcher = Watcher(bench)
     silent_watch, marker_watch = watcher.add(silent), watcher.add(marker)
-    bench.ring.watch_remove(watcher.fd, silent_watch)
-    watcher.until(silent_watch, IN_IGNORED, b"")
+    bench.ring.unwatch(silent_watch)
+    watcher.until(silent_watch, ChangeKind.GONE, b"")
     (silent / "file").touch()
     (marker / "file").touch()
-    watcher.until(marker_watch, IN_CREATE, b"file")
-    assert not any(event.name for event in watcher.events if event.watch == silent_watch)
+    watcher.until(marker_watch, ChangeKind.NAME, b"file")
+    assert not any(change.watch == silent_watch for change in watcher.changes)
 
 
-def test_a_watch_that_ended_with_its_directory_can_be_removed(bench: Bench) -> None:
+def test_a_watch_that_ended_with_its_directory_can_be_given_up(bench: Bench) -> None:
     directory = bench.outside.directory("doomed")
     watcher = Watcher(bench)
-    directory_fd = bench.outside.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    watch = bench.ring.watch_add(watcher.fd, directory_fd)
-    os.close(bench.outside.disown(directory_fd))  # an open descriptor would keep the directory, and so the watch
+    watch = watcher.add(directory)
     directory.rmdir()
-    watcher.until(watch, IN_DELETE_SELF, b"")
-    watcher.until(watch, IN_IGNORED, b"")
-    bench.ring.watch_remove(watcher.fd, watch)
+    watcher.until(watch, ChangeKind.GONE, b"")
+    bench.ring.unwatch(watch)
 
 
-def test_only_a_directory_can_be_watched(bench: Bench) -> None:
-    file_fd = bench.outside.open(bench.outside.file("file", b""))
-    watch_fd = bench.outside.own(bench.ring.watch_open())
-    with pytest.raises(NotADirectoryError):
-        bench.ring.watch_add(watch_fd, file_fd)
+def test_two_paths_to_one_directory_have_one_watch(bench: Bench, tree: Root) -> None:
+    Watcher(bench)
+    assert bench.watch(tree, b"inner") == bench.watch(tree, b"./inner/") == bench.watch(tree, b"inner/../inner")
+
+
+def test_only_a_directory_can_be_watched(bench: Bench, tree: Root) -> None:
+    Watcher(bench)
+    assert bench.watch(tree, b"page") == -errno.ENOTDIR
+
+
+def test_changes_that_are_awaited_no_more_end(bench: Bench) -> None:
+    watcher = Watcher(bench)
+    watcher.add(bench.outside.directory("watched"))
+    bench.cancel(watcher.operation)
+    assert bench.result(watcher.operation) == -errno.ECANCELED
+    bench.until(lambda: not bench.ring.in_flight(), "the end of what the ring does for itself")
+
+
+def test_changes_are_not_noticed_where_there_is_no_descriptor_for_them(bench: Bench) -> None:
+    with bench.outside.descriptors_exhausted():
+        operation = bench.begin()
+        bench.ring.await_changes(operation)
+    assert bench.result(operation) == -errno.EMFILE
 
 
 # -- calls that are answered at once ----------------------------------------------------------------------------------
@@ -1557,14 +1701,10 @@ def test_write_now_fills_a_pipe_with_whole_pieces_and_does_not_wait_for_room(ben
     for _piece in range(pieces):
         assert write_now_or_skip(bench, write_fd, piece) == PIPE_BUF
     assert bench.system.write_now(write_fd, piece) == -errno.EAGAIN
-    operation = bench.poll(write_fd, POLL_OUT)
+    operation = bench.room(write_fd)
     assert bench.stays_pending(operation)
-    buffer = bench.buffer(PIPE_BUF)
-    taken = bench.begin()
-    bench.ring.read(taken, read_fd, buffer, 0, -1)
-    assert bench.result(taken) == PIPE_BUF
-    assert buffer.memory == piece
-    assert bench.result(operation) & POLL_OUT
+    assert bench.outside.read(read_fd, PIPE_BUF) == piece
+    assert bench.result(operation) >= 0
     assert bench.system.write_now(write_fd, piece) == PIPE_BUF
 
 
@@ -1593,46 +1733,38 @@ def test_write_now_to_what_is_not_open_for_it_is_ebadf(bench: Bench) -> None:
     assert bench.system.write_now(fd, b"x") == -errno.EBADF
 
 
-def test_splice_now_moves_what_the_pipe_holds_and_says_eagain_when_it_is_empty(bench: Bench) -> None:
+def test_emptying_moves_what_the_pipe_holds_and_says_eagain_when_there_is_nothing(bench: Bench) -> None:
     outside = bench.outside
     fd, peer = outside.connected()
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
-    assert bench.ring.splice_now(read_fd, fd, 100, SPLICE_NONBLOCK) == -errno.EAGAIN
-    outside.write(write_fd, b"0123456789")
-    assert bench.ring.splice_now(read_fd, fd, 4, SPLICE_NONBLOCK | SPLICE_MORE) == 4
-    assert bench.ring.splice_now(read_fd, fd, 100, SPLICE_NONBLOCK) == 6
+    pipe = bench.pipe()
+    assert bench.system.empty(pipe, fd, 100, False) == -errno.EAGAIN
+    outside.write(pipe.write_fd, b"0123456789")
+    assert bench.system.empty(pipe, fd, 4, True) == 4
+    assert bench.system.empty(pipe, fd, 100, False) == 6
     assert bench.until_peer(peer, 10) == b"0123456789"
 
 
-def test_splice_now_into_a_full_socket_is_eagain_and_keeps_the_bytes(bench: Bench) -> None:
+def test_emptying_into_a_full_socket_is_eagain_and_keeps_the_bytes(bench: Bench) -> None:
     outside = bench.outside
     fd, peer = outside.connected(socket_bytes=SMALL_BUFFER)
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
-    outside.write(write_fd, b"kept")
+    pipe = bench.pipe()
+    outside.write(pipe.write_fd, b"kept")
     filled = outside.fill(fd)
-    assert bench.ring.splice_now(read_fd, fd, 4, SPLICE_NONBLOCK) == -errno.EAGAIN
+    assert bench.system.empty(pipe, fd, 4, False) == -errno.EAGAIN
     bench.until_peer(peer, filled)
-    assert bench.result(bench.poll(fd, POLL_OUT)) & POLL_OUT
-    assert bench.ring.splice_now(read_fd, fd, 4, SPLICE_NONBLOCK) == 4
+    assert bench.result(bench.room(fd)) >= 0
+    assert bench.system.empty(pipe, fd, 4, False) == 4
     assert bench.until_peer(peer, 4) == b"kept"
 
 
-def test_splice_now_to_a_peer_that_is_gone_is_epipe(bench: Bench) -> None:
+def test_emptying_to_a_peer_that_is_gone_is_epipe(bench: Bench) -> None:
     outside = bench.outside
     fd, peer = outside.connected()
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
-    outside.write(write_fd, b"for nobody")
+    pipe = bench.pipe()
+    outside.write(pipe.write_fd, b"for nobody")
     peer.reset()
-    results = {bench.ring.splice_now(read_fd, fd, 5, SPLICE_NONBLOCK) for _attempt in range(2)}
+    results = {bench.system.empty(pipe, fd, 5, False) for _attempt in range(2)}
     assert results <= {-errno.ECONNRESET, -errno.EPIPE}
-
-
-def test_splice_now_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
-    fd, _peer = bench.outside.connected()
-    assert bench.ring.splice_now(-1, fd, 5, SPLICE_NONBLOCK) == -errno.EBADF
 
 
 def test_discard_throws_away_what_waits_and_says_how_much(bench: Bench) -> None:
@@ -1640,8 +1772,8 @@ def test_discard_throws_away_what_waits_and_says_how_much(bench: Bench) -> None:
     WASTE[:] = bytes(len(WASTE))
     assert bench.system.throw_away(fd, 100) == -errno.EAGAIN
     peer.send(b"a" * 1000)
-    poll = bench.poll(fd, POLL_IN)
-    assert bench.result(poll) & POLL_IN
+    arrival = bench.arrival(fd)
+    assert bench.result(arrival) >= 0
     assert bench.system.throw_away(fd, 300) == 300
     assert bench.system.throw_away(fd, DISCARD_BYTES_MAX) == 700
     assert bench.system.throw_away(fd, 100) == -errno.EAGAIN
@@ -1662,16 +1794,16 @@ def test_discard_of_a_unix_socket_throws_away_as_well(bench: Bench) -> None:
 def test_discard_at_the_end_of_the_stream_is_0(bench: Bench) -> None:
     fd, peer = bench.outside.connected()
     peer.finish()
-    poll = bench.poll(fd, POLL_IN)
-    assert bench.result(poll) & POLL_IN
+    arrival = bench.arrival(fd)
+    assert bench.result(arrival) >= 0
     assert bench.system.throw_away(fd, 100) == 0
 
 
 def test_discard_of_a_connection_that_was_reset_is_an_errno(bench: Bench) -> None:
     fd, peer = bench.outside.connected()
     peer.reset()
-    poll = bench.poll(fd, POLL_IN)
-    assert bench.result(poll) & POLL_ERROR_OR_HANGUP
+    arrival = bench.arrival(fd)
+    assert bench.result(arrival) >= 0
     assert bench.system.throw_away(fd, 100) == -errno.ECONNRESET
 
 
@@ -1755,99 +1887,48 @@ def resident_file(bench: Bench, name: str, content: bytes) -> int:
     return bench.outside.open(bench.outside.file(name, content))
 
 
+def fill_at_once(bench: Bench, pipe: Pipe, file: int, offset: int, length: int) -> int | None:
+    """The answer that was there at once."""
+    operation = bench.begin()
+    count = bench.ring.fill(operation, pipe, file, offset, length)
+    if count is not None:
+        bench.in_flight.remove(operation)
+    return count
+
+
 @each_user
-def test_splice_resident_takes_what_is_in_the_page_cache_at_once(bench: Bench, user: str) -> None:
-    outside = bench.outside
+def test_a_fill_takes_what_is_in_the_page_cache_at_once(bench: Bench, user: str) -> None:
     content = bytes(range(256)) * 64
     fd = resident_file(bench, "cached", content)
-    pipe = bench.system.pipe(65536)
-    read_fd, write_fd = outside.own(pipe.read_fd), outside.own(pipe.write_fd)
+    pipe = bench.pipe()
     for offset, length in ((0, len(content)), (1, 4095), (4096, 4096), (4095, 2), (len(content) - 1, 1)):
         with asked_by(user):
-            assert bench.ring.splice_resident(fd, offset, write_fd, length) == length
-        assert outside.read(read_fd, length) == content[offset : offset + length]
+            assert fill_at_once(bench, pipe, fd, offset, length) == length
+        assert bench.outside.read(pipe.read_fd, length) == content[offset : offset + length]
 
 
 @each_user
-def test_splice_resident_leaves_what_would_have_to_be_read_from_the_disk(bench: Bench, user: str) -> None:
-    outside = bench.outside
+def test_a_fill_does_not_wait_for_what_has_to_be_read_from_the_disk(bench: Bench, user: str) -> None:
     fd = resident_file(bench, "uncached", bytes(1 << 20))
-    pipe = bench.system.pipe(65536)
-    outside.own(pipe.read_fd)
-    write_fd = outside.own(pipe.write_fd)
-    outside.drop_from_memory(fd)
+    pipe = bench.pipe()
+    bench.outside.drop_from_memory(fd)
     with asked_by(user):
-        assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == -errno.EAGAIN
-    # The general way reads it; from then on it is there.
-    assert bench.splice(fd, 0, write_fd, 4096) == 4096
-    with asked_by(user):
-        assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == 4096
+        assert fill_at_once(bench, pipe, fd, 0, 4096) is None
+        # Its completion tells of it; from then on it is there.
+        bench.until(lambda: not bench.in_flight, "its end")
+        assert fill_at_once(bench, pipe, fd, 0, 4096) == 4096
 
 
 @each_user
-@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 11), (10, 1), (1 << 40, 1)])
-def test_splice_resident_of_nothing_or_of_what_a_file_does_not_have_is_eagain(
-    bench: Bench, offset: int, length: int, user: str
-) -> None:
-    fd = resident_file(bench, "short", b"0123456789")
-    pipe = bench.system.pipe(65536)
-    bench.outside.own(pipe.read_fd)
-    write_fd = bench.outside.own(pipe.write_fd)
-    with asked_by(user):
-        assert bench.ring.splice_resident(fd, offset, write_fd, length) == -errno.EAGAIN
-
-
-def test_splice_resident_into_a_full_pipe_is_eagain(bench: Bench) -> None:
-    fd = resident_file(bench, "more", bytes(8192))
-    pipe = bench.system.pipe(4096)
-    bench.outside.own(pipe.read_fd)
-    write_fd = bench.outside.own(pipe.write_fd)
-    assert bench.ring.splice_resident(fd, 0, write_fd, 4096) == 4096
-    assert bench.ring.splice_resident(fd, 4096, write_fd, 4096) == -errno.EAGAIN
-
-
-@each_user
-def test_splice_resident_leaves_a_range_with_a_hole_in_it(bench: Bench, user: str) -> None:
+def test_a_fill_does_not_wait_for_a_range_with_a_hole_in_it(bench: Bench, user: str) -> None:
     fd = resident_file(bench, "with-a-hole", bytes(1 << 20))
-    pipe = bench.system.pipe(1 << 18)
-    bench.outside.own(pipe.read_fd)
-    write_fd = bench.outside.own(pipe.write_fd)
+    pipe = bench.pipe(1 << 18)
     bench.outside.drop_from_memory(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # or the kernel reads ahead, and there is no hole
     for offset in (0, 3 << 16):
         os.pread(fd, 1 << 16, offset)
     with asked_by(user):
-        assert bench.ring.splice_resident(fd, 0, write_fd, 1 << 18) == -errno.EAGAIN
-        assert bench.ring.splice_resident(fd, 0, write_fd, 1 << 16) == 1 << 16
-
-
-# -- status_cached ----------------------------------------------------------------------------------------------------
-
-
-def test_status_cached_says_what_status_says(bench: Bench, tree: int) -> None:
-    for path in (b"page", b"inner/deep", b"inner", b"link-inside"):
-        fd = bench.open(tree, path)
-        assert bench.ring.status_cached(tree, path) == bench.system.status(bench.outside.own(fd))
-
-
-def test_status_cached_knows_what_was_looked_for_and_not_found(bench: Bench, tree: int) -> None:
-    # Whether it knows of a name that nobody asked for yet is the kernel's business.
-    assert bench.ring.status_cached(tree, b"missing") in (-errno.EAGAIN, -errno.ENOENT)
-    assert bench.open(tree, b"missing") == -errno.ENOENT
-    assert bench.ring.status_cached(tree, b"missing") == -errno.ENOENT
-
-
-def test_status_cached_leaves_the_directory_no_more_than_an_open_does(bench: Bench, tree: int) -> None:
-    for path in (b"../secret", b"/etc/hostname", b"inner/../../secret", b"link-out", b"link-absolute"):
-        assert bench.open(tree, path) == -errno.EXDEV
-        assert bench.ring.status_cached(tree, path) in (-errno.EXDEV, -errno.EAGAIN)
-
-
-def test_status_cached_follows_a_link_out_if_it_may(bench: Bench, tree: int) -> None:
-    for _attempt in range(100):  # a rename anywhere may race with it
-        os.stat("link-out", dir_fd=tree)  # so that the kernel knows the way
-        found = bench.ring.status_cached(tree, b"link-out", True)
-        if found != -errno.EAGAIN:
-            break
-    assert isinstance(found, FileStatus)
-    assert found.size == len(b"secret")
+        assert fill_at_once(bench, pipe, fd, 0, 1 << 16) == 1 << 16
+        bench.outside.read(pipe.read_fd, 1 << 16)
+        assert fill_at_once(bench, pipe, fd, 0, 1 << 18) is None
+        bench.until(lambda: not bench.in_flight, "its end")

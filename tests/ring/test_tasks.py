@@ -3,6 +3,7 @@ operations themselves run on a ring of the kernel."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -17,7 +18,7 @@ from fakes import world_of
 
 from ringserve.ring import open_world
 from ringserve.ring.tasks import KIND_BITS, SHORTEST_TIMER_S, Kind, Signal, Task, Tasks
-from ringserve.ring.world import POLL_OUT, Completion, Pinned, RingOptions
+from ringserve.ring.world import Completion, FileStatus, Loaded, Named, Names, Pinned, RingOptions, Root
 
 TURNS_MAX = 2000
 FD = 7  # of the scripted ring, where it means nothing
@@ -44,11 +45,13 @@ class ScriptedRing:
         self.now = 1000.0
         self.queued: list[tuple[object, ...]] = []
         self.sleeps: list[float] = []
+        self.answer: Loaded | int | None = None
+        self.left: dict[int, object] = {}
         self.pinned: list[weakref.ref[Block]] = []
         self._finished: list[Completion] = []
         self._turning = False
 
-    def take(self) -> list[tuple[object, ...]]:
+    def take_queued(self) -> list[tuple[object, ...]]:
         queued, self.queued = self.queued, []
         return queued
 
@@ -65,14 +68,18 @@ class ScriptedRing:
         yield from finished
         self._turning = False
 
-    def poll(self, user_data: int, fd: int, events: int) -> None:
-        self.queued.append(("poll", user_data, fd, events))
+    def room(self, user_data: int, fd: int) -> None:
+        self.queued.append(("room", user_data, fd))
 
-    def open_beneath(
-        self, user_data: int, directory_fd: int, path: Pinned, flags: int, follow_symlinks: bool = False
-    ) -> None:
-        assert path.length == 5
-        self.queued.append(("open_beneath", user_data, directory_fd, flags, follow_symlinks))
+    def send(self, user_data: int, fd: int, _data: Pinned, _offset: int) -> None:
+        self.queued.append(("send", user_data, fd))
+
+    def load(self, user_data: int, _root: Root, path: bytes, body_bytes_max: int) -> Loaded | int | None:
+        self.queued.append(("load", user_data, path, body_bytes_max))
+        return self.answer
+
+    def take(self, user_data: int) -> object:
+        return self.left.pop(user_data)
 
     def close(self, user_data: int, fd: int) -> None:
         self.queued.append(("close", user_data, fd))
@@ -106,13 +113,13 @@ class Stage:
         async def body() -> None:
             for _poll in range(polls):
                 try:
-                    self.said.append((name, await task.poll(FD, POLL_OUT)))
+                    self.said.append((name, await task.room(FD)))
                 except InterruptionError as interruption:
                     self.said.append((name, str(interruption)))
 
         task = self.tasks.start(body())
         self.turn()
-        assert self.ring.take() == [("poll", task.user_data, FD, POLL_OUT)]
+        assert self.ring.take_queued() == [("room", task.user_data, FD)]
         return task
 
     def waiter(self, signal: Signal, name: str, waits: int = 1) -> Task:
@@ -159,30 +166,41 @@ def run(tasks: Tasks, *started: Task) -> None:
 
 def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
-    directory_fd = os.open(tmp_path, os.O_PATH | os.O_CLOEXEC)
+    root = Root(os.open(tmp_path, os.O_PATH | os.O_CLOEXEC))
     results: list[int] = []
-    buffer = tasks.ring.buffer(4)
 
     async def body() -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             results.append(await task.send(ours.fileno(), tasks.ring.pin(b"not this"), 4))
             assert theirs.recv(100) == b"this"
-            results.append(await task.poll(ours.fileno(), POLL_OUT))
-            file_fd = await task.open_beneath(directory_fd, b"file", os.O_RDWR | os.O_CLOEXEC)
-            results.append(await task.read(file_fd, buffer, 1, 5))
-            results.append(await task.write(file_fd, tasks.ring.pin(b"ABC"), 1))
-            pipe = tasks.system.pipe(65536)
-            results.append(await task.splice(file_fd, 0, pipe.write_fd, 100))
-            assert os.read(pipe.read_fd, 100) == b"BC23456789"
-            results.append(await task.open_beneath(directory_fd, b"missing", os.O_RDONLY))
-            for fd in (pipe.read_fd, pipe.write_fd, file_fd, directory_fd):
-                tasks.close(fd)
+            results.append(await task.room(ours.fileno()))
+            results.append(await task.write(ours.fileno(), tasks.ring.pin(b"ABC"), 1))
+            assert theirs.recv(100) == b"BC"
+        loaded = await task.load(root, b"file", 10)
+        assert isinstance(loaded, Loaded)
+        assert loaded.file is not None
+        assert loaded.body == b"0123456789"
+        assert await task.look(root, b"file") == loaded.status
+        pipe = tasks.system.pipe(65536)
+        results.append(await task.fill(pipe, loaded.file, 2, 100))
+        assert os.read(pipe.read_fd, 100) == b"23456789"
+        tasks.system.discard(pipe)
+        names = await task.names(root, b"", 10, lambda name, _is_directory: name)
+        assert names == Names((Named(b"file", loaded.status),), False)
+        missing = await task.look(root, b"missing")
+        assert isinstance(missing, int)
+        results.append(missing)
+        no_directory = await task.load(root, b"file/", 0)
+        assert isinstance(no_directory, int)
+        results.append(no_directory)
+        for fd in (loaded.file, root.directory):
+            tasks.close(fd)
 
     task = tasks.start(body())
     run(tasks, task)
-    assert results == [4, POLL_OUT, 3, 2, 10, -errno.ENOENT]
-    assert buffer.memory == b"\x00567"
+    assert results.pop(1) >= 0
+    assert results == [4, 2, 8, -errno.ENOENT, -errno.ENOTDIR]
     for _turn in range(TURNS_MAX):
         if tasks.closing == 0:
             break
@@ -190,17 +208,19 @@ def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp
     assert tasks.closing == 0
     assert tasks.faults == 0
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(directory_fd)
+        os.fstat(root.directory)
 
 
 def test_an_interruption_cancels_a_pending_operation_of_the_kernel(tasks: Tasks) -> None:
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    buffer = tasks.ring.buffer(16)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_fd, bytes(4096))
     caught: list[BaseException] = []
 
     async def body() -> None:
         try:
-            await task.read(read_fd, buffer, 0, -1)
+            await task.room(write_fd)
         except InterruptionError as interruption:
             caught.append(interruption)
 
@@ -280,20 +300,58 @@ def test_every_errno_but_that_of_an_interruption_is_a_result(stage: Stage) -> No
 
 def test_memory_that_an_operation_pins_is_kept_until_it_completes(stage: Stage) -> None:
     async def body() -> None:
-        stage.said.append(await task.open_beneath(FD, b"path", 0))
+        stage.said.append(await task.send(FD, stage.ring.pin(b"bytes")))
 
     task = stage.tasks.start(body())
     stage.turn()
-    assert stage.ring.take() == [("open_beneath", task.user_data, FD, 0, False)]
+    assert stage.ring.take_queued() == [("send", task.user_data, FD)]
     (pinned,) = stage.ring.pinned
     assert pinned() is not None
     task.interrupt(InterruptionError("cancelled is not finished"))
     stage.turn()
     assert pinned() is not None
-    stage.ring.finish(task.user_data, 42)
+    stage.ring.finish(task.user_data, 5)
     stage.turn()
-    assert stage.said == [42]
+    assert stage.said == [5]
     assert pinned() is None
+
+
+LOADED = Loaded(FileStatus(0, 0, 0, 0, 0, 0), b"", 7)
+
+
+@pytest.mark.parametrize("answer", [LOADED, -errno.ENOENT])
+def test_a_question_that_is_answered_at_once_suspends_nobody(stage: Stage, answer: Loaded | int) -> None:
+    async def body() -> None:
+        stage.said.append(await task.load(Root(FD), b"path", 10))
+
+    stage.ring.answer = answer
+    task = stage.tasks.start(body())
+    stage.turn()
+    assert stage.said == [answer]
+    assert stage.ring.take_queued() == [("load", task.user_data, b"path", 10)]
+    assert task.finished
+
+
+def test_a_question_that_is_not_answered_at_once_is_by_its_completion(stage: Stage) -> None:
+    async def body() -> None:
+        for _question in range(2):
+            stage.said.append(await task.load(Root(FD), b"path", 10))
+        with pytest.raises(InterruptionError):
+            await task.load(Root(FD), b"path", 10)
+
+    task = stage.tasks.start(body())
+    stage.turn()
+    stage.ring.left[task.user_data] = LOADED
+    for res, said in ((0, LOADED), (-errno.EIO, -errno.EIO)):
+        assert stage.said == []
+        stage.ring.finish(task.user_data, res)
+        stage.turn()
+        assert stage.said.pop() == said
+    task.interrupt(InterruptionError())
+    stage.ring.finish(task.user_data, -errno.ECANCELED)
+    stage.turn()
+    assert task.finished
+    assert stage.tasks.faults == 0
 
 
 def test_no_user_data_is_used_twice_and_each_names_its_kind(stage: Stage) -> None:
@@ -310,7 +368,7 @@ def test_no_user_data_is_used_twice_and_each_names_its_kind(stage: Stage) -> Non
 def test_an_interruption_cancels_the_operation_and_is_raised_once_after_its_end(stage: Stage) -> None:
     task = stage.poller(polls=2)
     task.interrupt(InterruptionError("time is up"))
-    ((verb, cancel_user_data, target),) = stage.ring.take()
+    ((verb, cancel_user_data, target),) = stage.ring.take_queued()
     assert (verb, target) == ("cancel", task.user_data)
     assert stage.tasks.closing == 1
     stage.ring.finish(cast(int, cancel_user_data), 0)
@@ -320,27 +378,27 @@ def test_an_interruption_cancels_the_operation_and_is_raised_once_after_its_end(
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "time is up")]
-    stage.ring.finish(task.user_data, POLL_OUT)
+    stage.ring.finish(task.user_data, 4)
     stage.turn()
-    assert stage.said == [("task", "time is up"), ("task", POLL_OUT)]
+    assert stage.said == [("task", "time is up"), ("task", 4)]
     assert stage.tasks.faults == 0
 
 
 def test_an_operation_that_succeeds_all_the_same_delivers_and_the_next_raises(stage: Stage) -> None:
     task = stage.poller(polls=3)
     task.interrupt(InterruptionError("too late"))
-    stage.ring.take()
-    stage.ring.finish(task.user_data, POLL_OUT)
+    stage.ring.take_queued()
+    stage.ring.finish(task.user_data, 4)
     stage.turn()
-    assert stage.said == [("task", POLL_OUT), ("task", "too late")]
-    assert stage.ring.take() == [("poll", task.user_data, FD, POLL_OUT)], "the second was never queued, the third is"
+    assert stage.said == [("task", 4), ("task", "too late")]
+    assert stage.ring.take_queued() == [("room", task.user_data, FD)], "the second was never queued, the third is"
 
 
 def test_of_two_interruptions_the_first_stands_and_cancels_once(stage: Stage) -> None:
     task = stage.poller(polls=2)
     task.interrupt(InterruptionError("first"))
     task.interrupt(InterruptionError("second"))
-    assert len(stage.ring.take()) == 1
+    assert len(stage.ring.take_queued()) == 1
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "first")]
@@ -354,7 +412,7 @@ def test_an_interruption_before_the_first_operation_is_raised_there(stage: Stage
     async def body() -> None:
         stage.said.append("began")
         try:
-            await task.poll(FD, POLL_OUT)
+            await task.room(FD)
         except InterruptionError:
             stage.said.append("interrupted")
 
@@ -362,7 +420,7 @@ def test_an_interruption_before_the_first_operation_is_raised_there(stage: Stage
     task.interrupt(InterruptionError("at once"))
     stage.turn()
     assert stage.said == ["began", "interrupted"]
-    assert stage.ring.take() == []
+    assert stage.ring.take_queued() == []
 
 
 def test_an_interruption_of_a_finished_task_is_nothing(stage: Stage) -> None:
@@ -371,7 +429,7 @@ def test_an_interruption_of_a_finished_task_is_nothing(stage: Stage) -> None:
     stage.turn()
     task.interrupt(InterruptionError("nobody there"))
     stage.turn()
-    assert stage.ring.take() == []
+    assert stage.ring.take_queued() == []
     assert stage.tasks.faults == 0
 
 
@@ -385,7 +443,7 @@ def test_an_interruption_ends_the_wait_for_a_signal(stage: Stage) -> None:
     signal.raise_()
     stage.turn()
     assert stage.said == [("waiter", "enough"), ("waiter", "raised")]
-    assert stage.ring.take() == []
+    assert stage.ring.take_queued() == []
 
 
 def test_a_signal_and_an_interruption_in_one_batch_resume_the_task_once(stage: Stage) -> None:
@@ -407,18 +465,18 @@ def test_a_signal_and_an_interruption_in_one_batch_resume_the_task_once(stage: S
 def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up(stage: Stage) -> None:
     async def body() -> None:
         try:
-            await task.poll(FD, POLL_OUT)
+            await task.room(FD)
         finally:
             stage.tasks.close(FD)
 
     task = stage.tasks.start(body())
     stage.turn()
     task.interrupt(InterruptionError("not caught"))
-    stage.ring.take()
+    stage.ring.take_queued()
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert task.finished
-    assert [queued[0] for queued in stage.ring.take()] == ["close"]
+    assert [queued[0] for queued in stage.ring.take_queued()] == ["close"]
     assert "not caught" in stage.reported()
 
 
@@ -468,12 +526,12 @@ def test_a_task_that_raises_a_signal_is_not_interleaved_with_those_it_resumes(st
 
 def test_a_fault_in_a_task_is_counted_and_printed_and_the_others_go_on(stage: Stage) -> None:
     async def faulty() -> None:
-        await broken.poll(FD, POLL_OUT)
+        await broken.room(FD)
         raise ZeroDivisionError("a fault of ours")
 
     broken = stage.tasks.start(faulty())
     stage.turn()
-    stage.ring.take()
+    stage.ring.take_queued()
     other = stage.poller("other")
     stage.ring.finish(broken.user_data, 1)
     stage.ring.finish(other.user_data, 1)
@@ -498,11 +556,11 @@ def test_a_completion_that_nobody_waits_for_is_counted_and_reported(stage: Stage
 
 def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage) -> None:
     async def forgetful() -> None:
-        task.poll(FD, POLL_OUT)  # queued and not awaited: a mistake, and not one that may hit another task
+        task.room(FD)  # queued and not awaited: a mistake, and not one that may hit another task
 
     task = stage.tasks.start(forgetful())
     stage.turn()
-    stage.ring.take()
+    stage.ring.take_queued()
     assert task.finished
     successor = stage.poller("successor")
     stage.ring.finish(task.user_data, 1)
@@ -522,7 +580,7 @@ def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage) -> Non
     stage.tasks.cancel(800)
     assert stage.tasks.closing == 3
     (_close, close_user_data, first_fd), (_same, _user_data, second_fd), (_cancel, cancel_user_data, target) = (
-        stage.ring.take()
+        stage.ring.take_queued()
     )
     assert (first_fd, second_fd, target) == (5, 6, 800)
     stage.ring.finish(cast(int, close_user_data), 0)
@@ -541,7 +599,7 @@ def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage) -> Non
 @pytest.mark.parametrize("res", [0, -errno.ENOENT, -errno.EALREADY])
 def test_no_result_of_a_cancel_is_a_fault(stage: Stage, res: int) -> None:
     stage.tasks.cancel(800)
-    ((_verb, user_data, _target),) = stage.ring.take()
+    ((_verb, user_data, _target),) = stage.ring.take_queued()
     stage.ring.finish(cast(int, user_data), res)
     stage.turn()
     assert (stage.tasks.closing, stage.tasks.faults, stage.reported()) == (0, 0, "")
@@ -624,7 +682,7 @@ def test_a_task_can_be_interrupted_by_a_timer(stage: Stage) -> None:
     stage.tasks.call_at(1005.0, lambda: task.interrupt(InterruptionError("timed out")))
     stage.ring.now = 1005.0
     stage.turn()
-    assert [queued[0] for queued in stage.ring.take()] == ["cancel"]
+    assert [queued[0] for queued in stage.ring.take_queued()] == ["cancel"]
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "timed out")]

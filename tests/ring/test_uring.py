@@ -19,7 +19,7 @@ from ringserve.ring.capability import circumstances, explain_refusal
 from ringserve.ring.interrupt import BUSY_POLL, KERNEL_THREAD, STRATEGIES, WAIT, Interrupt
 from ringserve.ring.uring import ring as uring
 from ringserve.ring.uring._uring import lib
-from ringserve.ring.world import POLL_OUT, Completion, RingBrokenError, RingOptions, RingRefusedError
+from ringserve.ring.world import Completion, Pipe, RingBrokenError, RingOptions, RingRefusedError
 
 TURNS_MAX = 2000
 LONG_S = 20.0  # a sleep that must end early
@@ -232,7 +232,7 @@ def test_a_kernel_thread_takes_a_batch_larger_than_the_queue(open_ring: OpenRing
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for user_data in range(1, 301):
-            ring.poll(user_data, ours.fileno(), POLL_OUT)
+            ring.room(user_data, ours.fileno())
         seen = drain(ring, set(range(1, 301)))
     assert sorted(user_data for user_data, _res, _buffer, _more in seen) == list(range(1, 301))
 
@@ -282,6 +282,21 @@ def test_a_signal_wakes_through_set_wakeup_fd(open_ring: OpenRing) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_fill_that_a_signal_interrupted_before_anything_moved_is_begun_again(
+    replace: Callable[..., None], open_ring: OpenRing
+) -> None:
+    asked: list[int] = []
+
+    def interrupted_once(_fd: int, offset: int, _pipe_fd: int, length: int) -> int:
+        asked.append(offset)
+        return -errno.EINTR if len(asked) == 1 else length
+
+    ring = open_ring()
+    replace(ringserve_splice_resident=interrupted_once)
+    assert ring.fill(1, Pipe(100, 101, 65536), 102, 7, 1000) == 1000
+    assert asked == [7, 7]
+
+
 # -- submissions that could not be queued -----------------------------------------------------------------------------
 
 
@@ -314,15 +329,15 @@ def test_submissions_behind_one_that_could_not_be_queued_keep_their_order(
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ring.poll(1, ours.fileno(), POLL_OUT)
+        ring.room(1, ours.fileno())
         ring.receive_multishot(2, ours.fileno())
         ring.cancel(3, 2)  # must not overtake the receive that it is for
-        ring.poll(4, ours.fileno(), POLL_OUT)
+        ring.room(4, ours.fileno())
         assert order == []
         assert poll.times == 2, "what comes behind is not even tried"
         results = {user_data: res for user_data, res, _buffer, _more in drain(ring, {1, 2, 3, 4})}
     assert order == [1, 2, 3, 4]
-    assert results == {1: POLL_OUT, 2: -errno.ECANCELED, 3: 0, 4: POLL_OUT}
+    assert results == {1: 4, 2: -errno.ECANCELED, 3: 0, 4: 4}
 
 
 def test_each_deferred_submission_is_made_once(replace: Callable[..., None], open_ring: OpenRing) -> None:
@@ -335,11 +350,11 @@ def test_each_deferred_submission_is_made_once(replace: Callable[..., None], ope
         for user_data in range(1, 31):
             if user_data % 10 == 0:
                 poll.times = 2
-            ring.poll(user_data, ours.fileno(), POLL_OUT)
+            ring.room(user_data, ours.fileno())
         seen = drain(ring, set(range(1, 31)))
         assert list(ring.turn(0)) == []
     assert order == list(range(1, 31))
-    assert sorted(seen) == [(user_data, POLL_OUT, -1, False) for user_data in range(1, 31)]
+    assert sorted(seen) == [(user_data, 4, -1, False) for user_data in range(1, 31)]
 
 
 def test_a_turn_that_could_not_queue_everything_does_not_sleep(
@@ -351,7 +366,7 @@ def test_a_turn_that_could_not_queue_everything_does_not_sleep(
     replace(ringserve_poll=Busy(lib.ringserve_poll, 2, []))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ring.poll(1, ours.fileno(), POLL_OUT)
+        ring.room(1, ours.fileno())
         start = time.monotonic()
         list(ring.turn(1.0))
         elapsed_s = time.monotonic() - start

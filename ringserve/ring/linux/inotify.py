@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from ringserve.ring.world import Watched
+from ringserve.ring.world import Change, ChangeKind
 
-INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7): wd, mask, cookie, len
+EVENT = struct.Struct("iIII")  # wd, mask, cookie, len
 
 IN_MODIFY = 0x002
 IN_ATTRIB = 0x004
@@ -26,13 +26,26 @@ WATCH_MASK = (
 ) | IN_ONLYDIR
 
 
-def parse_inotify(data: bytes) -> list[Watched]:
-    """The events of one read, per inotify(7): a fixed part and a name padded with NUL."""
-    events = []
+def changes_of(data: bytes) -> list[Change] | None:
+    """The events of one read: each is a fixed part and a name padded with NUL. None: the kernel lost some."""
+    changes = []
     position = 0
     while position < len(data):
-        watch, mask, _cookie, length = INOTIFY_EVENT.unpack_from(data, position)
-        position += INOTIFY_EVENT.size
-        events.append(Watched(watch, mask, data[position : position + length].rstrip(b"\0")))
+        watch, mask, _cookie, length = EVENT.unpack_from(data, position)
+        position += EVENT.size
+        if mask & IN_Q_OVERFLOW:
+            return None
+        name = data[position : position + length].rstrip(b"\0")
+        changes.append(Change(watch, _kind_of(mask, name), name))
         position += length
-    return events
+    return changes
+
+
+def _kind_of(mask: int, name: bytes) -> ChangeKind:
+    if mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED):
+        return ChangeKind.GONE
+    if not name:
+        return ChangeKind.ALTERED
+    if mask & IN_ISDIR:
+        return ChangeKind.DIRECTORY
+    return ChangeKind.CONTENT if mask & IN_MODIFY else ChangeKind.NAME

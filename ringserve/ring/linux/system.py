@@ -11,6 +11,7 @@ import struct
 import termios
 import time
 
+from ringserve.ring.linux.directory import status_of
 from ringserve.ring.world import DISCARD_BYTES_MAX, FileStatus, Pipe, System
 
 F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
@@ -27,10 +28,7 @@ class LinuxSystem(System):
     """See `System`."""
 
     def status(self, fd: int) -> FileStatus:
-        found = os.fstat(fd)
-        return FileStatus(
-            found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        )
+        return status_of(os.fstat(fd))
 
     def throw_away(self, fd: int, bytes_max: int) -> int:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
@@ -91,6 +89,13 @@ class LinuxSystem(System):
             # (pipe(7)). The pipe works, only smaller.
             granted = fcntl.fcntl(write_fd, F_GETPIPE_SZ)
         return Pipe(read_fd, write_fd, granted)
+
+    def empty(self, pipe: Pipe, socket: int, length: int, more: bool) -> int:
+        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MORE if more else os.SPLICE_F_NONBLOCK
+        try:
+            return os.splice(pipe.read_fd, socket, length, flags=flags)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
 
     def discard(self, pipe: Pipe) -> None:
         os.close(pipe.read_fd)

@@ -1,4 +1,4 @@
-"""The ring on liburing: the one module that imports the cffi extension.
+"""The ring on liburing.
 
 Theory of operation. A verb is one call into the shim, which writes one submission into the queue; the kernel learns of
 the batch when `turn` enters it, and the same crossing waits and brings back what finished. With DEFER_TASKRUN the
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -28,36 +29,33 @@ from itertools import chain
 from typing import Any
 
 from ringserve.ring.capability import circumstances, explain_refusal
+from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interrupt import WAIT, Interrupt
-from ringserve.ring.linux.inotify import WATCH_MASK, parse_inotify
+from ringserve.ring.linux.inotify import changes_of
+from ringserve.ring.uring.files import Call, Chain, Files
+from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import (
     NANOSECONDS,
-    SPLICE_MOVE,
+    Change,
     Completion,
     FileStatus,
+    Pipe,
+    Rank,
     Ring,
     RingBrokenError,
     RingOptions,
     RingRefusedError,
-    Watched,
+    Root,
     errno_name,
 )
 
-try:
-    from ringserve.ring.uring._uring import ffi, lib
-except ImportError as missing:  # pragma: no cover - a checkout that was never built
-    raise ImportError(
-        "ringserve's extension is not built; run `make install` in the checkout, or `pip install ringserve`"
-    ) from missing
-
 OWN = 1 << 63  # RINGSERVE_OWN of shim.c
-WAKE = OWN | 0
+WAKE, CLOSE, CHANGES = OWN | 1, OWN | 2, OWN | 3
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
-STATUS = struct.Struct("=QQQqqq")  # ringserve_status of shim.h, in the order of FileStatus
-OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
-RESOLVE_NO_MAGICLINKS = 0x02
-RESOLVE_BENEATH = 0x08
+POLL_IN, POLL_OUT = 1, 4
+CHANGES_BUFFER_BYTES = 65536
+
 LONGEST_SLEEP_S = 3600.0
 _COMMON = lib.IORING_SETUP_CLAMP | lib.IORING_SETUP_CQSIZE
 SETUP_LADDER = (
@@ -88,50 +86,55 @@ def _create(options: RingOptions, interrupt: Interrupt) -> Any:
     raise RingRefusedError(explain_refusal(-result, circumstances()))
 
 
-class Memory:
-    """Pinned bytes, and where they are."""
+class _Chain:
+    """A question of files on its way: its generator, whose it is, and what it waits for.
 
-    __slots__ = ("_owner", "address", "length")
+    step: the user_data of the submission, or of the job, that is in flight for it. owner: None when nobody waits for
+    the answer any more.
+    """
 
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._owner = ffi.from_buffer(data)  # keeps `data` referenced; an exported bytearray cannot be resized or move
-        self.address = int(ffi.cast("uintptr_t", self._owner))
-        self.length = len(data)
+    __slots__ = ("body", "calls", "cancelled", "owner", "step")
 
-
-class FilledMemory(Memory):
-    """A buffer, and where it is."""
-
-    __slots__ = ("memory",)
-
-    def __init__(self, length: int) -> None:
-        self.memory = bytearray(length)
-        super().__init__(self.memory)
-
-
-def _checked(result: int) -> int:
-    """The result of a call that is answered at once, or its errno as OSError."""
-    if result < 0:
-        raise OSError(-result, os.strerror(-result))
-    return result
+    def __init__(self, owner: int, body: Chain[Any]) -> None:
+        self.owner: int | None = owner
+        self.body = body
+        self.step = 0
+        self.calls = self.cancelled = False
 
 
 class UringRing(Ring):
     """A ring of the kernel. See `Ring` for the contract, and the module for how it is kept."""
 
-    def __init__(self, options: RingOptions | None = None, interrupt: Interrupt = WAIT) -> None:
+    def __init__(
+        self,
+        options: RingOptions | None = None,
+        interrupt: Interrupt = WAIT,
+        diagnostics: Diagnostics | None = None,
+    ) -> None:
         self._options = options = options or RingOptions()
         self._ring = _create(options, interrupt)
         self._wait_for = int(interrupt.sleeps)
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
         self._send = lib.ringserve_send
-        self._how: dict[tuple[int, bool], Memory] = {}
+        self._diagnostics = diagnostics or Diagnostics()
+        self._files = Files(self._close)
+        self._steps: dict[int, _Chain] = {}
+        """The chains by what they wait for."""
+        self._asked: dict[int, _Chain] = {}
+        """The chains by their owners."""
+        self._step_serial = itertools.count(OWN | 16)
+        self._due: list[Completion] = []
+        """Completions for the next turn that are none of the kernel's."""
+        self._results: dict[int, tuple[object, BaseException | None]] = {}
+        """For `take`."""
+        self._notifier = -1
+        self._changes: list[Change] | None = []
+        self._changes_owner: int | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
-        self._wake_buffer = self.buffer(64)
+        self._wake_buffer = FilledMemory(64)
+        self._changes_buffer = FilledMemory(CHANGES_BUFFER_BYTES)
         self._helpers = Helpers(self.wake)
-        self._status = ffi.new("ringserve_status *")
-        self._status_memory = ffi.buffer(self._status)
         self.now = time.monotonic()
         try:
             self._prepare()
@@ -184,26 +187,43 @@ class UringRing(Ring):
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
         # Not with submissions that did not fit: what is waited for may be among them.
-        wait_for = self._wait_for if timeout_s > 0 and not self._deferred else 0
+        wait_for = self._wait_for if timeout_s > 0 and not self._deferred and not self._due else 0
         count = lib.ringserve_turn(self._ring, wait_for, int(timeout_s * NANOSECONDS))
         if count < 0:
             raise RingBrokenError(f"io_uring_enter: {errno_name(count)}")
         self.now = time.monotonic()
-        if count >> 32:
+        if count >> 32 or self._due:
             return self._with_own(count & 0xFFFFFFFF, count >> 32)
         return COMPLETION.iter_unpack(self._completions[: count * 16])
 
     def _with_own(self, count: int, own: int) -> Iterable[Completion]:
         """A turn's completions, and what those of the ring's own bring about."""
-        finished = COMPLETION.iter_unpack(self._completions[: count * 16])
-        for user_data, *_result in COMPLETION.iter_unpack(self._completions[-own * 16 :]):
-            assert user_data == WAKE, "nothing else of the ring's own is in flight"
-            self._await_wake()
-            return chain(finished, self._helpers.completions())
-        return finished
+        kernels = COMPLETION.iter_unpack(self._completions[: count * 16])
+        first: list[Completion] = []
+        its_own = COMPLETION.iter_unpack(self._completions[len(self._completions) - own * 16 :])
+        for user_data, res, _buffer, _more in reversed(list(its_own)):
+            if user_data == WAKE:
+                self._await_wake()
+                self._end_calls()
+            elif user_data == CHANGES:
+                first.append(self._note_changes(res))
+            elif user_data != CLOSE:
+                self._advance(self._steps.pop(user_data), res)
+            elif res < 0:
+                # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
+                self._diagnostics.report(self.now, "close: {}", errno_name(res))
+        due, self._due = self._due, []
+        return chain(first, kernels, due)
 
     def _await_wake(self) -> None:
-        self.read(WAKE, self._wake_read, self._wake_buffer, 0, -1)
+        buffer = self._wake_buffer
+        self._queue(lib.ringserve_read, WAKE, self._wake_read, buffer.address, buffer.length, -1)
+
+    def _close(self, fd: int) -> None:
+        if self._ring is None:
+            os.close(fd)
+        else:
+            self._queue(lib.ringserve_close, CLOSE, fd)
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -234,24 +254,11 @@ class UringRing(Ring):
         if self._deferred or self._send(self._ring, user_data, fd, address, length) < 0:
             self._deferred.append((self._send, (user_data, fd, address, length)))
 
-    def splice(self, user_data: int, file_fd: int, offset: int, pipe_fd: int, length: int) -> None:
-        self._queue(lib.ringserve_splice, user_data, file_fd, offset, pipe_fd, length, SPLICE_MOVE)
+    def room(self, user_data: int, fd: int) -> None:
+        self._queue(lib.ringserve_poll, user_data, fd, POLL_OUT)
 
-    def poll(self, user_data: int, fd: int, events: int) -> None:
-        self._queue(lib.ringserve_poll, user_data, fd, events)
-
-    def open_beneath(  # type: ignore[override]  # its own
-        self, user_data: int, directory_fd: int, path: Memory, flags: int, follow_symlinks: bool = False
-    ) -> None:
-        how = self._how.get((flags, follow_symlinks))
-        if how is None:
-            resolve = RESOLVE_NO_MAGICLINKS if follow_symlinks else RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH
-            how = self.pin(OPEN_HOW.pack(flags, 0, resolve))
-            self._how[flags, follow_symlinks] = how
-        self._queue(lib.ringserve_open_beneath, user_data, directory_fd, path.address, how.address)
-
-    def read(self, user_data: int, fd: int, buffer: FilledMemory, start: int, offset: int) -> None:  # type: ignore[override]  # its own
-        self._queue(lib.ringserve_read, user_data, fd, buffer.address + start, buffer.length - start, offset)
+    def arrival(self, user_data: int, fd: int) -> None:
+        self._queue(lib.ringserve_poll, user_data, fd, POLL_IN)
 
     def write(self, user_data: int, fd: int, data: Memory, start: int = 0) -> None:  # type: ignore[override]  # its own
         self._queue(lib.ringserve_write, user_data, fd, data.address + start, data.length - start)
@@ -262,11 +269,130 @@ class UringRing(Ring):
     def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
         self._helpers.call(user_data, job, lane, origin)
 
-    def take(self, user_data: int) -> object:
-        return self._helpers.take(user_data)
+    def take(self, user_data: int) -> Any:
+        result, failure = self._results.pop(user_data)
+        if failure is not None:
+            raise failure
+        return result
 
     def cancel(self, user_data: int, target_user_data: int) -> None:
+        asked = self._asked.get(target_user_data)
+        if asked is not None:
+            asked.cancelled = True
+            target_user_data = asked.step
+            if asked.calls:  # the helper goes on, and nobody waits for it
+                self._end(asked, -errno.ECANCELED, None)
+        elif target_user_data == self._changes_owner:
+            target_user_data = CHANGES
         self._queue(lib.ringserve_cancel, user_data, target_user_data)
+
+    def _end_calls(self) -> None:
+        for token, res, result, failure in self._helpers.ended():
+            asked = self._steps.pop(token, None)
+            if asked is not None:
+                self._advance(asked, res or result, failure)
+                continue
+            if res == 0:
+                self._results[token] = result, failure
+            self._due.append((token, res, -1, False))
+
+    # -- control plane: files -----------------------------------------------------------------------------------
+
+    def look(self, user_data: int | None, root: Root, path: bytes) -> FileStatus | int | None:
+        if user_data is None:
+            known = self._files.look_now(root, path)
+            return None if known == -errno.EAGAIN else known
+        self._ask(user_data, self._files.look(root, path))
+        return None
+
+    def load(self, user_data: int, root: Root, path: bytes, body_bytes_max: int) -> None:
+        self._ask(user_data, self._files.load(root, path, body_bytes_max))
+
+    def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> None:
+        self._ask(user_data, self._files.names(root, path, names_max, rank))
+
+    def watch(self, user_data: int, root: Root, path: bytes) -> None:
+        self._ask(user_data, self._files.watch(root, path, self._notifier))
+
+    def _ask(self, user_data: int, body: Chain[Any]) -> None:
+        asked = self._asked[user_data] = _Chain(user_data, body)
+        self._advance(asked, None)
+
+    def _advance(self, asked: _Chain, result: object, failure: BaseException | None = None) -> None:
+        """Go on with a chain: what it waited for ended with a result, or raised `failure`."""
+        try:
+            step = asked.body.send(result) if failure is None else asked.body.throw(failure)
+        except StopIteration as done:
+            self._end(asked, done.value, None)
+            return
+        except Exception as error:  # it is raised where the answer is taken
+            self._end(asked, None, error)
+            return
+        if asked.cancelled:
+            asked.body.close()
+            self._end(asked, -errno.ECANCELED, None)
+            return
+        asked.step = next(self._step_serial)
+        asked.calls = isinstance(step, Call)
+        self._steps[asked.step] = asked
+        if isinstance(step, Call):
+            self._helpers.call(asked.step, step.function, step.lane, "")
+        else:
+            function, *arguments = step
+            self._queue(function, asked.step, *arguments)
+
+    def _end(self, asked: _Chain, answer: object, failure: BaseException | None) -> None:
+        owner, asked.owner = asked.owner, None
+        if owner is None:
+            return
+        del self._asked[owner]
+        res = answer if isinstance(answer, int) else 0
+        if res == 0:
+            self._results[owner] = answer, failure
+        self._due.append((owner, res, -1, False))
+
+    def await_changes(self, user_data: int) -> None:
+        # Non-blocking: a read of it then waits by poll and completes in the turn of the event. A blocking inotify
+        # descriptor is read by a kernel worker instead, and a request could overtake the event (seen on 6.18).
+        notifier = lib.ringserve_inotify_open()
+        if notifier < 0:
+            self._due.append((user_data, notifier, -1, False))
+            return
+        self._notifier, self._changes_owner = notifier, user_data
+        self._read_changes()
+
+    def _read_changes(self) -> None:
+        buffer = self._changes_buffer
+        self._queue(lib.ringserve_read, CHANGES, self._notifier, buffer.address, buffer.length, -1)
+
+    def _note_changes(self, res: int) -> Completion:
+        owner = self._changes_owner
+        assert owner is not None, "somebody awaits changes"
+        if res <= 0:
+            self._changes_owner = None
+            self._close(self._notifier)
+            self._notifier = -1
+            return owner, res, -1, False
+        found = changes_of(bytes(self._changes_buffer.memory[:res]))
+        self._changes = None if found is None or self._changes is None else self._changes + found
+        self._read_changes()
+        return owner, 0, -1, True
+
+    def changes(self) -> list[Change] | None:
+        found, self._changes = self._changes, []
+        return found
+
+    def unwatch(self, watch: int) -> None:
+        lib.ringserve_inotify_remove(self._notifier, watch)  # EINVAL: it ended by itself
+
+    def fill(self, user_data: int, pipe: Pipe, file: int, offset: int, length: int) -> int | None:
+        count = -errno.EINTR
+        while count == -errno.EINTR:  # a signal came: nothing has moved, and its handler has run by now
+            count = lib.ringserve_splice_resident(file, offset, pipe.write_fd, length)
+        if count != -errno.EAGAIN:
+            return count
+        self._queue(lib.ringserve_splice, user_data, file, offset, pipe.write_fd, length)
+        return None
 
     # -- data plane ---------------------------------------------------------------------------------------------
 
@@ -277,35 +403,6 @@ class UringRing(Ring):
 
     def pin(self, data: bytes) -> Memory:
         return Memory(data)
-
-    def buffer(self, length: int) -> FilledMemory:
-        return FilledMemory(length)
-
-    def status_cached(self, directory_fd: int, path: bytes, follow_symlinks: bool = False) -> FileStatus | int:
-        resolve = RESOLVE_NO_MAGICLINKS if follow_symlinks else RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH
-        result = lib.ringserve_status_cached(directory_fd, path, resolve, self._status)
-        return result or FileStatus._make(STATUS.unpack(self._status_memory))
-
-    def splice_now(self, fd_in: int, fd_out: int, length: int, flags: int) -> int:
-        return lib.ringserve_splice_now(fd_in, fd_out, length, flags)
-
-    def splice_resident(self, fd: int, offset: int, pipe_fd: int, length: int) -> int:
-        return lib.ringserve_splice_resident(fd, offset, pipe_fd, length)
-
-    def watch_open(self) -> int:
-        # Non-blocking: a read of it then waits by poll and completes in the turn of the event. A blocking inotify
-        # descriptor is read by a kernel worker instead, and a request could overtake the event (seen on 6.18).
-        return _checked(lib.ringserve_inotify_open())
-
-    def watch_add(self, watch_fd: int, directory_fd: int) -> int:
-        # By the open descriptor, so that the name is not looked up a second time and cannot have changed meanwhile.
-        return _checked(lib.ringserve_inotify_add(watch_fd, b"/proc/self/fd/%d" % directory_fd, WATCH_MASK))
-
-    def watch_remove(self, watch_fd: int, watch: int) -> None:
-        lib.ringserve_inotify_remove(watch_fd, watch)  # EINVAL: it ended by itself
-
-    def watch_events(self, data: bytes) -> list[Watched]:
-        return parse_inotify(data)
 
     # -- interrupt ----------------------------------------------------------------------------------------------
 
@@ -321,8 +418,9 @@ class UringRing(Ring):
     # -- clock and end ------------------------------------------------------------------------------------------
 
     def in_flight(self) -> int:
-        waits_for_wake = 1
-        return lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) + self._helpers.running() - waits_for_wake
+        its_own = 1 + (self._notifier >= 0)  # the reads that wait for a wake and for changes
+        kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
+        return kernels + self._helpers.running() + len(self._due)
 
     def shut(self) -> None:
         if self._ring is None:
@@ -330,8 +428,12 @@ class UringRing(Ring):
         self._helpers.shut()
         lib.ringserve_ring_destroy(self._ring)
         self._ring = None
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        for asked in self._steps.values():
+            if not asked.calls:
+                asked.body.close()  # the kernel has ended what it waited for
+        for fd in (self._wake_read, self._wake_write, self._notifier):
+            if fd >= 0:
+                os.close(fd)
 
     @property
     def buffer_count(self) -> int:

@@ -291,9 +291,9 @@ static int ringserve_send(ringserve_ring *ring, uint64_t user_data, int fd, uint
 }
 
 static int ringserve_splice(ringserve_ring *ring, uint64_t user_data, int fd_in, int64_t offset_in, int fd_out,
-                            unsigned length, unsigned flags)
+                            unsigned length)
 {
-    QUEUE(io_uring_prep_splice(sqe, fd_in, offset_in, fd_out, -1, length, flags));
+    QUEUE(io_uring_prep_splice(sqe, fd_in, offset_in, fd_out, -1, length, SPLICE_F_MOVE));
 }
 
 static int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsigned events)
@@ -361,12 +361,6 @@ static int ringserve_status_cached(int directory_fd, const char *path, uint64_t 
     out->modified_ns = found.stx_mtime.tv_sec * 1000000000LL + found.stx_mtime.tv_nsec;
     out->changed_ns = found.stx_ctime.tv_sec * 1000000000LL + found.stx_ctime.tv_nsec;
     return 0;
-}
-
-static int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags)
-{
-    ssize_t result = splice(fd_in, NULL, fd_out, NULL, length, flags);
-    return result < 0 ? -errno : (int)result;
 }
 
 /* Whether a byte can be had without waiting: its page is in memory, and what is in it has been read. */

@@ -41,7 +41,7 @@ int ringserve_receive(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_receive_multishot(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_send(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length);
 int ringserve_splice(ringserve_ring *ring, uint64_t user_data, int fd_in, int64_t offset_in, int fd_out,
-                     unsigned length, unsigned flags);
+                     unsigned length);
 int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsigned events);
 int ringserve_open_beneath(ringserve_ring *ring, uint64_t user_data, int directory_fd, uint64_t path,
                            uint64_t how);
@@ -53,7 +53,6 @@ int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_u
 
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
 int ringserve_status_cached(int directory_fd, const char *path, uint64_t resolve, ringserve_status *status);
-int ringserve_splice_now(int fd_in, int fd_out, unsigned length, unsigned flags);
 int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length);
 int ringserve_inotify_open(void);
 int ringserve_inotify_add(int fd, const char *path, unsigned mask);
