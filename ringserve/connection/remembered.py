@@ -119,15 +119,20 @@ class Fresh(Protocol):
 class FreshTogether:
     """The freshness of what several entries were looked at for: it ends with the first of theirs."""
 
-    __slots__ = ("_each",)
+    __slots__ = ("_first", "_others")
 
-    def __init__(self, each: tuple[Freshness, ...]) -> None:
-        self._each = each
+    def __init__(self, first: Freshness, *others: Freshness) -> None:
+        self._first = first
+        self._others = others
 
     @property
     def until(self) -> float:
         """See `Fresh`."""
-        return min([each.until for each in self._each])
+        until = self._first.until
+        for each in self._others:  # 0.4 us less than by `min` of a list
+            if each.until < until:
+                until = each.until
+        return until
 
 
 class Prepared:
@@ -155,7 +160,7 @@ class Prepared:
         self.memory_bytes = 2 * response.body_bytes + PREPARED_BYTES
         self.keys = tuple(looked_at.values())
         self.made_from = tuple(entry.freshness for entry in looked_at)
-        self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(self.made_from)
+        self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(*self.made_from)
         self.second = -1
         self.data = b""
         self.pinned: Pinned | None = None
