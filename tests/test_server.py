@@ -274,7 +274,7 @@ def test_a_new_client_is_let_in_for_the_longest_idle_one(
             assert wires[-1].ask(get("/page")).status == 200
             assert wires[victim].at_end()
     running.stop()
-    assert capfd.readouterr().err.count("are in use; the longest idle ones are closed") == 1
+    assert capfd.readouterr().err.count("the limit of connections is reached; the longest idle ones are closed") == 1
 
 
 def test_a_new_client_is_let_in_for_one_that_has_not_sent_a_whole_head(serving: Serving, site: Path) -> None:
