@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from ringserve.config.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
+from ringserve.processes.log_file import open_first_log
 from ringserve.processes.standard import open_standard_descriptors
 from ringserve.server import Server
 
@@ -147,7 +148,7 @@ def serve(
     settings.setdefault("log_format", "off")
     settings.setdefault("drain_timeout_s", DRAIN_S)
     config = Config(directory=os.fspath(directory), host=(host,), port=port, **settings)
-    return RunningServer(Server(config, log_fd=log_fd))
+    return RunningServer(Server(config, log=open_first_log(config), log_fd=log_fd))
 
 
 def _check(given: Mapping[str, object]) -> None:

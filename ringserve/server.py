@@ -5,25 +5,23 @@ to no single connection. It has one thread, one ring, one core.
 
 Life cycle
     made      the listeners are open, so that a port in use is known at once; the ring is not
-    running   `run` opened the ring in the thread that turns it
+    running   `run` opened the ring in the thread that turns it; from then on `post` tells it what to do
     retiring  no new connections; every response says `Connection: close`; idle ones may ask once more
     draining  no new connections; what is in flight finishes, with `Connection: close`; idle ones are closed
-    aborting  the deadline of the drain has passed, or a second stop was asked for: what is left is cut off
+    aborting  the deadline of the drain has passed, or it was told so: what is left is cut off
     over      everything is closed
 """
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import signal
-import stat
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 from ringserve import static
 from ringserve.acceptor import Acceptor
@@ -50,19 +48,15 @@ from ringserve.ring.linux.listeners import (
     tune_listener,
 )
 from ringserve.ring.stderr import RingWriter, WriterEndedError
-from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
+from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
 
-LOGS = "logs"
-"""Helpers' lane."""
 LONGEST_SLEEP_S = 60.0
 LATER_DESCRIPTORS = 24
 """What is opened beside connections, pipes and files: the ring, its wake pipe, inotify, a log that is reopened, two
 directories being listed; twice as many for closes that are still under way and for the interpreter's own."""
 LATER_BY_LISTENER = 2
 """The acceptor's reserve, and a connection that is refused."""
-LOG_MODE = 0o640
-"""Who may read the access log: its owner and its group. It holds the addresses of people."""
 LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
 PIECE_BYTES_MIN = 4096
@@ -118,37 +112,16 @@ def open_root(directory: str) -> int:
     return root_fd
 
 
-def open_log(path: str) -> int:
-    """A descriptor that appends to the access log's file, which is made if there is none. Does not wait for the reader
-    of a FIFO. Raises OSError.
-    """
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, LOG_MODE)
-    except OSError as error:
-        if error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError(error.errno, "it is a FIFO that nobody reads; start its reader first") from error
-        raise
-    # A file system without support for it would answer each write through the ring with EAGAIN.
-    os.set_blocking(fd, True)
-    return fd
-
-
-def open_sink(path: str) -> Sink:
-    """The access log's file, opened to take the place of the one before it. May wait for a disk. Raises OSError."""
-    fd = open_log(path)
-    try:
-        return Sink(fd, stat.S_ISREG(os.fstat(fd).st_mode))
-    except OSError:
-        os.close(fd)
-        raise
-
-
 def check_guards(sites: Sites) -> None:
     """Raise StartError if a site asks for passwords and there is nothing that could verify them."""
     if any(site.config.auth for site in sites.all):
         missing = passwords.missing_library()
         if missing is not None:
             raise StartError(missing)
+
+
+class ServerEndedError(Exception):
+    """Raised in what attends a server, when it ends."""
 
 
 class Phase(Enum):
@@ -160,11 +133,26 @@ class Phase(Enum):
     ABORTING = 3
 
 
+class Command(Enum):
+    """What a running server is told; see `Server.post`."""
+
+    RENEW = 0
+    """Look at the listeners' queues anew: see `Acceptor.renew`."""
+    RETIRE = 1
+    """End without failing anybody: as DRAIN, but idle connections have the time of a drain to ask once more, so that no
+    request crosses the closing of its connection."""
+    DRAIN = 2
+    """Accept nobody, close what is idle, let what is in flight finish, and end."""
+    ABORT = 3
+    """Cut off what is left, and end."""
+
+
 class Server:
-    """See the module. The constructor opens the directories, the log and the listeners; `run` serves until `stop`.
+    """See the module. The constructor opens the directories and the listeners; `run` serves until it is told to end.
 
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
-    log_fd: the sink of the access log, standard output by default, unless the configuration names a file.
+    log: the sink of the access log, which it closes in the end. log_fd: without one, the sink that it leaves open;
+        standard output by default.
     diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
     world: opens what it knows of the outside, in the loop's thread.
     shortage: a line for the user if the limit of open files leaves few connections, else None; it is reported.
@@ -176,42 +164,35 @@ class Server:
         config: Config,
         *,
         listeners: list[Listener] | None = None,
+        log: Sink | None = None,
         log_fd: int = 1,
         diagnostics: Diagnostics | None = None,
         world: Callable[..., World] = open_world,
     ) -> None:
         self.config = config
-        self._log_fd = log_fd
+        self._log_fd = log_fd if log is None else log.fd
+        self._log_owned = log is not None
         self._diagnostics = diagnostics
         self._open_world = world
         self._ring: Ring | None = None
         # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
         self._ring_lock = threading.RLock()
-        self._heeds_signals = False
-        self._stop_requests = 0
-        self._stops_seen = 0
-        self._retire_requested = False
-        self._renew_requested = False
-        self.accepted_last: Callable[[], None] | None = None
-        """Called once when no more connections are accepted."""
+        self._commands: deque[Command | Sink] = deque()
+        self._stopped = False
+        self._attending: list[Task] = []
         self._phase = Phase.RUNNING
         self._deadline = 0.0
         self._looks: list[Client] = []
         """The connections whose deadlines are still to be looked at, of those that there were when it began."""
-        self._reopen_requests = self._reopens_seen = 0
-        self._reopening: Task | None = None
-        self.sites = Sites(config)
-        check_guards(self.sites)
-        if any(site.listing for site in self.sites.all):
-            listing.prepare()
         self._roots: list[Root] = []
         self.listeners: list[Listener] = []
-        self._log_owned = False
         try:
+            self.sites = Sites(config)
+            check_guards(self.sites)
+            if any(site.listing for site in self.sites.all):
+                listing.prepare()
             for site in self.sites.all:
                 self._roots.append(Root(open_root(site.config.directory), site.config.follow_symlinks))
-            if config.log_file is not None and config.log_format != "off":
-                self._open_log(config.log_file)
             self.listeners = self._listen() if listeners is None else list(listeners)
             for listener in self.listeners:
                 tune_listener(listener)
@@ -219,13 +200,6 @@ class Server:
         except BaseException:
             self.close()
             raise
-
-    def _open_log(self, path: str) -> None:
-        try:
-            self._log_fd = open_log(path)
-        except OSError as error:
-            raise StartError(f"cannot open the access log {path!r}: {error.strerror}; see --log-file") from error
-        self._log_owned = True
 
     def _listen(self) -> list[Listener]:
         listeners: list[Listener] = []
@@ -258,8 +232,9 @@ class Server:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`. The ring belongs to the calling thread. `started` is called when clients are served.
+    def run(self, started: Callable[[], None] = lambda: None, accepted_last: Callable[[], None] = lambda: None) -> None:
+        """Serve until a command ends it. The ring belongs to the calling thread. `started` is called when clients are
+        served, `accepted_last` when no more connections are accepted.
 
         Raises RingRefusedError, and RingBrokenError when the kernel lost a completion.
         """
@@ -273,13 +248,11 @@ class Server:
         try:
             self._start(ring)
             started()
-            self._loop(ring)
+            self._loop(ring, accepted_last)
             self._finish()
         finally:
             with self._ring_lock:
                 self._ring = None
-            if self._heeds_signals:
-                signal.set_wakeup_fd(-1)  # it is the ring's
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -317,13 +290,13 @@ class Server:
         self._stderr = RingWriter(tasks)
         if self.shortage is not None:
             tasks.report("{}", self.shortage)
-        self._ring = ring  # from here on `stop` can wake it
+        self._ring = ring  # from here on `post` can wake it
 
-    def _loop(self, ring: Ring) -> None:
+    def _loop(self, ring: Ring, accepted_last: Callable[[], None]) -> None:
         tasks, shared = self.tasks, self.shared
         clock, starved, talking = shared.clock, shared.starved, shared.talking
-        log, acceptors = shared.log, self._acceptors
-        sleep_s = LONGEST_SLEEP_S
+        log, acceptors, commands = shared.log, self._acceptors, self._commands
+        sleep_s = 0.0  # something may have been posted before it could wake the ring
         while True:
             tasks.turn(sleep_s)
             if ring.now >= clock.next_update:
@@ -340,21 +313,12 @@ class Server:
                 due = log.flush_if_due()
                 if due is not None:
                     sleep_s = min(sleep_s, max(0.0, due - ring.now))
-            if self._renew_requested:
-                self._renew_requested = False
-                for acceptor in acceptors:
-                    acceptor.renew()
-            if self._retire_requested and self._phase is Phase.RUNNING:
-                self._begin_drain(Phase.RETIRING)
-            if self._stop_requests != self._stops_seen:
-                self._stop_requested()
-            if self._reopen_requests != self._reopens_seen:
-                self._reopen_requested()
+            while commands:
+                self._heed(commands.popleft())
             if self._phase is not Phase.RUNNING:
                 if self.listeners and all(acceptor.is_over for acceptor in acceptors):
                     self._close_listeners()  # so that new clients are refused, and do not wait for nothing
-                    if self.accepted_last is not None:
-                        self.accepted_last()
+                    accepted_last()
                 if not shared.connections and not self.listeners:
                     return
                 if ring.now >= self._deadline:
@@ -385,41 +349,47 @@ class Server:
         while talking and left > 0:
             left -= max(PIECE_BYTES_MIN, talking.popleft().throw_away(left))
 
-    # -- stopping -----------------------------------------------------------------------------------------------
+    def attend(self, body: Callable[[Task], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine beside the connections, from `started` on. When the server ends it is interrupted by
+        ServerEndedError.
+        """
+        task = Task(self.tasks)
+        task.begin(body(task))
+        self._attending.append(task)
 
-    def stop(self) -> None:
-        """Drain and end; a second call cuts off what is left. From any thread, or from a signal handler."""
-        self._stop_requests += 1
-        self._wake()
+    # -- commands -----------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        # The loop may see what is asked for before it is woken, and end: its ring must not be shut meanwhile.
+    def post(self, command: Command | Sink) -> None:
+        """Tell it something; a sink takes the place of the access log's. From any thread, or from a signal handler."""
+        self._commands.append(command)
+        # The loop may see the command before it is woken, and end: its ring must not be shut meanwhile.
         with self._ring_lock:
             if self._ring is not None:
                 self._ring.wake()
 
-    def retire(self) -> None:
-        """End without failing anybody: as `stop`, but idle connections have the time of a drain to ask once more, so
-        that no request crosses the closing of its connection. From any thread, or from a signal handler.
-        """
-        self._retire_requested = True
-        self._wake()
+    def stop(self) -> None:
+        """Drain and end; a second call cuts off what is left. As `post`."""
+        stopped, self._stopped = self._stopped, True
+        self.post(Command.ABORT if stopped else Command.DRAIN)
 
-    def renew_accepts(self) -> None:
-        """See `Acceptor.renew`. From any thread, or from a signal handler."""
-        self._renew_requested = True
-        ring = self._ring
-        if ring is not None:
-            ring.wake()
-
-    def _stop_requested(self) -> None:
-        self._stops_seen = self._stop_requests
-        if self._phase in (Phase.RUNNING, Phase.RETIRING):
+    def _heed(self, command: Command | Sink) -> None:
+        phase = self._phase
+        if isinstance(command, Sink):
+            if self.shared.log is None:
+                self.tasks.close(command.fd)
+            else:
+                self.shared.log.replace_sink(command)
+        elif command is Command.RENEW:
+            for acceptor in self._acceptors:
+                acceptor.renew()
+        elif command is Command.RETIRE and phase is Phase.RUNNING:
+            self._begin_drain(Phase.RETIRING)
+        elif command in (Command.DRAIN, Command.ABORT) and phase in (Phase.RUNNING, Phase.RETIRING):
             self._drain()
-            if self._stops_seen > 1:
-                self._abort()
-        elif self._phase is Phase.DRAINING:
+        if command is Command.ABORT and phase is not Phase.ABORTING:
             self._abort()
+
+    # -- stopping -----------------------------------------------------------------------------------------------
 
     def _begin_drain(self, phase: Phase) -> None:
         self._phase = phase
@@ -450,9 +420,11 @@ class Server:
     def _finish(self) -> None:
         """The last closes and the last log lines."""
         shared, log = self.shared, self.shared.log
+        for task in self._attending:
+            task.interrupt(ServerEndedError())
         shared.files.shut()
         shared.pipes.shut()
-        self._turn_until(lambda: (self._reopening is None or self._reopening.finished) and (log is None or log.idle))
+        self._turn_until(lambda: log is None or log.idle)
         if log is not None:
             log.shut()
         self.tasks.diagnostics.settle(math.inf)
@@ -476,62 +448,3 @@ class Server:
     def _close_listeners(self) -> None:
         while self.listeners:
             close_listener(self.listeners.pop())
-
-    # -- the access log's file ----------------------------------------------------------------------------------
-
-    def reopen_log(self) -> None:
-        """Write the access log to the file that its name now stands for: after it was renamed by logrotate(8), say.
-
-        From any thread, or from a signal handler.
-        """
-        self._reopen_requests += 1
-        self._wake()
-
-    def _reopen_requested(self) -> None:
-        if self._reopening is not None and not self._reopening.finished:
-            return  # one at a time, or the file of the first could come last; the loop looks again when it has ended
-        self._reopens_seen = self._reopen_requests
-        path, log = self.config.log_file, self.shared.log
-        if path is None or log is None:
-            self.tasks.report("SIGUSR1: the access log goes to no file that could be reopened; see --log-file")
-            return
-        self._reopening = Task(self.tasks)
-        self._reopening.begin(self._reopen(self._reopening, path, log))
-
-    async def _reopen(self, task: Task, path: str, log: AccessLog) -> None:
-        try:
-            log.replace_sink(await self.tasks.call(lambda: open_sink(path), LOGS).result(task))
-        except OSError as error:
-            self.tasks.report(
-                "cannot reopen the access log {!r}: {}; the one before it is written on", path, error.strerror
-            )
-        except HelpersBusyError:
-            self.tasks.report("cannot reopen the access log: the helper threads are busy; send SIGUSR1 again")
-
-    # -- signals ------------------------------------------------------------------------------------------------
-
-    def heed_signals(self) -> None:
-        """SIGTERM and SIGINT drain, and the second of them ends at once; SIGUSR1 reopens the access log,
-        SIGUSR2 retires, SIGHUP renews the accepts: a supervisor sends those. Only in the main thread, while running.
-        """
-        assert self._ring is not None, "signals wake the ring, so it has to be open"
-        self._heeds_signals = True
-        signal.set_wakeup_fd(self._ring.wake_fd, warn_on_full_buffer=False)
-
-        def requested(_number: int, _frame: FrameType | None) -> None:
-            self.stop()
-
-        def reopen(_number: int, _frame: FrameType | None) -> None:
-            self.reopen_log()
-
-        def retire(_number: int, _frame: FrameType | None) -> None:
-            self.retire()
-
-        def renew(_number: int, _frame: FrameType | None) -> None:
-            self.renew_accepts()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, requested)
-        signal.signal(signal.SIGUSR1, reopen)
-        signal.signal(signal.SIGUSR2, retire)
-        signal.signal(signal.SIGHUP, renew)

@@ -27,7 +27,7 @@ from wire import Wire, eventually, get
 
 from ringserve.config.file import load
 from ringserve.config.settings import Config
-from ringserve.processes.vitals import READY_LOOKS
+from ringserve.processes.machine import READY_S
 from ringserve.version import __version__
 
 HOME = Path(__file__).resolve().parent.parent
@@ -112,7 +112,7 @@ def test_systemd_finds_the_service_little_exposed(units: Path, socket_activated:
 def test_the_unit_waits_for_what_ringserve_waits_for() -> None:
     said = unit("ringserve.service")
     assert seconds(said["TimeoutStopSec"][0]) > DEFAULTS.drain_timeout_s
-    assert seconds(said["TimeoutStartSec"][0]) > READY_LOOKS  # a second each
+    assert seconds(said["TimeoutStartSec"][0]) > READY_S  # a second each
     assert seconds(said["WatchdogSec"][0]) > 2 * DEFAULTS.worker_timeout_s
     assert said["KillMode"] == ["mixed"]
     descriptors = DEFAULTS.connections_max + DEFAULTS.open_files_max + 2 * DEFAULTS.pipes_max

@@ -217,7 +217,7 @@ def run(context: click.Context, /, check: bool, **values: Any) -> None:
         return
     try:
         supervisor = Supervisor(config, partial(_load_again, context))
-    except ListenError as error:
+    except (ListenError, StartError) as error:
         fail(error)
     status = supervisor.run(lambda: supervisor.stderr.say(announcement(supervisor.config, supervisor.urls, loaded)))
     if status:

@@ -12,7 +12,7 @@ class Kind(Enum):
     CONFIGURE = b"C"
     """To a worker that was started by exec, before all others: the settings as JSON. A fork has them."""
     LISTEN = b"L"
-    """A listening socket, with the URL that clients reach it by."""
+    """A listening socket. The text is the number of its listener in the configuration, and the URL to reach it by."""
     LOG = b"G"
     """The sink of the access log: at the start, and in place of the one before. The text is FILE for a regular file."""
     START = b"S"

@@ -114,8 +114,7 @@ class Sockets:
         for key, number in self._current.items():
             made = self._by_address[key]
             mine = made[:1] if key.unix is not None else [made[index] for index in range(slot, len(made), slots)]
-            # The file of a unix socket is the supervisor's to remove.
-            listeners += [each._replace(unix_path=None, rule=number) for several in mine for each in several]
+            listeners += [each._replace(rule=number) for several in mine for each in several]
         return listeners
 
     @property
@@ -141,16 +140,6 @@ class Sockets:
                 _drop_arrivals(listener)
         _close(unwanted)
         return bool(unwanted)
-
-    def leave(self, own: list[Listener]) -> None:
-        """In a worker: close all but its own, so that a socket ends with those who accept from it."""
-        kept = {listener.fd for listener in own}
-        for made in self._by_address.values():
-            for listener in (listener for listeners in made for listener in listeners):
-                if listener.fd not in kept:
-                    os.close(listener.fd)
-        self._by_address.clear()
-        self._current = {}
 
     def close(self) -> None:
         """Close all, as `close_unwanted` does. What systemd handed over stays: it is the next process's too."""

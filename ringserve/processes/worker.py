@@ -1,133 +1,137 @@
-"""A worker: one process with one thread and one ring, as its supervisor sees it and from the inside.
+"""A worker: one process with one thread and one ring. It knows a channel, and nothing of its supervisor.
 
-What goes between the two: signals to the worker (`RETIRED`, `RENEW`, SIGTERM, SIGUSR1), and bytes from it, through a
-pipe of its own. When the supervisor dies, it gets SIGCONT, which wakes it if it was stopped; then it drains, so that
-none is left behind.
+A worker is a fork of its supervisor that has closed all descriptors except the standard ones and its channel
+(`fork_worker`), or a program of its own that was given a channel (`run_worker`). What it needs comes by the channel:
+`messages.py`. At each whole second of the monotonic clock it says there that its loop turns.
+
+Signals are for the supervisor. A worker ignores SIGINT, which a terminal sends to all, and SIGHUP, SIGUSR1 and SIGUSR2.
+SIGTERM, which a service manager may send to all, lets it retire, however often it comes; it is blocked, and looked for
+once a second. When the supervisor dies, the worker gets SIGCONT, which wakes it if it was stopped; then it finds the
+channel closed and drains, so that none is left behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import json
+import math
 import os
 import signal
-from collections.abc import Callable
-from types import FrameType
-from typing import NamedTuple
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple, NoReturn
 
+from ringserve.config.rules import setting_of
 from ringserve.config.settings import Config
-from ringserve.processes.vitals import BEAT_S, Vitals
+from ringserve.observe.access_log import Sink
+from ringserve.processes.channel import Channel, ChannelEndedError
+from ringserve.processes.machine import BEAT_S, BROKEN, USER_ERROR
+from ringserve.processes.messages import FILE, Kind, Message
 from ringserve.ring.diagnostics import Diagnostics
-from ringserve.ring.linux.listeners import Listener, begin_listening
-from ringserve.ring.stderr import ThreadWriter
+from ringserve.ring.linux.listeners import Listener, begin_listening, highest_descriptor
+from ringserve.ring.stderr import STDERR_FD
+from ringserve.ring.tasks import Task
 from ringserve.ring.world import RingBrokenError, RingRefusedError
-from ringserve.server import Server, StartError
+from ringserve.server import Command, Server, ServerEndedError, StartError
 
-USER_ERROR = 2
-BROKEN = 70
-"""EX_SOFTWARE of sysexits.h: the ring broke under a running server, or there is a fault of ours."""
-RETIRED = signal.SIGUSR2
-"""From the supervisor to a worker: see `Server.retire`."""
-RENEW = signal.SIGHUP
-"""See `Server.renew_accepts`."""
-ABORTED = signal.SIGRTMIN
-"""Cut off what is left. SIGTERM only drains, however often it comes: a service manager may send it to all processes of
-a service, beside what the supervisor does."""
-SERVES = b"+"
-ACCEPTS_NO_MORE = b"-"
-TURNS = b"."
-"""What a worker says: the last one at intervals, since its loop turns."""
 PR_SET_PDEATHSIG = 1  # prctl(2)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HANDLED = frozenset((signal.SIGTERM, signal.SIGCHLD, *IGNORED))
+"""What a supervisor has handlers for. Blocked around a fork, since the child has them until it gives them up."""
+COMMANDS = {Kind.RETIRE: Command.RETIRE, Kind.DRAIN: Command.DRAIN, Kind.ABORT: Command.ABORT}
 
-EARLY = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCONT, RETIRED, RENEW, ABORTED}
-"""Blocked between the fork and the time at which the worker heeds them. What comes earlier would go to handlers that
-are the supervisor's, and be lost; so it waits."""
 
+class Assignment(NamedTuple):
+    """What a worker is given."""
 
-class Place(NamedTuple):
-    """What a worker is given. parent: the supervisor's pid."""
-
+    config: Config
     slot: int
     listeners: list[Listener]
-    parent: int
+    log: Sink | None
 
 
-class Worker(Vitals):
-    """One process. voice: the pipe that it speaks through, or -1 when it has said all."""
-
-    def __init__(self, pid: int, slot: int, generation: int, voice: int, started: float, config: Config) -> None:
-        super().__init__(config.worker_timeout_s, config.drain_timeout_s)
-        self.pid = pid
-        self.slot = slot
-        self.generation = generation
-        self.voice = voice
-        self.started = started
-        self.accepts_no_more = False
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal; a process that has ended meanwhile is waited for soon. Nothing reaches one that was killed."""
-        if not self.killed:
-            os.kill(self.pid, number)
-
-    def close_voice(self) -> None:
-        """It has said all."""
-        if self.voice >= 0:
-            os.close(self.voice)
-        self.voice = -1
-
-    def kill(self) -> None:
-        """End it, and do not rely on it: a process that waits in the kernel ends when it has what it waits for."""
-        self.signal(signal.SIGKILL)
-        self.was_killed()
-
-    def __str__(self) -> str:
-        return f"worker {self.slot} (pid {self.pid})"
-
-
-def how(code: int) -> str:
-    """How a process ended, by its exit code as `os.waitstatus_to_exitcode` gives it."""
-    if code >= 0:
-        return f"ended with status {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"was ended by {name}"
-
-
-def live(config: Config, place: Place, mouth: int, leave: Callable[[], None]) -> int:
-    """The life of a worker, in its process, with `EARLY` blocked. Returns its exit status.
-
-    mouth: its pipe's end. leave: gives up what is its parent's.
+def fork_worker(config: Config) -> tuple[int, Channel]:
+    """Start a worker. Returns its pid and the supervisor's end of the channel, by which the worker is to hear the rest
+    of its assignment. Raises OSError.
     """
-    diagnostics, status = Diagnostics(), BROKEN
-    # For what a server cannot write, since it has no ring yet or no more.
-    last_words = ThreadWriter(diagnostics)
+    ours, theirs = Channel.pair()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
-        leave()
-        _live(config, place, mouth, diagnostics)
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(theirs, config)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+    return pid, ours
+
+
+def _become_worker(channel: Channel, config: Config) -> NoReturn:
+    """Leave the supervisor behind: its descriptors by closing them, and its stack by never going back to it."""
+    status = BROKEN
+    try:
+        last = highest_descriptor()
+        os.closerange(STDERR_FD + 1, channel.fd)
+        os.closerange(channel.fd + 1, last + 1)
+        status = run_worker(channel, config)
+    finally:
+        os._exit(status)
+
+
+def run_worker(channel: Channel, config: Config | None = None) -> int:
+    """The life of a worker, in its process. Returns its exit status. config: None if it comes by the channel."""
+    _give_signals_up()
+    diagnostics = Diagnostics()
+    try:
+        _serve(channel, _await_assignment(channel, config), diagnostics)
         return 0
+    except ChannelEndedError:
+        return 0  # the supervisor died before there was anything to do
     except (StartError, RingRefusedError) as error:
-        last_words.report("{}", error)
         status = USER_ERROR
+        diagnostics.report(time.monotonic(), "{}", error)
     except RingBrokenError as error:
-        last_words.report("{}", error)
+        status = BROKEN
+        diagnostics.report(time.monotonic(), "{}", error)
     except BaseException as fault:
-        last_words.report_fault(fault)
-    last_words.close()
+        status = BROKEN
+        diagnostics.report_fault(time.monotonic(), fault)
+    # By the channel, since there is no ring to write them by, and the supervisor waits for nobody who does not read.
+    while lines := diagnostics.take(math.inf):
+        channel.send(Message(Kind.FAILED, lines.decode()))
     return status
 
 
-def _live(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
+def _give_signals_up() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
-    if os.getppid() != place.parent:
-        return  # it died before that was asked for
-    # Nobody who is slow to listen may hold up the loop.
-    os.set_blocking(mouth, False)
-    if config.pin_workers:
-        pin(place.slot)
-    _serve(config, place, mouth, diagnostics)
+
+
+def _await_assignment(channel: Channel, config: Config | None) -> Assignment:
+    listeners: list[Listener] = []
+    log = None
+    while True:
+        kind, text, fd = channel.wait()
+        if kind is Kind.CONFIGURE:
+            config = config_from_json(text)
+        elif kind is Kind.LISTEN:
+            rule, url = text.split(" ", 1)
+            listeners.append(Listener(fd, url, None, int(rule)))  # a unix socket's file is the supervisor's to remove
+        elif kind is Kind.LOG:
+            log = Sink(fd, text == FILE)
+        else:
+            assert kind is Kind.START, "nothing else comes before it"
+            assert config is not None, "its settings came first"
+            return Assignment(config, int(text), listeners, log)
 
 
 def pin(slot: int) -> None:
@@ -138,44 +142,78 @@ def pin(slot: int) -> None:
     os.sched_setaffinity(0, {cpus[slot % len(cpus)]})
 
 
-def _serve(config: Config, place: Place, mouth: int, diagnostics: Diagnostics) -> None:
-    server = Server(config, listeners=place.listeners, diagnostics=diagnostics)
-    if place.slot:
+def _serve(channel: Channel, given: Assignment, diagnostics: Diagnostics) -> None:
+    if given.config.pin_workers:
+        pin(given.slot)
+    server = Server(given.config, listeners=given.listeners, log=given.log, diagnostics=diagnostics)
+    if given.slot:
         server.shortage = None  # said once, since all have the same limit
 
-    def say(word: bytes) -> None:
-        # EPIPE: the supervisor is gone, and SIGCONT on its way. EAGAIN: it has enough to read as it is.
-        with contextlib.suppress(BrokenPipeError, BlockingIOError):
-            os.write(mouth, word)
-
     def beat() -> float:
-        say(TURNS)
+        if channel.flush():
+            channel.send(Message(Kind.ALIVE))
+        # For a connection to a socket that several wait at, the kernel wakes one of them. That one may be stopped, or
+        # may just have stopped to accept, and then nobody would take the connection before the next one comes.
+        server.post(Command.RENEW)
+        if signal.SIGTERM in signal.sigpending():
+            server.post(Command.RETIRE)
         return (server.tasks.ring.now // BEAT_S + 1) * BEAT_S
 
-    def drain(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second `stop` would cut off what is in flight
-        server.stop()
-
-    def go_on(_number: int, _frame: FrameType | None) -> None:
-        if os.getppid() != place.parent:
-            signal.raise_signal(signal.SIGTERM)  # which only drains, however often it comes
-
-    def abort(_number: int, _frame: FrameType | None) -> None:
-        server.stop()
-        server.stop()
-
     def started() -> None:
-        server.heed_signals()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the supervisor tells us
-        signal.signal(signal.SIGTERM, drain)
-        signal.signal(signal.SIGCONT, go_on)
-        signal.signal(ABORTED, abort)
         # Before the accepts that are queued already reach the kernel, which refuses them of a socket that does not.
-        for listener in place.listeners:
+        for listener in given.listeners:
             begin_listening(listener)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, EARLY)
+        server.attend(lambda task: _listen_to(channel, server, task))
         server.tasks.call_at(server.tasks.ring.now, beat)
-        say(SERVES)
+        channel.send(Message(Kind.SERVES))
 
-    server.accepted_last = lambda: say(ACCEPTS_NO_MORE)
-    server.run(started)
+    server.run(started, lambda: channel.send(Message(Kind.ACCEPTS_NO_MORE)))
+
+
+async def _listen_to(channel: Channel, server: Server, task: Task) -> None:
+    """Do what the supervisor says, to the end of the server."""
+    with suppress(ServerEndedError):
+        while True:
+            await task.arrival(channel.fd)
+            try:
+                while (message := channel.receive()) is not None:
+                    _obey(message, server)
+            except ChannelEndedError:
+                server.post(Command.DRAIN)
+                return
+
+
+def _obey(message: Message, server: Server) -> None:
+    if message.kind is not Kind.LOG:
+        server.post(COMMANDS[message.kind])
+    elif message.fd >= 0:
+        server.post(Sink(message.fd, message.text == FILE))
+    else:
+        server.tasks.report("cannot take the reopened access log: no descriptor is free; send SIGUSR1 again")
+
+
+# -- settings -------------------------------------------------------------------------------------------------------
+
+
+def config_to_json(config: Config) -> str:
+    """What CONFIGURE says."""
+    return json.dumps(asdict(config))
+
+
+def config_from_json(text: str) -> Config:
+    """And what it means. Raises ConfigError."""
+    config = _configured(Config, json.loads(text))
+    assert isinstance(config, Config), "it was asked for"
+    return config
+
+
+def _configured(kind: type, values: Mapping[str, Any]) -> object:
+    made = {}
+    for declared in fields(kind):
+        rule, value = setting_of(declared).rule, values[declared.name]
+        made[declared.name] = _tuples(value) if rule is None else tuple(_configured(rule, each) for each in value)
+    return kind(**made)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

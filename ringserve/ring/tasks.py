@@ -415,6 +415,12 @@ class Task:
         self.ring.room(self.user_data, fd)
         return self._operation()
 
+    def arrival(self, fd: int) -> Awaitable[int]:
+        """See `Ring.arrival`."""
+        self.take_interruption()
+        self.ring.arrival(self.user_data, fd)
+        return self._operation()
+
     def write(self, fd: int, data: Pinned, start: int = 0) -> Awaitable[int]:
         """See `Ring.write`."""
         self.take_interruption()

@@ -14,17 +14,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Serving
+from supervised import Running
+from supervised import command as supervised
 from test_server import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.conn import Connection, State
-from ringserve.library import serve
+from ringserve.library import RunningServer, serve
 from ringserve.observe import access_log
+from ringserve.observe.access_log import Sink
+from ringserve.processes import log_file
+from ringserve.processes.log_file import LogOpener, Opened, open_log
 from ringserve.ring.linux import directory
 from ringserve.ring.linux.directory import read_names
 from ringserve.server import StartError
@@ -95,7 +101,7 @@ def test_a_new_file_is_not_for_everybody_to_read(serving: Serving, tmp_path: Pat
         running = serving(log_format="json", log_file=str(path))
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
         path.rename(tmp_path / "access.log.1")
-        running.server.reopen_log()
+        reopen(running, path)
         eventually("it is reopened", path.exists)
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
     finally:
@@ -107,7 +113,7 @@ def test_the_file_is_closed_in_the_end(serving: Serving, tmp_path: Path) -> None
     running = serving(log_format="json", log_file=str(path))
     for number in range(3):
         rotated = path.rename(tmp_path / f"access.log.{number}")
-        running.server.reopen_log()
+        reopen(running, path)
         eventually("it is reopened", path.exists)
         eventually("the one before is closed", lambda rotated=rotated: not is_open(rotated))
     assert is_open(path)
@@ -115,12 +121,17 @@ def test_the_file_is_closed_in_the_end(serving: Serving, tmp_path: Path) -> None
     assert not is_open(path)
 
 
-def is_open(path: Path) -> bool:
-    """Whether this process has it open."""
+def reopen(running: RunningServer, path: Path) -> None:
+    """Write the log to the file that its name now stands for."""
+    running.server.post(open_log(str(path)))
+
+
+def is_open(path: Path, process: str = "self") -> bool:
+    """Whether a process, this one by default, has it open."""
     found = path.stat()
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in Path(f"/proc/{process}/fd").iterdir():
         try:
-            status = os.fstat(int(fd))
+            status = fd.stat()
         except OSError:
             continue  # that of the listing itself, or one that has been closed meanwhile
         if (status.st_dev, status.st_ino) == (found.st_dev, found.st_ino):
@@ -205,7 +216,7 @@ def rotate_under_load(url: str, path: Path, reopen: Callable[[], None], end: Cal
 def test_no_line_is_lost_or_doubled_when_the_log_is_rotated_under_load(serving: Serving, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     running = serving(log_format="json", log_file=str(path))
-    rotate_under_load(running.url, path, running.server.reopen_log, running.stop)
+    rotate_under_load(running.url, path, lambda: reopen(running, path), running.stop)
     assert running.server.listening[0].hot_answers
 
 
@@ -223,15 +234,16 @@ def test_a_process_rotates_its_log_at_sigusr1(site: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("io_uring")
-def test_sigusr1_without_a_file_is_harmless(site: Path) -> None:
-    with command(str(site), "--port", "0", "--host", "127.0.0.1") as process:
+@pytest.mark.parametrize("log_format", ["combined", "off"])
+def test_sigusr1_without_a_file_is_harmless(site: Path, log_format: str) -> None:
+    with command(str(site), "--port", "0", "--host", "127.0.0.1", "--log-format", log_format) as process:
         with Wire(process.url) as wire:
             for _ in range(3):
                 process.process.send_signal(signal.SIGUSR1)
                 assert wire.ask(get("/page")).body == b"page"
         process.process.send_signal(signal.SIGTERM)
         status, out, err = process.end()
-    assert (status, out.count("\n")) == (0, 3)
+    assert (status, out.count("\n")) == (0, 3 if log_format == "combined" else 0)
     assert err
     assert all("--log-file" in line for line in err.splitlines())
 
@@ -249,81 +261,115 @@ def next_said(capfd: pytest.CaptureFixture[str]) -> str:
     return said
 
 
-def test_reopening_without_a_file_says_so_and_changes_nothing(
-    serving: Serving, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with (tmp_path / "log").open("w+b") as sink:
-        for settings in ({"log_format": "json", "log_fd": sink.fileno()}, {"log_format": "off"}):
-            running = serving(**settings)
-            running.server.reopen_log()
-            with Wire(running.url) as wire:
-                assert wire.ask(get("/page")).body == b"page"
-            assert "--log-file" in next_said(capfd)
-            running.stop()
-    assert len(lines_of(tmp_path / "log")) == 1
+def test_a_server_without_a_log_closes_the_one_that_it_is_given(serving: Serving, tmp_path: Path) -> None:
+    running = serving(log_format="off")
+    path = tmp_path / "log"
+    reopen(running, path)
+    eventually("it is closed", lambda: not is_open(path))
 
 
-def test_a_path_that_cannot_be_written_at_reopening_leaves_the_log_where_it_was(
-    serving: Serving, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    directory = tmp_path / "log"
-    directory.mkdir()
-    path = directory / "access.log"
-    running = serving(log_format="json", log_file=str(path))
-    with Wire(running.url) as wire:
+@contextmanager
+def logging(site: Path, path: Path) -> Iterator[Running]:
+    """The command, with its log in this file, and one connection at most that keeps it from ending."""
+    with supervised(site, "--log-format", "json", "--log-file", str(path), "--drain-timeout", "2") as running:
+        yield running
+        assert running.end() == 0
+
+
+def reopen_by_signal(running: Running) -> None:
+    running.process.send_signal(signal.SIGUSR1)
+
+
+@pytest.mark.usefixtures("io_uring")
+def test_a_path_that_cannot_be_written_at_reopening_leaves_the_log_where_it_was(site: Path, tmp_path: Path) -> None:
+    logs = tmp_path / "log"
+    logs.mkdir()
+    path = logs / "access.log"
+    with logging(site, path) as running, Wire(running.url) as wire:
         wire.ask(get("/page?1"))
-        moved = directory.rename(tmp_path / "elsewhere") / path.name
-        running.server.reopen_log()
-        said = next_said(capfd)
-        assert said.count("\n") == 1
-        assert str(path) in said
-        assert "the one before it is written on" in said
+        moved = logs.rename(tmp_path / "elsewhere") / path.name
+        before = len(running.said)
+        reopen_by_signal(running)
+        eventually("it is said", lambda: running.heard("the one before it is written on"))
+        assert len(running.said) == before + 1
+        assert running.heard(str(path)) == 1
         wire.ask(get("/page?2"))
         eventually("the old one is written", lambda: count_of(moved) == 2)
-        directory.mkdir()
-        running.server.reopen_log()
+        logs.mkdir()
+        reopen_by_signal(running)
         eventually("it is reopened", path.exists)
         # That the file exists is seen before the log writes to it.
-        eventually("the old one is closed", lambda: not is_open(moved))
+        processes = (running.process.pid, *running.workers)
+        eventually("the old one is closed", lambda: not any(is_open(moved, str(pid)) for pid in processes))
         wire.ask(get("/page?3"))
-    running.stop()
     assert [record["target"] for record in records_of(moved)] == ["/page?1", "/page?2"]
     assert [record["target"] for record in records_of(path)] == ["/page?3"]
 
 
-def test_reopenings_do_not_overtake_each_other(
-    serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Were two opened at a time, the file of the first could be the last to arrive, and be written to for good.
-    from ringserve import server
-
-    open_log, opened, gate = server.open_log, [0], threading.Event()
-
-    def open_slowly(path: str) -> int:
-        fd = open_log(path)
-        opened[0] += 1
-        if opened[0] == 2:  # after that of the start
-            assert gate.wait(TIMEOUT_S)
-        return fd
-
-    monkeypatch.setattr(server, "open_log", open_slowly)
+@pytest.mark.usefixtures("io_uring")
+def test_workers_of_both_generations_write_to_the_file_that_was_opened_anew(site: Path, tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    running = serving(log_format="json", log_file=str(path))
-    with Wire(running.url) as wire:
-        path.rename(tmp_path / "access.log.0")
-        running.server.reopen_log()
-        eventually("the first is opened", lambda: opened[0] == 2)
-        path.rename(tmp_path / "access.log.1")
-        running.server.reopen_log()
-        for _ in range(20):
-            wire.ask(get("/page"))
-        assert opened[0] == 2, "the second waits for the first"
-        gate.set()
-        eventually("the second is opened", path.exists)
-        eventually("the others are closed", lambda: not any(is_open(tmp_path / f"access.log.{n}") for n in range(2)))
-        wire.ask(get("/page?last"))
-    running.stop()
-    assert records_of(path)[-1]["target"] == "/page?last"
+    with logging(site, path) as running, Wire(running.url) as old:
+        old.ask(get("/page?1"))
+        running.reload()
+        with Wire(running.url) as new:
+            new.ask(get("/page?2"))
+            eventually("both have written", lambda: count_of(path) == 2)
+            rotated = path.rename(tmp_path / "access.log.1")
+            reopen_by_signal(running)
+            processes = (running.process.pid, *running.workers)
+            assert len(processes) == 3
+            eventually("it is closed", lambda: not any(is_open(rotated, str(pid)) for pid in processes))
+            old.ask(get("/page?3"))
+            new.ask(get("/page?4"))
+    assert sorted(record["target"] for record in records_of(path)) == ["/page?3", "/page?4"]
+
+
+def test_reopenings_do_not_overtake_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Were two opened at a time, the file of the first could be the last to arrive, and be written to for good.
+    first, gate, woken = threading.Event(), threading.Event(), threading.Semaphore(0)
+    taken: list[str] = []
+
+    def open_slowly(path: str) -> Sink:
+        if path.endswith("first"):
+            first.set()
+            assert gate.wait(TIMEOUT_S)
+        return open_log(path)
+
+    def take(opened: Opened) -> None:
+        for path, sink in opened.items():
+            assert isinstance(sink, Sink)
+            os.close(sink.fd)
+            taken.append(path)
+
+    monkeypatch.setattr(log_file, "open_log", open_slowly)
+    opener = LogOpener(woken.release)
+    paths = [str(tmp_path / name) for name in ("first", "second")]
+    for path in paths:
+        opener.ask([path], take)
+    assert first.wait(TIMEOUT_S)
+    opener.deliver()
+    assert not taken
+    gate.set()
+    for _path in paths:
+        assert woken.acquire(timeout=TIMEOUT_S)
+    opener.deliver()
+    assert taken == paths
+
+
+def test_without_a_thread_to_be_had_a_log_is_opened_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    taken: list[Opened] = []
+    opener = LogOpener(lambda: None)
+    opener.ask([str(tmp_path / "missing" / "log")], taken.append)
+    opener.deliver()
+    (opened,) = taken
+    assert [type(each) for each in opened.values()] == [FileNotFoundError]
 
 
 # -- sinks that fail --------------------------------------------------------------------------------------------
@@ -359,7 +405,7 @@ def test_a_sink_that_failed_is_left_by_reopening_and_nothing_is_lost(
             wire.ask(get("/page"))
         assert "ENOSPC" in next_said(capfd)
         path.unlink()
-        running.server.reopen_log()
+        reopen(running, path)
         eventually("it is written", lambda: path.exists() and count_of(path) == 100)
         wire.ask(get("/page"))
     running.stop()
@@ -408,21 +454,21 @@ def test_a_fifo_that_nobody_reads_is_refused_at_the_start(site: Path, tmp_path: 
         serve(site, log_format="json", log_file=str(tmp_path / "fifo"))
 
 
+@pytest.mark.usefixtures("io_uring")
 def test_a_fifo_that_nobody_reads_any_more_is_left_where_it_was_at_reopening_and_written_when_it_is_read(
-    serving: Serving, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    site: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    running = serving(log_format="json", log_file=str(path))
-    os.close(reader)
-    with Wire(running.url) as wire:
-        running.server.reopen_log()
-        said = next_said(capfd)
-        assert said.count("\n") == 1
-        assert "is a FIFO that nobody reads; start its reader first; the one before it is written on" in said
+    with logging(site, path) as running, Wire(running.url) as wire:
+        os.close(reader)
+        before = len(running.said)
+        reopen_by_signal(running)
+        why = "is a FIFO that nobody reads; start its reader first; the one before it is written on"
+        eventually("it is said", lambda: running.heard(why))
         wire.ask(get("/page?1"))
-        assert "EPIPE" in next_said(capfd)
+        eventually("it is said as well", lambda: running.heard("EPIPE"))
         wire.ask(get("/page?2"))
         reader = os.open(path, os.O_RDONLY)
         try:
@@ -430,9 +476,9 @@ def test_a_fifo_that_nobody_reads_any_more_is_left_where_it_was_at_reopening_and
             read_up_to(reader, read, b"/page?2")
         finally:
             os.close(reader)
-    running.stop()
     assert [json.loads(line)["target"] for line in read.splitlines()] == ["/page?1", "/page?2"]
-    assert capfd.readouterr().err == "ringserve: access log: lines are written again\n"
+    assert len(running.said) == before + 3
+    assert running.heard("written again") == 1
 
 
 @pytest.fixture

@@ -145,17 +145,6 @@ def test_a_socket_stays_open_where_its_address_moves_to_another_listener(sockets
     assert {listener.fd: listener.rule for listener in sockets.of(0, 1)} == before
 
 
-def test_a_worker_leaves_what_is_not_its_own(sockets: Sockets) -> None:
-    sockets.prepare(Config(host=HOST, port=0), 3)
-    own, rest = sockets.of(1, 3), [listener for slot in (0, 2) for listener in sockets.of(slot, 3)]
-    sockets.leave(own)
-    for listener in rest:
-        with pytest.raises(OSError, match="Bad file"):
-            os.fstat(listener.fd)
-    for listener in own:
-        os.close(listener.fd)
-
-
 def test_sockets_of_the_service_manager_are_taken_once() -> None:
     environment = {"LISTEN_PID": "1", "LISTEN_FDS": "2"}
     assert inherited_listeners(environment) == [], "they are somebody else's"
@@ -205,11 +194,10 @@ def test_each_socket_of_the_service_manager_and_each_listener_that_takes_some_ha
         sockets.prepare(Config(listen=(ListenRule(systemd="web"), ListenRule(systemd="xyz"))), 1)
 
 
-def test_a_listener_of_a_unix_socket_is_removed_by_the_supervisor_alone(tmp_path: Path, sockets: Sockets) -> None:
+def test_a_unix_socket_is_shared_and_its_file_is_removed_in_the_end(tmp_path: Path, sockets: Sockets) -> None:
     path = tmp_path / "socket"
     sockets.prepare(Config(unix=str(path)), 2)
-    listeners: list[Listener] = sockets.of(0, 2) + sockets.of(1, 2)
-    assert all(listener.unix_path is None for listener in listeners)
+    assert sockets.of(0, 2) == sockets.of(1, 2)
     assert path.exists()
     sockets.close()
     assert not path.exists()

@@ -1,94 +1,175 @@
-"""What is said of a worker, and what the service manager is told."""
+"""A worker without a supervisor: started by exec, with its settings and descriptors by a channel."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import math
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from supervised import ENDS_S, stop_process
+from wire import Wire, eventually, get
 
-from ringserve.processes.notify import WAITING_MAX, Notifier
-from ringserve.processes.worker import how
+from ringserve.config.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
+from ringserve.config.settings import Config, HostConfig
+from ringserve.processes.channel import Channel, ChannelEndedError
+from ringserve.processes.messages import FILE, Kind, Message
+from ringserve.processes.supervisor import describe_exit
+from ringserve.processes.worker import config_from_json, config_to_json
+from ringserve.ring.linux.listeners import Listener, close_listener, listen_tcp
 
-
-def silent(_template: str, *_values: object) -> None:
-    raise AssertionError("there is nothing to report")
-
-
-def test_the_service_manager_is_told(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(address)
-        notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"}, silent)
-        notifier.tell("READY=1", "X=2")
-        assert manager.recv(100) == b"READY=1\nX=2"
-    assert notifier.interval_s == 1.5
-    Notifier({}, silent).tell("nobody listens")
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [{}, {"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "x"}],
-)
-def test_there_is_no_watchdog_unless_it_is_ours(environment: dict[str, str]) -> None:
-    assert Notifier(environment, silent).interval_s == math.inf
+WORKER = """
+import sys
+from ringserve.processes.channel import Channel
+from ringserve.processes.worker import run_worker
+sys.exit(run_worker(Channel(int(sys.argv[1]))))
+"""
 
 
-def test_a_service_manager_in_an_abstract_socket_is_told() -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("")  # the kernel picks an abstract address
-        Notifier({"NOTIFY_SOCKET": "@" + manager.getsockname()[1:].decode()}, silent).tell("READY=1")
-        assert manager.recv(100) == b"READY=1"
+class Worker:
+    """One that was started by exec, and what a supervisor would see of it."""
+
+    def __init__(self, config: Config, listener: Listener, log: int, slot: str) -> None:
+        self.channel, theirs = Channel.pair()
+        os.set_inheritable(theirs.fd, True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(theirs.fd)], pass_fds=(theirs.fd,), stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        self.channel.send(Message(Kind.CONFIGURE, config_to_json(config)))
+        self.channel.send(Message(Kind.LISTEN, f"0 {listener.url}", listener.fd))
+        self.channel.send(Message(Kind.LOG, FILE, log))
+        self.channel.send(Message(Kind.START, slot))
+
+    def hears(self, kind: Kind) -> str:
+        """Wait until it says something other than that it lives, which has to be this. Returns the text."""
+        while (message := self.channel.wait()).kind is Kind.ALIVE:
+            pass
+        assert message.kind is kind
+        return message.text
 
 
-def test_a_service_manager_that_is_gone_is_one_line(tmp_path: Path) -> None:
-    said: list[str] = []
-    notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}, lambda *line: said.append(line[0].format(*line[1:])))
-    notifier.tell("READY=1")
-    assert said == ["cannot notify the service manager: No such file or directory"]
-    assert notifier.flush(), "it is not tried again"
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    (made,) = listen_tcp("127.0.0.1", 0)
+    yield made
+    close_listener(made)
 
 
-def test_a_service_manager_that_does_not_read_is_not_waited_for_and_told_later(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(address)
-        notifier = Notifier({"NOTIFY_SOCKET": address}, silent)
-        sent = 0
-        while notifier.flush():
-            assert sent < 10_000
-            notifier.tell(f"X={sent}")
-            sent += 1
-        notifier.tell("READY=1")
-        for number in range(sent - 1):
-            assert manager.recv(100) == b"X=%d" % number
-        assert notifier.flush()
-        assert (manager.recv(100), manager.recv(100)) == (b"X=%d" % (sent - 1), b"READY=1")
+@contextmanager
+def started(config: Config, listener: Listener, log: Path, slot: str = "0") -> Iterator[Worker]:
+    with log.open("ab") as sink:
+        worker = Worker(config, listener, sink.fileno(), slot)
+    try:
+        yield worker
+    finally:
+        worker.channel.close()
+        try:
+            worker.process.wait(ENDS_S)
+        finally:
+            if worker.process.poll() is None:
+                worker.process.kill()
+                worker.process.wait()
 
 
-def test_of_messages_to_a_service_manager_that_never_reads_the_last_are_kept(tmp_path: Path) -> None:
-    address = str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(address)
-        notifier = Notifier({"NOTIFY_SOCKET": address}, silent)
-        while notifier.flush():
-            notifier.tell("earlier")
-        for number in range(WAITING_MAX):
-            notifier.tell(f"{number}")
-        got = []
-        while not notifier.flush():
-            got.append(manager.recv(100))
-        manager.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                got.append(manager.recv(100))
-    assert [word for word in got if word != b"earlier"] == [b"%d" % number for number in range(WAITING_MAX)]
+@pytest.mark.usefixtures("io_uring")
+def test_a_worker_that_was_started_by_exec_serves_logs_and_does_what_it_is_told(
+    site: Path, tmp_path: Path, listener: Listener
+) -> None:
+    (site / "page").write_bytes(b"page")
+    rule = HeaderRule(paths=("/page",), fields=(("X-Rule", "yes"),))
+    config = Config(directory=str(site), log_format="common", headers=(rule,), drain_timeout_s=60)
+    with started(config, listener, tmp_path / "log") as worker:
+        worker.hears(Kind.SERVES)
+        with Wire(listener.url) as wire:
+            assert wire.ask(get("/page")).fields["x-rule"] == "yes"
+            eventually("it is logged", lambda: b"GET /page" in (tmp_path / "log").read_bytes())
+            with (tmp_path / "other").open("ab") as other:
+                worker.channel.send(Message(Kind.LOG, FILE, other.fileno()))
+            worker.channel.send(Message(Kind.RETIRE))
+            worker.hears(Kind.ACCEPTS_NO_MORE)
+            assert wire.ask(get("/page?more")).fields["connection"] == "close"
+        assert worker.process.wait(ENDS_S) == 0
+        with pytest.raises(ChannelEndedError):
+            worker.hears(Kind.FAILED)
+    assert b"GET /page?more" in (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.usefixtures("io_uring")
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_drains_when_its_supervisor_dies(
+    site: Path, tmp_path: Path, listener: Listener, stopped: bool
+) -> None:
+    with started(Config(directory=str(site), drain_timeout_s=60), listener, tmp_path / "log") as worker:
+        worker.hears(Kind.SERVES)
+        with Wire(listener.url) as idle:
+            assert idle.ask(get("/")).status in (200, 404)
+            if stopped:
+                stop_process(worker.process.pid)
+            worker.channel.close()
+            if stopped:
+                os.kill(worker.process.pid, signal.SIGCONT)  # the kernel does that for a parent
+            assert idle.at_end()
+        assert worker.process.wait(ENDS_S) == 0
+
+
+@pytest.mark.usefixtures("io_uring")
+def test_a_worker_cuts_off_what_is_left_when_it_is_told_to(site: Path, tmp_path: Path, listener: Listener) -> None:
+    (site / "large").write_bytes(bytes(16 * 1024 * 1024))
+    with started(Config(directory=str(site), drain_timeout_s=600), listener, tmp_path / "log") as worker:
+        worker.hears(Kind.SERVES)
+        with Wire(listener.url, receive_bytes=65536) as wire:
+            wire.send(get("/large"))
+            assert wire.socket.recv(1000, socket.MSG_WAITALL).startswith(b"HTTP/1.1 200")
+            for order in (Kind.DRAIN, Kind.ABORT):
+                worker.channel.send(Message(order))
+            assert worker.process.wait(ENDS_S) == 0
+            with pytest.raises(ConnectionResetError):
+                wire.rest()
+
+
+def test_a_worker_that_cannot_start_says_why_and_ends_with_a_status(tmp_path: Path, listener: Listener) -> None:
+    with started(Config(directory=str(tmp_path / "missing")), listener, tmp_path / "log") as worker:
+        said = worker.hears(Kind.FAILED)
+        assert said.startswith("ringserve: there is no directory")
+        assert said.count("\n") == 1
+        assert worker.process.wait(ENDS_S) == 2
+
+
+def test_a_fault_of_ours_is_said_with_its_traceback(tmp_path: Path, listener: Listener) -> None:
+    with started(Config(), listener, tmp_path / "log", slot="none") as worker:
+        said = worker.hears(Kind.FAILED)
+        assert said.startswith("ringserve: a fault of ringserve; please report it\nTraceback")
+        assert "ValueError" in said
+        assert worker.process.wait(ENDS_S) == 70
+
+
+def test_a_configuration_goes_through_json_whole() -> None:
+    password = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
+    rules: dict[str, Any] = {
+        "headers": (HeaderRule(paths=("/a", "/b"), fields=(("X-A", "1"), ("X-B", ""))),),
+        "cache": (CacheRule(paths=("**",), control="no-store"),),
+        "redirects": (RedirectRule(source="/old/*", target="/new/$1", status=301),),
+        "rewrites": (RewriteRule(source="/app/**", target="/app.html"),),
+        "auth": (AuthRule(paths=("/private",), users=(("ann", password),)),),
+    }
+    host = HostConfig(names=("example.org", "*.example.org"), directory="/srv", **rules)
+    config = Config(host=("127.0.0.1", "::1"), port=0, trusted_proxy=("10.0.0.0/8",), virtual_host=(host,), **rules)
+    assert config_from_json(config_to_json(config)) == config
+    assert config_from_json(config_to_json(Config())) == Config()
+    with pytest.raises(ConfigError):
+        config_from_json(json.dumps(json.loads(config_to_json(config)) | {"buffers": 3}))
 
 
 def test_how_a_process_ended_is_said_in_words() -> None:
-    assert how(3) == "ended with status 3"
-    assert how(-9) == "was ended by SIGKILL"
-    assert how(-64 - errno.EPERM).startswith("was ended by signal")
+    assert describe_exit(3) == "ended with status 3"
+    assert describe_exit(-9) == "was ended by SIGKILL"
+    assert describe_exit(-64 - errno.EPERM).startswith("was ended by signal")

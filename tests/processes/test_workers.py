@@ -125,14 +125,46 @@ def test_who_dies_again_and_again_is_started_again_with_pauses(page: Path) -> No
 
 
 def test_a_worker_that_is_told_to_end_drains_and_is_replaced_without_a_failure_for_new_clients(page: Path) -> None:
-    with command(page, "--workers", "1", *QUIET) as running:
+    with command(page, "--workers", "1", *QUIET, "--drain-timeout", "600") as running, Wire(running.url) as idle:
         (worker,) = running.workers
-        os.kill(worker, signal.SIGUSR2)
+        assert idle.ask(get("/page")).body == BODY
+        for _time in range(2):
+            os.kill(worker, signal.SIGTERM)
+        eventually("another is there", lambda: len(running.workers) == 2)
+        assert running.heard(f"worker 0 (pid {worker}) retires; another is started at once") == 1
+        assert idle.ask(get("/page")).fields["connection"] == "close", "it may ask once more"
         # What comes before its successor is there waits in the socket, which is the supervisor's.
         for _client in range(20):
             with Wire(running.url) as wire:
                 assert wire.ask(get("/page")).body == BODY
         eventually("it is replaced", lambda: running.workers and worker not in running.workers)
+
+
+def test_signals_that_are_for_the_supervisor_do_nothing_to_a_worker(page: Path) -> None:
+    with command(page, "--workers", "1", *QUIET) as running, Wire(running.url) as wire:
+        (worker,) = running.workers
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(worker, number)
+            assert wire.ask(get("/page")).fields.get("connection") is None
+        assert running.workers == {worker}
+        assert len(running.said) == 3, "nothing is said but what was at the start"
+
+
+def test_a_worker_has_no_descriptor_of_its_supervisor_but_its_channel_its_sockets_and_its_log(page: Path) -> None:
+    with command(page, "--workers", "3", "--log-file", "access.log") as running:
+        eventually("all serve", lambda: running.heard("Ctrl-C"))
+        theirs = descriptors(running.process.pid)
+        for worker in running.workers:
+            shared = descriptors(worker) & theirs
+            assert sum("socket" in name for name in shared) == 1, "its listening socket"
+            assert {name for name in shared if "socket" not in name and "/dev/" not in name} == {
+                str(page / "access.log"),
+                *(os.readlink(f"/proc/{worker}/fd/{number}") for number in range(3)),
+            } - {"/dev/null"}
+
+
+def descriptors(pid: int) -> set[str]:
+    return {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 # -- reloading ------------------------------------------------------------------------------------------------------
@@ -210,13 +242,47 @@ def test_a_port_that_is_taken_keeps_a_reload_from_changing_anything(page: Path) 
         running.end()
 
 
-def test_new_workers_that_do_not_come_up_change_nothing(page: Path) -> None:
+def test_a_log_that_cannot_be_opened_keeps_a_reload_from_changing_anything(page: Path) -> None:
     configuration = page / "ringserve.toml"
     configuration.write_text("workers = '1'\n")
     with command(page) as running:
         workers = running.workers
-        # That this cannot be opened, only the workers find out.
         configuration.write_text("workers = '3'\nlog-file = 'missing/access.log'\n")
+        with Askers(running.url) as askers:
+            askers.more()
+            running.process.send_signal(signal.SIGHUP)
+            eventually("it is refused", lambda: running.heard("stays in force"))
+            askers.more()
+            assert running.workers == workers
+            configuration.write_text("workers = '2'\nlog-file = 'access.log'\n")
+            running.reload()
+            askers.more()
+        assert running.heard("cannot open the access log 'missing/access.log'") == 1
+        assert (askers.failures, askers.refused) == ([], 0)
+        assert running.end() == 0, "a reload that was refused is no fault in the end"
+    assert (page / "access.log").read_bytes()
+
+
+BREAKS = """
+import os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "ringserve.ring.uring" and os.path.exists({gate!r}):
+            raise ImportError("it is broken")
+sys.meta_path.insert(0, Finder)
+"""
+"""A worker cannot import the ring for as long as the gate is there. A supervisor never does."""
+
+
+def test_new_workers_that_do_not_come_up_change_nothing(page: Path, tmp_path: Path) -> None:
+    configuration, gate = page / "ringserve.toml", tmp_path / "gate"
+    configuration.write_text("workers = '1'\n")
+    (tmp_path / "sitecustomize.py").write_text(BREAKS.format(gate=str(gate)))
+    with command(page, environment={"PYTHONPATH": python_path(tmp_path)}) as running:
+        workers = running.workers
+        gate.touch()
+        configuration.write_text("workers = '3'\n")
         with Askers(running.url) as askers:
             askers.more()
             running.process.send_signal(signal.SIGHUP)
@@ -224,12 +290,18 @@ def test_new_workers_that_do_not_come_up_change_nothing(page: Path) -> None:
             askers.more()
             eventually("the new ones are gone", lambda: running.workers == workers)
             askers.more(100)  # some would be spread to sockets that nobody has
+            gate.unlink()
             configuration.write_text("workers = '2'\n")
             running.reload()
             askers.more()
-        assert running.heard("cannot open the access log 'missing/access.log'")
+        assert running.heard("ImportError: it is broken")
         assert (askers.failures, askers.refused) == ([], 0)
         assert running.end() == 0, "a reload that was given up is no fault in the end"
+
+
+def python_path(first: Path) -> str:
+    """Where Python looks for modules: there first."""
+    return os.pathsep.join(filter(None, (str(first), os.environ.get("PYTHONPATH"))))
 
 
 HANGS = """
@@ -248,7 +320,7 @@ def test_a_new_worker_that_is_killed_while_it_comes_up_is_said_and_changes_nothi
     configuration, gate = page / "ringserve.toml", tmp_path / "gate"
     configuration.write_text("workers = '1'\n")
     (tmp_path / "sitecustomize.py").write_text(HANGS.format(gate=str(gate)))
-    with command(page, environment={"PYTHONPATH": str(tmp_path)}) as running:
+    with command(page, environment={"PYTHONPATH": python_path(tmp_path)}) as running:
         (worker,) = running.workers
         gate.touch()
         configuration.write_text("workers = '2'\n")
@@ -556,7 +628,7 @@ def test_workers_share_the_sockets_of_the_service_manager_which_outlive_them(
                 running.reload()
                 askers.more()
                 assert len(running.workers) >= count
-                os.kill(min(running.workers), signal.SIGUSR2)
+                os.kill(min(running.workers), signal.SIGTERM)
                 askers.more()
             finally:
                 assert running.end() == 0

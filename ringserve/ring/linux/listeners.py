@@ -47,6 +47,14 @@ def descriptors_open() -> int:
         return 32
 
 
+def highest_descriptor() -> int:
+    """The highest descriptor of this process; without /proc, the highest that it could have."""
+    try:
+        return max(map(int, os.listdir("/proc/self/fd")))
+    except OSError:
+        return descriptor_limit()
+
+
 class ListenError(Exception):
     """A listener could not be made; the message is one line that names the fix."""
 

@@ -1,0 +1,117 @@
+"""A supervisor and its worker talk over a pair of sockets: one message a packet, with at most one descriptor.
+
+SOCK_SEQPACKET, so that a message is whole or not there, and a descriptor is its own message's (SCM_RIGHTS, unix(7)).
+The end of file is the other's death, seen in the same place as what it said before.
+
+Nobody waits for the other: what does not fit into the socket is kept and sent later. It does not fit only where the
+other has not read for minutes: it is stopped, or stuck.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections import deque
+
+from ringserve.processes.messages import Kind, Message
+
+PACKET_BYTES_MAX = 200_000
+"""Of a configuration. A socket holds as much by default (net.core.wmem_default)."""
+WAITING_MAX = 64
+"""Messages that are kept for somebody who does not read; the newest are given up."""
+DESCRIPTOR_BYTES = array.array("i").itemsize
+
+
+class ChannelEndedError(Exception):
+    """The other end is closed: its process has ended."""
+
+
+class Channel:
+    """One end of a channel, by its descriptor. One that was closed has ended, and nobody hears what is sent."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._waiting: deque[Message] = deque()
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Both ends of a channel."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours.detach()), cls(theirs.detach())
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; -1 if it is closed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close it, and give up what waits."""
+        self._socket.close()
+        while self._waiting:
+            self._drop(self._waiting.popleft())
+
+    def send(self, message: Message) -> None:
+        """Send a message, now or when there is room. A descriptor stays the caller's. Nobody hears it if the other end
+        is closed.
+        """
+        is_sent = self.fd < 0 or (not self._waiting and self._send_now(message))
+        if not is_sent and len(self._waiting) < WAITING_MAX:
+            fd = message.fd if message.fd < 0 else os.dup(message.fd)
+            self._waiting.append(message._replace(fd=fd))
+
+    def flush(self) -> bool:
+        """Send what waits. False if there is still no room for it."""
+        while self._waiting and self._send_now(self._waiting[0]):
+            self._drop(self._waiting.popleft())
+        return not self._waiting
+
+    @staticmethod
+    def _drop(message: Message) -> None:
+        if message.fd >= 0:
+            os.close(message.fd)
+
+    def _send_now(self, message: Message) -> bool:
+        packet = message.kind.value + message.text.encode(errors="surrogateescape")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [message.fd]))] if message.fd >= 0 else []
+        try:
+            # Not socket.send_fds, which Python 3.11 has forget its flags.
+            self._socket.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return True
+
+    def receive(self) -> Message | None:
+        """The next message; None if there is none now. Its descriptor is the caller's, and -1 if there was none to be
+        had. Raises ChannelEndedError.
+        """
+        return self._receive(socket.MSG_DONTWAIT)
+
+    def wait(self) -> Message:
+        """The next message, however long it takes. Raises ChannelEndedError."""
+        message = self._receive(0)
+        assert message is not None, "it has waited"
+        return message
+
+    def _receive(self, flags: int) -> Message | None:
+        if self.fd < 0:
+            raise ChannelEndedError
+        space = socket.CMSG_SPACE(DESCRIPTOR_BYTES)
+        try:
+            packet, ancillary, _flags, _peer = self._socket.recvmsg(
+                PACKET_BYTES_MAX, space, flags | socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            # The other end was closed with something unread. That is told once, before what it said.
+            return self._receive(flags)
+        if not packet:
+            raise ChannelEndedError
+        fds = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[:DESCRIPTOR_BYTES])
+        return Message(Kind(packet[:1]), packet[1:].decode(errors="surrogateescape"), fds[0] if fds else -1)
