@@ -48,7 +48,7 @@ class Acceptor:
     def _arm(self) -> None:
         self._armed = True
         ring = self._tasks.ring
-        accept = ring.accept_multishot if self._in_bursts else ring.accept
+        accept = ring.accept if self._in_bursts else ring.accept_once
         accept(self._user_data, self._listener.fd)
 
     @property
@@ -84,7 +84,7 @@ class Acceptor:
 
     def _take(self, fd: int) -> None:
         if self._listening.closes_idle:
-            self._tasks.close(fd)
+            self._tasks.ring.close(fd)
             return
         full = self.is_full and not self._shared.make_room()
         Connection(self._listening, fd, refused=full)
@@ -92,7 +92,7 @@ class Acceptor:
             self._arm()  # one by one, and one that is refused, as a multishot accept does it
         elif full and self._armed:
             # What waits in the kernel's queue is better off there than refused; it is accepted when there is room.
-            self._tasks.cancel(self._user_data)
+            self._tasks.ring.cancel(self._user_data)
 
     def _rest(self, res: int) -> None:
         if not self._resting:
@@ -108,13 +108,13 @@ class Acceptor:
             self._tasks.system.give_up(self._reserve_fd)
             self._reserve_fd = -1
             self._single = True
-            self._tasks.ring.accept(self._single_user_data, self._listener.fd)
+            self._tasks.ring.accept_once(self._single_user_data, self._listener.fd)
 
     def _accepted_one(self, res: int, _buffer: int, _more: bool) -> None:
         self._single = False
         if res >= 0:
             if self._stopped:
-                self._tasks.close(res)
+                self._tasks.ring.close(res)
             else:
                 Connection(self._listening, res, refused=True)
         self._sweep_at_end()
@@ -134,7 +134,8 @@ class Acceptor:
     def renew(self) -> None:
         """Look at the queue anew: a wake-up for it may have been taken by a process that accepts no more."""
         if self._armed and not self._stopped:
-            self._tasks.cancel(self._user_data)  # when it has ended, it is armed again, and then takes what is there
+            # When it has ended, it is armed again, and then takes what is there.
+            self._tasks.ring.cancel(self._user_data)
 
     def stop(self) -> None:
         """Accept no more."""
@@ -143,18 +144,16 @@ class Acceptor:
         self._stopped = True
         for in_flight, user_data in ((self._armed, self._user_data), (self._single, self._single_user_data)):
             if in_flight:
-                self._tasks.cancel(user_data)
+                self._tasks.ring.cancel(user_data)
         self._sweep_at_end()
 
     def _sweep_at_end(self) -> None:
         """Take what still waits in the queue: it came in the moment in which accepting was cancelled, and the close of
-        the listener would reset it. A single accept takes what is there at once; the cancel behind it ends one that
-        finds nothing.
+        the listener would reset it.
         """
         if self._stopped and not (self._armed or self._single or self._sweeping or self._is_swept):
             self._sweeping = True
-            self._tasks.ring.accept(self._sweep_user_data, self._listener.fd)
-            self._tasks.cancel(self._sweep_user_data)
+            self._tasks.ring.accept_waiting(self._sweep_user_data, self._listener.fd)
 
     def _swept(self, res: int, _buffer: int, _more: bool) -> None:
         self._sweeping = False
@@ -162,7 +161,7 @@ class Acceptor:
             self._take(res)
             self._sweep_at_end()
         else:
-            self._is_swept = True  # ECANCELED: the queue is empty. EMFILE, ECONNABORTED: nothing can be done for it
+            self._is_swept = True  # the queue is empty; or it is EMFILE, and nothing can be done for it
 
     @property
     def is_over(self) -> bool:

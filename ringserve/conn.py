@@ -49,7 +49,7 @@ from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError, RequestReader
 from ringserve.observe.access_log import AccessLog
 from ringserve.ring.tasks import Kind
-from ringserve.ring.world import Pinned, errno_name
+from ringserve.ring.world import NO_ROOM, Pinned, errno_name
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""
@@ -87,7 +87,7 @@ class Connection(Sender):
 
     __slots__ = (
         "_awaiting_input", "_hot", "_last", "_lingers", "_receive_user_data", "_requests_left",
-        "_revalidates", "_sending", "_starved", "input_ended", "reader", "receiving", "refused", "state",
+        "_revalidates", "_sending", "input_ended", "reader", "receiving", "refused", "state",
     )  # fmt: skip
 
     def __init__(self, listening: Listening, fd: int, *, refused: bool = False) -> None:
@@ -103,14 +103,13 @@ class Connection(Sender):
         self._awaiting_input = False
         self._last = refused
         self._lingers = refused
-        self._starved = False
         self._requests_left = listening.config.requests_max
         self._revalidates = False
         self._hot: Hot | None = None
         self._sending: Pinned | None = None
         self._receive_user_data = self.tasks.register(Kind.RECEIVE, self._received)
         listening.shared.began(self)
-        self.ring.receive(self._receive_user_data, fd)
+        self.ring.receive_once(self._receive_user_data, fd)
         if has_preface or refused:
             self.begin(self._serve(has_preface))
 
@@ -121,13 +120,7 @@ class Connection(Sender):
 
     def _arm_receive(self) -> None:
         self.receiving = True
-        self.ring.receive_multishot(self._receive_user_data, self.fd)
-
-    def rearm_receive(self) -> None:
-        """Buffers are back: receive again (`Shared.starved`)."""
-        self._starved = False
-        if not (self.receiving or self.input_ended or self._last or self.state is ENDING):
-            self._arm_receive()
+        self.ring.receive(self._receive_user_data, self.fd)
 
     def _received(self, res: int, buffer: int, more: bool) -> None:
         if not more:
@@ -138,12 +131,10 @@ class Connection(Sender):
             if self.state is IDLE and self._interruption is None and self._answer_hot(data):
                 return
             self._take_input(data)
-        elif res == -errno.ENOBUFS and self.state is not ENDING:
-            # The socket is healthy. The server arms as many as it has buffers, in turn, so that all get theirs.
-            self._starved = True
-            self._listening.shared.starved.append(self)
+        elif res == NO_ROOM and not self._last and self.state is not ENDING:
+            self._arm_receive()
             return
-        elif res not in (-errno.ECANCELED, -errno.ENOBUFS):
+        elif res not in (-errno.ECANCELED, NO_ROOM):
             self.input_ended = True
             if res < 0:
                 self.interrupt(ConnectionOverError(errno_name(res)))
@@ -162,7 +153,7 @@ class Connection(Sender):
             self.state = READING
             self.waiting_since = self.ring.now
         elif reader.pending_bytes > INPUT_PENDING_MAX and self.receiving:
-            self.tasks.cancel(self._receive_user_data)
+            self.ring.cancel(self._receive_user_data)
 
     def _reader(self) -> RequestReader:
         if self.reader is None:
@@ -195,7 +186,7 @@ class Connection(Sender):
     def _more_input(self) -> Generator[None, None, None]:
         """Suspend until something arrived, the peer ended its side, or an interruption came."""
         self.take_interruption()
-        if not self.receiving and not self._starved and not self.input_ended:
+        if not self.receiving and not self.input_ended:
             self._arm_receive()
         self._awaiting_input = True
         yield
@@ -207,7 +198,7 @@ class Connection(Sender):
             # The coroutine must not run while the prepared response is in flight; `_sent` resumes it.
             if self._interruption is None:
                 self._interruption = reason
-                self.tasks.cancel(self.user_data)
+                self.ring.cancel(self.user_data)
             return
         if self.state is ENDING:
             return
@@ -359,7 +350,7 @@ class Connection(Sender):
                 raise ConnectionOverError("the proxy ended its side before its preface")
             await self._more_input()
         self._reader().skip(preface.length)
-        if not self.receiving and not self._starved and not self.input_ended:
+        if not self.receiving and not self.input_ended:
             self._arm_receive()  # as `_go_on` does for who has no preface
         self.state = READING
         self.waiting_since = self.ring.now
@@ -425,7 +416,7 @@ class Connection(Sender):
         self._last = self._lingers = True
         self.reader = None
         if self.receiving:
-            self.tasks.cancel(self._receive_user_data)
+            self.ring.cancel(self._receive_user_data)
 
     async def _answer_error(self, status: int) -> None:
         """The last words to a peer whose bytes are not read on."""
@@ -446,7 +437,7 @@ class Connection(Sender):
         self.tasks.handlers[self._receive_user_data] = self._linger_on
         self.began = self.waiting_since = self.ring.now
         if self.receiving:
-            self.tasks.cancel(self._receive_user_data)
+            self.ring.cancel(self._receive_user_data)
         else:
             self._await_waste()
 
@@ -463,7 +454,7 @@ class Connection(Sender):
         self.receiving = False
         if self.state is ENDING:
             self._ended()
-        elif buffer >= 0 or res in (-errno.ECANCELED, -errno.ENOBUFS):
+        elif buffer >= 0 or res in (-errno.ECANCELED, NO_ROOM):
             self._await_waste()
         elif res > 0:
             self._listening.shared.talking.append(self)  # a turn throws away only so much of all
@@ -487,9 +478,7 @@ class Connection(Sender):
         if self._body is None and self.state is not LINGERING:
             self.tasks.forget(self.user_data)  # no coroutine has done it
         self.state = ENDING
-        if self.receiving:
-            self.tasks.cancel(self._receive_user_data)  # in one batch with the close, and before it
-        self.tasks.close(self.fd)
+        self.ring.close(self.fd, self._receive_user_data if self.receiving else None)
         if not self.receiving:
             self._ended()
 

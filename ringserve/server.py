@@ -294,15 +294,13 @@ class Server:
 
     def _loop(self, ring: Ring, accepted_last: Callable[[], None]) -> None:
         tasks, shared = self.tasks, self.shared
-        clock, starved, talking = shared.clock, shared.starved, shared.talking
+        clock, talking = shared.clock, shared.talking
         log, acceptors, commands = shared.log, self._acceptors, self._commands
         sleep_s = 0.0  # something may have been posted before it could wake the ring
         while True:
             tasks.turn(sleep_s)
             if ring.now >= clock.next_update:
                 clock.update()
-            if starved:
-                self._feed_starved()
             if talking:
                 self._throw_away()
             for acceptor in acceptors:
@@ -337,12 +335,6 @@ class Server:
             looks.pop().check_deadline()
         return self.tasks.ring.now + (0.0 if looks else shared.look_every_s)
 
-    def _feed_starved(self) -> None:
-        """Arm as many receives that found no buffer as there are buffers, in the order in which they starved."""
-        starved = self.shared.starved
-        for _turn in range(min(len(starved), self.tasks.ring.buffer_count)):
-            starved.popleft().rearm_receive()
-
     def _throw_away(self) -> None:
         """A turn's share of what lingering connections are sent, in the order in which it came."""
         talking, left = self.shared.talking, DISCARD_BYTES_MAX
@@ -376,7 +368,7 @@ class Server:
         phase = self._phase
         if isinstance(command, Sink):
             if self.shared.log is None:
-                self.tasks.close(command.fd)
+                self.tasks.ring.close(command.fd)
             else:
                 self.shared.log.replace_sink(command)
         elif command is Command.RENEW:
@@ -436,12 +428,12 @@ class Server:
             acceptor.close()
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
-        """Turn until it is done and nothing is to be closed, for FINISH_S at most. Log lines are written meanwhile."""
+        """Turn until it is done, for FINISH_S at most. Log lines are written meanwhile."""
         ring, log = self.tasks.ring, self.shared.log
         deadline = ring.now + FINISH_S
         while ring.now < deadline:
             again = None if log is None else log.flush()
-            if done() and not self.tasks.closing:
+            if done():
                 return
             self.tasks.turn((deadline if again is None else min(deadline, again)) - ring.now)
 

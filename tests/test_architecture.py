@@ -1,28 +1,43 @@
-"""The pages that lead through the repository name files that are there."""
+"""What lies above the ring knows nothing of what is behind it."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+import ringserve
 
-ROOT = Path(__file__).resolve().parent.parent
-BASES = (ROOT, ROOT / "ringserve", *(ROOT / "ringserve").glob("*/"))
-"""What names are relative to: the repository, the package, or, in a sentence about it, one of its packages."""
-NAMED = re.compile(r"([\w/-]+\.py)\b")
-LINKED = re.compile(r"\]\(([\w./-]+)")
-
-
-@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "README.md"])
-def test_a_page_names_and_links_only_what_is_there(page: str) -> None:
-    text = (ROOT / page).read_text()
-    named = [name for name in NAMED.findall(text) if not any((base / name).is_file() for base in BASES)]
-    linked = [name for name in LINKED.findall(text) if not ((ROOT / page).parent / name).exists()]
-    assert named + linked == []
+PACKAGE = Path(ringserve.__file__).parent
+NAMES = re.compile(r"IORING_|F_MORE|ENOBUFS|SQPOLL|splice|inotify|O_RDONLY", re.IGNORECASE)
+"""Of io_uring, and of calls of Linux that another ring may not make."""
+TELLS_USERS = frozenset(("raise fs.inotify.max_user_watches", "raise fs.inotify.max_user_instances"))
+"""What an operator has to do has the system's names."""
 
 
-def test_the_map_has_ten_files_to_read() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
-    reading = text.partition("## Ten files")[2].partition("\n## ")[0]
-    assert re.findall(r"^(\d+)\. `", reading, re.MULTILINE) == [str(number) for number in range(1, 11)]
+def names_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Identifiers, attributes, what is imported, and strings that are no text for people: those without a blank."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                yield node.lineno, name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.alias(name=name, asname=other):
+                yield node.lineno, f"{name} {other}"
+            case ast.ImportFrom(module=str(name)):
+                yield node.lineno, name
+            case ast.Constant(value=str(text)) if " " not in text:
+                yield node.lineno, text
+
+
+def test_no_name_of_what_is_behind_the_ring_stands_above_it() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{line}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if PACKAGE / "ring" not in path.parents
+        for line, name in names_of(ast.parse(path.read_text()))
+        if NAMES.search(name)
+    ]
+    assert found == []

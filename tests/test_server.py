@@ -475,6 +475,7 @@ def test_each_response_is_logged_once_with_what_was_sent(serving: Serving, site:
         assert lines[0]["client"] == "127.0.0.1"
 
 
+@pytest.mark.leaves_in_flight
 def test_a_log_that_nobody_reads_holds_up_nobody(serving: Serving, site: Path) -> None:
     (site / "page").write_bytes(b"page")
     read_fd, write_fd = os.pipe()

@@ -33,9 +33,6 @@ class Client(Protocol):
     def spare_rank(self) -> int | None:
         """How little is lost if it ends now: 0 is the least. None: a request would be lost."""
 
-    def rearm_receive(self) -> None:
-        """Buffers are back."""
-
     def throw_away(self, bytes_max: int) -> int:
         """Throw away what the peer sent since the connection lingers; how many bytes that were."""
 
@@ -84,7 +81,7 @@ class Shared:
 
     server: the value of the Server field, or nothing for none. prepared: for whatever listener, since they share a
     bound.
-    starved: connections that found no buffer to receive into. talking: those that linger and were sent something.
+    talking: those that linger and were sent something.
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
 
@@ -98,7 +95,6 @@ class Shared:
         self.prepared = PreparedResponses(self.server, config.cached_files_max, config.cache_bytes_max)
         self.connections: dict[Client, None] = {}
         """In the order in which they came. A set would be ordered by their addresses."""
-        self.starved: deque[Client] = deque()
         self.talking: deque[Client] = deque()
         self._ring = tasks.ring
         self._spare: list[tuple[int, float, int, Client]] = []

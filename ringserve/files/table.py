@@ -294,7 +294,7 @@ class FileTable:
             return File(path, status, None, shared, now_ns, coding, digest)
         finally:
             if fd is not None:
-                self._tasks.close(fd)
+                self._tasks.ring.close(fd)
 
     async def _hash(self, task: Task, body: bytes) -> bytes | None:
         """The `content_hash`; None for what is too large to get its tag from it."""
@@ -334,7 +334,7 @@ class FileTable:
 
     def _descriptor_done(self, fd: int) -> None:
         self._descriptors -= 1
-        self._tasks.close(fd)
+        self._tasks.ring.close(fd)
 
     def give_up_descriptors(self) -> bool:
         """Out of descriptors: drop what holds some. True if there was any."""

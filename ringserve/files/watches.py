@@ -165,4 +165,4 @@ class Watches:
         if self._watching:
             self._watching = False
             self._forget_below(None)
-            self._tasks.cancel(self._user_data)
+            self._tasks.ring.cancel(self._user_data)

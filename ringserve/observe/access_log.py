@@ -261,7 +261,7 @@ class AccessLog:
         What kind of file it is comes with it: on a network file system fstat(2) may wait, and the loop with it.
         """
         if self._next is not None:
-            self._tasks.close(self._next.fd)
+            self._tasks.ring.close(self._next.fd)
         self._next = sink
         if not self._writing:
             self._take_next_sink()
@@ -270,7 +270,7 @@ class AccessLog:
         if self._next is None:
             return
         if self._owned:
-            self._tasks.close(self._fd)
+            self._tasks.ring.close(self._fd)
         (self._fd, self._is_file), self._next = self._next, None
         self._owned = True
         self._batch = self._batch.lstrip(b"\n")
@@ -283,10 +283,10 @@ class AccessLog:
         self._batch, self._pieces = b"", []
         self._report_lost()
         if self._next is not None:
-            self._tasks.close(self._next.fd)
+            self._tasks.ring.close(self._next.fd)
             self._next = None
         if self._owned:
-            self._tasks.close(self._fd)
+            self._tasks.ring.close(self._fd)
             self._owned = False
 
     def add(self, client: bytes, stamp: bytes, line: bytes, outcome: bytes, block: bytes) -> None:

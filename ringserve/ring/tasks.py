@@ -18,7 +18,6 @@ descriptor is never lost; the exception then comes at the next operation.
 Invariants
  1. A task has at most one operation in flight; its memory is referenced by the frame that awaits it.
  2. An interruption is raised only when nothing is in flight, and once.
- 3. Clean-up (`close`) is queued without waiting and cannot be interrupted; `Tasks.closing` counts what is still due.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from enum import IntEnum
 from types import coroutine
 from typing import Any, Generic, TypeVar
 
-from ringserve.ring.world import FileStatus, Loaded, Names, Pinned, Pipe, Rank, Root, World, errno_name
+from ringserve.ring.world import FileStatus, Loaded, Names, Pinned, Pipe, Rank, Root, World
 
 Result = TypeVar("Result")
 Answer = TypeVar("Answer")
@@ -89,14 +88,11 @@ class Tasks:
         self.diagnostics = world.diagnostics
         self.reported = Signal()
         self.handlers: dict[int, Handler] = {}
-        self.closing = 0
         self.faults = 0
         self._serial = itertools.count(1)
         self._ready: deque[Task] = deque()
         self._timers: list[tuple[float, int, Callable[[], float | None]]] = []
         self._timer_serial = itertools.count()
-        self._close_user_data = self.register(Kind.SHARED, self._closed)
-        self._cancel_user_data = self.register(Kind.SHARED, self._cancelled)
 
     # -- user_data ----------------------------------------------------------------------------------------------
 
@@ -200,28 +196,6 @@ class Tasks:
                 # Later than now, or a timer that answers with the past would keep this loop for itself.
                 self.call_at(max(again, now + SHORTEST_TIMER_S), function)
 
-    # -- operations that nobody waits for -----------------------------------------------------------------------
-
-    def close(self, fd: int) -> None:
-        """Close `fd`, on which nothing is in flight, and wait for nothing."""
-        self.closing += 1
-        self.ring.close(self._close_user_data, fd)
-
-    def cancel(self, target_user_data: int) -> None:
-        """Ask that the operations of `target_user_data` end; they still complete themselves."""
-        self.closing += 1
-        self.ring.cancel(self._cancel_user_data, target_user_data)
-
-    def _closed(self, res: int, _buffer: int, _more: bool) -> None:
-        self.closing -= 1
-        if res < 0:
-            # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
-            self.report("close: {}", errno_name(res))
-
-    def _cancelled(self, _res: int, _buffer: int, _more: bool) -> None:
-        # 0, -ENOENT (ended by itself meanwhile) and -EALREADY (running; it ends on its own) all mean the same here.
-        self.closing -= 1
-
 
 SHORTEST_TIMER_S = 0.001
 
@@ -307,7 +281,7 @@ class Task:
             return
         self._interruption = reason
         if self._operating:
-            self.tasks.cancel(self.user_data)
+            self.ring.cancel(self.user_data)
         elif self._signal is not None:
             self._signal.leave(self)
             self.resume_soon()

@@ -33,6 +33,7 @@ What is *not* here: retries, time-outs of single operations, buffering. They are
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -54,6 +55,10 @@ Completion = tuple[int, int, int, bool]
 buffer: where received bytes lie, for `Ring.received`; -1 for none. It means something until the next `turn`.
 more: the submission goes on, and completes again.
 """
+
+
+NO_ROOM = -errno.ENOBUFS
+"""The result of a receive that found no buffer."""
 
 
 class RingRefusedError(Exception):
@@ -189,23 +194,27 @@ class Ring(ABC):
 
     @abstractmethod
     def accept(self, user_data: int, fd: int) -> None:
-        """Take one connection from the listener `fd`. res: its descriptor, non-blocking and close-on-exec."""
+        """Take connections from the listener `fd`, again and again. res: the descriptor of one, non-blocking and
+        close-on-exec.
+        """
 
     @abstractmethod
-    def accept_multishot(self, user_data: int, fd: int) -> None:
-        """As `accept`, again and again, until a completion says that there is no more."""
+    def accept_once(self, user_data: int, fd: int) -> None:
+        """Take one connection."""
+
+    @abstractmethod
+    def accept_waiting(self, user_data: int, fd: int) -> None:
+        """Take one connection that waits already. res: its descriptor, or a negative errno if there is none."""
 
     @abstractmethod
     def receive(self, user_data: int, fd: int) -> None:
-        """Receive once into a provided buffer, as `receive_multishot` does again and again. The completion never has
-        more.
+        """Receive into buffers of the ring, again and again, until the end of the stream (res 0) or an error. NO_ROOM:
+        all of them were in use. Nothing is wrong with the socket; `receive` it again, and the ring finds a buffer.
         """
 
     @abstractmethod
-    def receive_multishot(self, user_data: int, fd: int) -> None:
-        """Receive into provided buffers until a completion has no more: at end of stream (res 0), an error, or
-        -ENOBUFS, which says nothing bad of the socket.
-        """
+    def receive_once(self, user_data: int, fd: int) -> None:
+        """Receive one piece."""
 
     @abstractmethod
     def send(self, user_data: int, fd: int, data: Pinned, offset: int = 0) -> None:
@@ -224,8 +233,10 @@ class Ring(ABC):
         """Write `data` from its index `start` at the descriptor's current position."""
 
     @abstractmethod
-    def close(self, user_data: int, fd: int) -> None:
-        """Close `fd`. Nothing else may be in flight on it: a close with a receive pending sends no FIN."""
+    def close(self, fd: int, armed: int | None = None) -> None:
+        """Close `fd`, and tell nobody. armed: the user_data of a receive that is in flight on it, and ends by this.
+        Nothing else may be. An error that a file system reports late goes to the diagnostics.
+        """
 
     @abstractmethod
     def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
@@ -243,9 +254,9 @@ class Ring(ABC):
         """
 
     @abstractmethod
-    def cancel(self, user_data: int, target_user_data: int) -> None:
-        """Ask that the operations of `target_user_data` end. They still complete by themselves, before or after
-        this one does. res: 0, -ENOENT (nothing there) or -EALREADY (running, and will end).
+    def cancel(self, user_data: int) -> None:
+        """Ask that the operation of `user_data` end. It still completes by itself, with -ECANCELED or with what came
+        of it; one that has ended is not an error.
         """
 
     # -- control plane: files -----------------------------------------------------------------------------------
@@ -319,21 +330,11 @@ class Ring(ABC):
 
     @abstractmethod
     def in_flight(self) -> int:
-        """How many submissions will complete again."""
+        """How many submissions, closes and cancels have not ended; after `shut`, how many had not."""
 
     @abstractmethod
     def shut(self) -> None:
         """Give the ring back. Operations still in flight are ended by the kernel."""
-
-    @property
-    @abstractmethod
-    def buffer_count(self) -> int:
-        """How many provided buffers there are: as many receives can complete in one turn."""
-
-    @property
-    @abstractmethod
-    def figures(self) -> dict[str, int]:
-        """Counters since the start, by name, for diagnosis."""
 
 
 class System(ABC):
@@ -417,6 +418,4 @@ class World:
 
 def errno_name(res: int) -> str:
     """`ECONNRESET (Connection reset by peer)` for the result -104."""
-    import errno
-
     return f"{errno.errorcode.get(-res, f'errno {-res}')} ({os.strerror(-res)})"

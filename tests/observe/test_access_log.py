@@ -380,6 +380,10 @@ class FakeRing:
         assert 0 <= start < data.length, "a write of nothing never ends"
         self._write = (fd, data, start)
 
+    def close(self, fd: int) -> None:
+        assert fd not in self.closed, "closed twice"
+        self.closed.append(fd)
+
     def room(self, user_data: int, fd: int) -> None:
         assert user_data == self.user_data + 8
         assert fd == FD
@@ -414,10 +418,6 @@ class FakeTasks:
         assert self.ring.room_handler is None, "the log registers twice"
         self.ring.room_handler = handler
         return 32
-
-    def close(self, fd: int) -> None:
-        assert fd not in self.ring.closed, "closed twice"
-        self.ring.closed.append(fd)
 
     def report(self, template: str, *values: object) -> None:
         self.ring.reports.append(template.format(*values))

@@ -536,6 +536,7 @@ def read_up_to(fd: int, data: bytearray, end: bytes | None) -> None:
             return
 
 
+@pytest.mark.leaves_in_flight
 def test_lines_that_are_not_written_by_the_end_are_counted(
     pipe: tuple[int, int], serving: Serving, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -315,6 +315,7 @@ def test_those_who_waited_for_a_client_that_left_get_their_listing_and_its_readi
     eventually("descriptors are given back", lambda: descriptors() <= before)
 
 
+@pytest.mark.leaves_in_flight
 def test_a_directory_that_is_not_read_in_time_does_not_keep_a_server_from_ending(
     slow: SlowDirectories, serving: Serving
 ) -> None:

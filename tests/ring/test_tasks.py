@@ -11,7 +11,6 @@ import socket
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 from fakes import world_of
@@ -81,11 +80,8 @@ class ScriptedRing:
     def take(self, user_data: int) -> object:
         return self.left.pop(user_data)
 
-    def close(self, user_data: int, fd: int) -> None:
-        self.queued.append(("close", user_data, fd))
-
-    def cancel(self, user_data: int, target_user_data: int) -> None:
-        self.queued.append(("cancel", user_data, target_user_data))
+    def cancel(self, user_data: int) -> None:
+        self.queued.append(("cancel", user_data))
 
     def pin(self, data: bytes) -> Pinned:
         block = Block(len(data))
@@ -195,17 +191,17 @@ def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp
         assert isinstance(no_directory, int)
         results.append(no_directory)
         for fd in (loaded.file, root.directory):
-            tasks.close(fd)
+            tasks.ring.close(fd)
 
     task = tasks.start(body())
     run(tasks, task)
     assert results.pop(1) >= 0
     assert results == [4, 2, 8, -errno.ENOENT, -errno.ENOTDIR]
     for _turn in range(TURNS_MAX):
-        if tasks.closing == 0:
+        if not tasks.ring.in_flight():
             break
         tasks.turn(0.01)
-    assert tasks.closing == 0
+    assert not tasks.ring.in_flight()
     assert tasks.faults == 0
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(root.directory)
@@ -233,10 +229,10 @@ def test_an_interruption_cancels_a_pending_operation_of_the_kernel(tasks: Tasks)
     run(tasks, task)
     assert caught == [reason]
     for _turn in range(TURNS_MAX):
-        if tasks.closing == 0:
+        if not tasks.ring.in_flight():
             break
         tasks.turn(0.01)
-    assert tasks.closing == 0
+    assert not tasks.ring.in_flight()
     assert tasks.faults == 0
     os.close(read_fd)
     os.close(write_fd)
@@ -368,13 +364,9 @@ def test_no_user_data_is_used_twice_and_each_names_its_kind(stage: Stage) -> Non
 def test_an_interruption_cancels_the_operation_and_is_raised_once_after_its_end(stage: Stage) -> None:
     task = stage.poller(polls=2)
     task.interrupt(InterruptionError("time is up"))
-    ((verb, cancel_user_data, target),) = stage.ring.take_queued()
-    assert (verb, target) == ("cancel", task.user_data)
-    assert stage.tasks.closing == 1
-    stage.ring.finish(cast(int, cancel_user_data), 0)
+    assert stage.ring.take_queued() == [("cancel", task.user_data)]
     stage.turn()
     assert stage.said == [], "cancelled is not finished"
-    assert stage.tasks.closing == 0
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert stage.said == [("task", "time is up")]
@@ -467,7 +459,7 @@ def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up
         try:
             await task.room(FD)
         finally:
-            stage.tasks.close(FD)
+            stage.said.append("cleaned up")
 
     task = stage.tasks.start(body())
     stage.turn()
@@ -476,7 +468,7 @@ def test_an_interruption_that_nobody_catches_ends_the_task_after_its_cleaning_up
     stage.ring.finish(task.user_data, -errno.ECANCELED)
     stage.turn()
     assert task.finished
-    assert [queued[0] for queued in stage.ring.take_queued()] == ["close"]
+    assert stage.said == ["cleaned up"]
     assert "not caught" in stage.reported()
 
 
@@ -569,40 +561,6 @@ def test_a_late_completion_of_a_finished_task_reaches_nobody(stage: Stage) -> No
     assert "that nobody waits for" in stage.reported()
     assert stage.said == []
     assert not successor.finished
-
-
-# -- closing ----------------------------------------------------------------------------------------------------------
-
-
-def test_closes_and_cancels_are_counted_until_they_complete(stage: Stage) -> None:
-    stage.tasks.close(5)
-    stage.tasks.close(6)
-    stage.tasks.cancel(800)
-    assert stage.tasks.closing == 3
-    (_close, close_user_data, first_fd), (_same, _user_data, second_fd), (_cancel, cancel_user_data, target) = (
-        stage.ring.take_queued()
-    )
-    assert (first_fd, second_fd, target) == (5, 6, 800)
-    stage.ring.finish(cast(int, close_user_data), 0)
-    stage.turn()
-    assert stage.tasks.closing == 2
-    stage.ring.finish(cast(int, cancel_user_data), -errno.ENOENT)
-    stage.turn()
-    assert stage.tasks.closing == 1
-    assert stage.reported() == ""
-    stage.ring.finish(cast(int, close_user_data), -errno.EIO)
-    stage.turn()
-    assert stage.tasks.closing == 0
-    assert stage.reported() == "ringserve: close: EIO (Input/output error)\n"
-
-
-@pytest.mark.parametrize("res", [0, -errno.ENOENT, -errno.EALREADY])
-def test_no_result_of_a_cancel_is_a_fault(stage: Stage, res: int) -> None:
-    stage.tasks.cancel(800)
-    ((_verb, user_data, _target),) = stage.ring.take_queued()
-    stage.ring.finish(cast(int, user_data), res)
-    stage.turn()
-    assert (stage.tasks.closing, stage.tasks.faults, stage.reported()) == (0, 0, "")
 
 
 # -- timers -----------------------------------------------------------------------------------------------------------

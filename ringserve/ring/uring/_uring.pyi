@@ -9,6 +9,7 @@ class _Figures:
     features: int
     submission_entries: int
     completion_entries: int
+    lent: int
     enters: int
     early_submits: int
     overflows: int

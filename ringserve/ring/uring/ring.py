@@ -51,7 +51,7 @@ from ringserve.ring.world import (
 )
 
 OWN = 1 << 63  # RINGSERVE_OWN of shim.c
-WAKE, CLOSE, CHANGES = OWN | 1, OWN | 2, OWN | 3
+CLOSE, CANCEL, WAKE, CHANGES = OWN | 1, OWN | 2, OWN | 3, OWN | 4  # the first two are of shim.c
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
 POLL_IN, POLL_OUT = 1, 4
 CHANGES_BUFFER_BYTES = 65536
@@ -117,7 +117,7 @@ class UringRing(Ring):
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
         self._send = lib.ringserve_send
         self._diagnostics = diagnostics or Diagnostics()
-        self._files = Files(self._close)
+        self._files = Files(self.close)
         self._steps: dict[int, _Chain] = {}
         """The chains by what they wait for."""
         self._asked: dict[int, _Chain] = {}
@@ -125,8 +125,12 @@ class UringRing(Ring):
         self._step_serial = itertools.count(OWN | 16)
         self._due: list[Completion] = []
         """Completions for the next turn that are none of the kernel's."""
+        self._held: deque[tuple[Callable[..., int], int, int]] = deque()
+        """Receives that wait for buffers."""
         self._results: dict[int, tuple[object, BaseException | None]] = {}
         """For `take`."""
+        self._left = 0
+        """What was in flight when the ring was shut."""
         self._notifier = -1
         self._changes: list[Change] | None = []
         self._changes_owner: int | None = None
@@ -144,7 +148,7 @@ class UringRing(Ring):
 
     def _prepare(self) -> None:
         options = self._options
-        figures = lib.ringserve_ring_figures(self._ring)
+        figures = self._figures = lib.ringserve_ring_figures(self._ring)
         if not figures.features & lib.IORING_FEAT_EXT_ARG or not figures.features & lib.IORING_FEAT_NODROP:
             raise RingRefusedError(explain_refusal(errno.EINVAL, circumstances()))
         result = lib.ringserve_buffers_create(self._ring, options.buffers, options.buffer_bytes)
@@ -165,7 +169,7 @@ class UringRing(Ring):
         """A real receive through the ring: the one proof that multishot and provided buffers both work (6.0)."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self.receive_multishot(0, ours.fileno())
+            self.receive(0, ours.fileno())
             theirs.send(b"?")
             for _attempt in range(10):  # completions may take a turn to show where task work is not deferred
                 finished = list(self.turn(0.1))
@@ -184,10 +188,12 @@ class UringRing(Ring):
     def turn(self, timeout_s: float) -> Iterable[Completion]:
         if self._deferred:
             self._queue_deferred()
+        if self._held:
+            self._queue_held()
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
         # Not with submissions that did not fit: what is waited for may be among them.
-        wait_for = self._wait_for if timeout_s > 0 and not self._deferred and not self._due else 0
+        wait_for = self._wait_for if timeout_s > 0 and not (self._deferred or self._due or self._held) else 0
         count = lib.ringserve_turn(self._ring, wait_for, int(timeout_s * NANOSECONDS))
         if count < 0:
             raise RingBrokenError(f"io_uring_enter: {errno_name(count)}")
@@ -209,7 +215,7 @@ class UringRing(Ring):
                 first.append(self._note_changes(res))
             elif user_data != CLOSE:
                 self._advance(self._steps.pop(user_data), res)
-            elif res < 0:
+            else:
                 # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
                 self._diagnostics.report(self.now, "close: {}", errno_name(res))
         due, self._due = self._due, []
@@ -218,12 +224,6 @@ class UringRing(Ring):
     def _await_wake(self) -> None:
         buffer = self._wake_buffer
         self._queue(lib.ringserve_read, WAKE, self._wake_read, buffer.address, buffer.length, -1)
-
-    def _close(self, fd: int) -> None:
-        if self._ring is None:
-            os.close(fd)
-        else:
-            self._queue(lib.ringserve_close, CLOSE, fd)
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -237,16 +237,33 @@ class UringRing(Ring):
             self._deferred.popleft()
 
     def accept(self, user_data: int, fd: int) -> None:
-        self._queue(lib.ringserve_accept, user_data, fd)
-
-    def accept_multishot(self, user_data: int, fd: int) -> None:
         self._queue(lib.ringserve_accept_multishot, user_data, fd)
 
-    def receive(self, user_data: int, fd: int) -> None:
-        self._queue(lib.ringserve_receive, user_data, fd)
+    def accept_once(self, user_data: int, fd: int) -> None:
+        self._queue(lib.ringserve_accept, user_data, fd)
 
-    def receive_multishot(self, user_data: int, fd: int) -> None:
-        self._queue(lib.ringserve_receive_multishot, user_data, fd)
+    def accept_waiting(self, user_data: int, fd: int) -> None:
+        # It takes what is there at once; the cancel behind it ends one that finds nothing.
+        self._queue(lib.ringserve_accept, user_data, fd)
+        self._queue(lib.ringserve_cancel, CANCEL, user_data)
+
+    def receive(self, user_data: int, fd: int) -> None:
+        self._receive(lib.ringserve_receive_multishot, user_data, fd)
+
+    def receive_once(self, user_data: int, fd: int) -> None:
+        self._receive(lib.ringserve_receive, user_data, fd)
+
+    def _receive(self, function: Callable[..., int], user_data: int, fd: int) -> None:
+        # While all buffers are lent it would end at once. Others wait already: it is their turn first.
+        if self._held or self._figures.lent == self._options.buffers:
+            self._held.append((function, user_data, fd))
+        else:
+            self._queue(function, user_data, fd)
+
+    def _queue_held(self) -> None:
+        """Queue as many receives as there are buffers, all of which the turn that begins gives back."""
+        for _receive in range(min(len(self._held), self._options.buffers)):
+            self._queue(*self._held.popleft())
 
     def send(self, user_data: int, fd: int, data: Memory, offset: int = 0) -> None:  # type: ignore[override]  # its own
         # As `_queue`, without the way of a call through arguments in a tuple: a tenth of a microsecond a request.
@@ -263,8 +280,13 @@ class UringRing(Ring):
     def write(self, user_data: int, fd: int, data: Memory, start: int = 0) -> None:  # type: ignore[override]  # its own
         self._queue(lib.ringserve_write, user_data, fd, data.address + start, data.length - start)
 
-    def close(self, user_data: int, fd: int) -> None:
-        self._queue(lib.ringserve_close, user_data, fd)
+    def close(self, fd: int, armed: int | None = None) -> None:
+        if self._ring is None:
+            os.close(fd)
+            return
+        if armed is not None:
+            self.cancel(armed)  # before it and in one batch: a close with a receive that goes on sends no FIN
+        self._queue(lib.ringserve_close, CLOSE, fd)
 
     def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
         self._helpers.call(user_data, job, lane, origin)
@@ -275,16 +297,23 @@ class UringRing(Ring):
             raise failure
         return result
 
-    def cancel(self, user_data: int, target_user_data: int) -> None:
-        asked = self._asked.get(target_user_data)
+    def cancel(self, user_data: int) -> None:
+        asked = self._asked.get(user_data)
         if asked is not None:
             asked.cancelled = True
-            target_user_data = asked.step
+            user_data = asked.step
             if asked.calls:  # the helper goes on, and nobody waits for it
                 self._end(asked, -errno.ECANCELED, None)
-        elif target_user_data == self._changes_owner:
-            target_user_data = CHANGES
-        self._queue(lib.ringserve_cancel, user_data, target_user_data)
+                return
+        elif user_data == self._changes_owner:
+            user_data = CHANGES
+        elif self._held:
+            for receive in self._held:
+                if receive[1] == user_data:
+                    self._held.remove(receive)
+                    self._due.append((user_data, -errno.ECANCELED, -1, False))
+                    return
+        self._queue(lib.ringserve_cancel, CANCEL, user_data)
 
     def _end_calls(self) -> None:
         for token, res, result, failure in self._helpers.ended():
@@ -370,7 +399,7 @@ class UringRing(Ring):
         assert owner is not None, "somebody awaits changes"
         if res <= 0:
             self._changes_owner = None
-            self._close(self._notifier)
+            self.close(self._notifier)
             self._notifier = -1
             return owner, res, -1, False
         found = changes_of(bytes(self._changes_buffer.memory[:res]))
@@ -413,18 +442,22 @@ class UringRing(Ring):
 
     @property
     def wake_fd(self) -> int:
+        """The descriptor to which a written byte does what `wake` does (`signal.set_wakeup_fd`)."""
         return self._wake_write
 
     # -- clock and end ------------------------------------------------------------------------------------------
 
     def in_flight(self) -> int:
+        if self._ring is None:
+            return self._left
         its_own = 1 + (self._notifier >= 0)  # the reads that wait for a wake and for changes
         kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
-        return kernels + self._helpers.running() + len(self._due)
+        return kernels + self._helpers.running() + len(self._due) + len(self._held)
 
     def shut(self) -> None:
         if self._ring is None:
             return
+        self._left = self.in_flight()
         self._helpers.shut()
         lib.ringserve_ring_destroy(self._ring)
         self._ring = None
@@ -436,12 +469,9 @@ class UringRing(Ring):
                 os.close(fd)
 
     @property
-    def buffer_count(self) -> int:
-        return self._options.buffers
-
-    @property
     def figures(self) -> dict[str, int]:
-        found = lib.ringserve_ring_figures(self._ring)
+        """Counters since the start, by name."""
+        found = self._figures
         return {
             "setup_flags": found.setup_flags,
             "features": found.features,

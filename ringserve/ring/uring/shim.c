@@ -38,6 +38,8 @@
 #define RINGSERVE_PIECES 128 /* of a page each, in one call: 512 KiB, which is a pipe */
 #define RINGSERVE_BUFFER_GROUP 0
 #define RINGSERVE_OWN (1ULL << 63) /* of user_data: a submission of the ring's own, which nobody above it knows */
+#define RINGSERVE_CLOSE (RINGSERVE_OWN | 1) /* a completion tells Python only of an error */
+#define RINGSERVE_CANCEL (RINGSERVE_OWN | 2) /* a completion tells Python nothing: the target's does */
 #define RINGSERVE_ACCEPT_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
 
 typedef struct {
@@ -56,6 +58,7 @@ typedef struct {
 
 typedef struct {
     unsigned setup_flags, features, submission_entries, completion_entries;
+    unsigned lent;
     uint64_t enters, early_submits, overflows, interrupted, refused;
 } ringserve_figures;
 
@@ -67,8 +70,7 @@ typedef struct ringserve_ring {
     struct io_uring_buf_ring *buffer_ring;
     unsigned char *buffers;
     unsigned buffer_count, buffer_bytes;
-    unsigned short *named; /* buffers that the last turn's completions named */
-    unsigned named_count;
+    unsigned short *named; /* buffers that the last turn's completions named, as many as are lent */
 } ringserve_ring;
 
 static void *map_pages(size_t bytes)
@@ -171,13 +173,13 @@ static void give_back_named_buffers(ringserve_ring *ring)
     const int mask = io_uring_buf_ring_mask(ring->buffer_count);
     unsigned index;
 
-    for (index = 0; index < ring->named_count; index++) {
+    for (index = 0; index < ring->figures.lent; index++) {
         unsigned short bid = ring->named[index];
         io_uring_buf_ring_add(ring->buffer_ring, ring->buffers + (size_t)bid * ring->buffer_bytes,
                               ring->buffer_bytes, bid, mask, (int)index);
     }
-    io_uring_buf_ring_advance(ring->buffer_ring, (int)ring->named_count);
-    ring->named_count = 0;
+    io_uring_buf_ring_advance(ring->buffer_ring, (int)ring->figures.lent);
+    ring->figures.lent = 0;
 }
 
 /* -- control plane and interrupt: the turn -- */
@@ -185,9 +187,13 @@ static void give_back_named_buffers(ringserve_ring *ring)
 static int64_t reap(ringserve_ring *ring)
 {
     struct io_uring_cqe *cqe;
-    unsigned head, count = 0, own = 0;
+    unsigned head, count = 0, own = 0, told_nobody = 0;
 
     io_uring_for_each_cqe(&ring->ring, head, cqe) {
+        if (cqe->user_data == RINGSERVE_CANCEL || (cqe->user_data == RINGSERVE_CLOSE && cqe->res >= 0)) {
+            told_nobody++;
+            continue;
+        }
         ringserve_completion *completion = &ring->completions[
             cqe->user_data & RINGSERVE_OWN ? ring->figures.completion_entries - ++own : count++];
         completion->user_data = cqe->user_data;
@@ -196,11 +202,12 @@ static int64_t reap(ringserve_ring *ring)
         ring->in_flight -= !completion->more;
         completion->buffer = -1;
         if (cqe->flags & IORING_CQE_F_BUFFER) {
-            ring->named[ring->named_count] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-            completion->buffer = (int16_t)ring->named[ring->named_count++];
+            ring->named[ring->figures.lent] = (unsigned short)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
+            completion->buffer = (int16_t)ring->named[ring->figures.lent++];
         }
     }
-    io_uring_cq_advance(&ring->ring, count + own);
+    io_uring_cq_advance(&ring->ring, count + own + told_nobody);
+    ring->in_flight -= told_nobody;
     return (int64_t)own << 32 | count;
 }
 
@@ -214,7 +221,7 @@ static int64_t ringserve_turn(ringserve_ring *ring, unsigned wait_for, int64_t t
     struct __kernel_timespec timeout;
     int result;
 
-    if (ring->named_count)
+    if (ring->figures.lent)
         give_back_named_buffers(ring);
     ring->figures.enters++;
     if (IO_URING_READ_ONCE(*ring->ring.sq.kflags) & IORING_SQ_CQ_OVERFLOW) {

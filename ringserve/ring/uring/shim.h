@@ -9,6 +9,7 @@ typedef struct {
     unsigned features;         /* IORING_FEAT_* that it reports */
     unsigned submission_entries;
     unsigned completion_entries;
+    unsigned lent;             /* provided buffers that are Python's until the next turn */
     uint64_t enters;           /* crossings into the kernel by turn() */
     uint64_t early_submits;    /* crossings because the submission queue was full in mid-batch */
     uint64_t overflows;        /* turns that found the completion queue overflown */
