@@ -15,8 +15,6 @@ Life cycle
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import Enum
@@ -47,6 +45,7 @@ from ringserve.ring.linux.listeners import (
     listen_unix,
     tune_listener,
 )
+from ringserve.ring.linux.opening import NotEnterableError, close, open_directory
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
@@ -92,7 +91,7 @@ def share_descriptors(config: Config, listeners: int) -> tuple[Shares, str | Non
 def open_root(directory: str) -> int:
     """A descriptor of the directory to serve. Raises StartError."""
     try:
-        root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return open_directory(directory)
     except FileNotFoundError as error:
         raise StartError(f"there is no directory {directory!r}; give one that exists") from error
     except NotADirectoryError as error:
@@ -100,16 +99,16 @@ def open_root(directory: str) -> int:
         raise StartError(
             f"{directory!r} is not a directory; to serve it, give the directory {str(parent)!r}"
         ) from error
+    except NotEnterableError as error:
+        raise StartError(
+            f"no permission to enter the directory {directory!r}; `chmod o+x` it, or run as another user"
+        ) from error
     except PermissionError as error:
         raise StartError(
             f"no permission to read the directory {directory!r}; `chmod o+rx` it, or run as a user who may"
         ) from error
     except OSError as error:
         raise StartError(f"cannot open the directory {directory!r}: {error.strerror}") from error
-    if not os.access(".", os.X_OK, dir_fd=root_fd):
-        os.close(root_fd)
-        raise StartError(f"no permission to enter the directory {directory!r}; `chmod o+x` it, or run as another user")
-    return root_fd
 
 
 def check_guards(sites: Sites) -> None:
@@ -175,8 +174,6 @@ class Server:
         self._diagnostics = diagnostics
         self._open_world = world
         self._ring: Ring | None = None
-        # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
-        self._ring_lock = threading.RLock()
         self._commands: deque[Command | Sink] = deque()
         self._stopped = False
         self._attending: list[Task] = []
@@ -224,11 +221,11 @@ class Server:
         self._close_listeners()
         self._close_roots()
         if self._log_owned:
-            os.close(self._log_fd)
+            close(self._log_fd)
 
     def _close_roots(self) -> None:
         while self._roots:
-            os.close(self._roots.pop().directory)
+            close(self._roots.pop().directory)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -251,8 +248,7 @@ class Server:
             self._loop(ring, accepted_last)
             self._finish()
         finally:
-            with self._ring_lock:
-                self._ring = None
+            self._ring = None
             ring.shut()
             self._close_listeners()
             self._close_roots()
@@ -354,10 +350,9 @@ class Server:
     def post(self, command: Command | Sink) -> None:
         """Tell it something; a sink takes the place of the access log's. From any thread, or from a signal handler."""
         self._commands.append(command)
-        # The loop may see the command before it is woken, and end: its ring must not be shut meanwhile.
-        with self._ring_lock:
-            if self._ring is not None:
-                self._ring.wake()
+        ring = self._ring
+        if ring is not None:
+            ring.wake()
 
     def stop(self) -> None:
         """Drain and end; a second call cuts off what is left. As `post`."""

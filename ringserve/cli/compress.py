@@ -194,7 +194,7 @@ def _fault_of(path: str, sibling: str, root: str | None) -> str | None:
 
 def read_file(path: str) -> tuple[os.stat_result, bytes]:
     """What a file was just before it was read, and what it holds."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+    with open(os.open(path, os.O_NOFOLLOW), "rb") as file:
         return os.fstat(file.fileno()), file.read()
 
 

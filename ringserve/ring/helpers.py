@@ -11,8 +11,7 @@ that one directory on a dead network file system would keep a stopped server fro
 
 Invariants
  1. A job completes once, in a later turn than that of its call, whether it was run or refused.
- 2. No thread wakes a ring that was shut.
- 3. The threads are handed as many jobs as there are threads; what waits is the loop's, and in the order of its turns.
+ 2. The threads are handed as many jobs as there are threads; what waits is the loop's, and in the order of its turns.
 """
 
 from __future__ import annotations
@@ -63,7 +62,10 @@ class _Lane:
 
 
 class Helpers:
-    """See the module. wake: wakes the ring, from any thread. The threads start with the first job of a lane."""
+    """See the module. The threads start with the first job of a lane.
+
+    wake: wakes the ring, from any thread, and does nothing when there is none any more.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -71,8 +73,6 @@ class Helpers:
         self._ended: deque[tuple[_Job, object, BaseException | None]] = deque()
         """What the threads have done."""
         self._refused: list[int] = []
-        self._open = True
-        self._lock = threading.Lock()
 
     def call(self, token: int, function: Callable[[], object], lane_name: str, origin: str) -> None:
         """See `Ring.call`."""
@@ -120,14 +120,10 @@ class Helpers:
                 self._ended.append((job, job.function(), None))
             except Exception as failure:  # it is raised where the result is taken
                 self._ended.append((job, None, failure))
-            with self._lock:
-                if self._open:
-                    self._wake()
+            self._wake()
 
     def shut(self) -> None:
-        """No job will come, and no thread wakes the ring from here on."""
-        with self._lock:
-            self._open = False
+        """No job will come."""
         for lane in self._lanes.values():
             for _thread in range(lane.threads):
                 lane.handed.put(None)

@@ -319,14 +319,11 @@ class Ring(ABC):
 
     @abstractmethod
     def wake(self) -> None:
-        """End the sleep of `turn`, or of the next one. From any thread, and from a signal handler."""
+        """End the sleep of `turn`, or of the next one; after `shut`, do nothing. From any thread, and from a signal
+        handler.
+        """
 
-    @property
-    @abstractmethod
-    def wake_fd(self) -> int:
-        """The descriptor to which a written byte does what `wake` does (`signal.set_wakeup_fd`)."""
-
-    # -- clock and end ------------------------------------------------------------------------------------------
+    # -- the end ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def in_flight(self) -> int:

@@ -134,7 +134,7 @@ def test_a_directory_without_permission_is_named(tmp_path: Path, monkeypatch: py
     def refused(*_arguments: object) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("ringserve.server.os.open", refused)
+    monkeypatch.setattr("ringserve.server.open_directory", refused)
     with pytest.raises(SystemExit) as ended:
         cli.main([str(tmp_path)])
     assert ended.value.code == 2

@@ -266,19 +266,20 @@ def test_a_signal_ends_a_sleep_and_its_handler_runs(open_ring: OpenRing) -> None
     assert ring.figures["interrupted"] == 1
 
 
-def test_a_signal_wakes_through_set_wakeup_fd(open_ring: OpenRing) -> None:
+def test_a_signal_handler_may_wake_and_nothing_wakes_a_ring_that_was_shut(open_ring: OpenRing) -> None:
     ring = open_ring()
-    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
-    previous = signal.set_wakeup_fd(ring.wake_fd)
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: ring.wake())
     try:
-        assert not os.get_blocking(ring.wake_fd), "it is demanded"
         signal.raise_signal(signal.SIGUSR1)
         start = time.monotonic()
         assert list(ring.turn(LONG_S)) == []
         assert time.monotonic() - start < LONG_S / 4
     finally:
-        signal.set_wakeup_fd(previous)
         signal.signal(signal.SIGUSR1, before)
+    ring.shut()
+    with socket.socket() as takes_the_number_of_its_pipe:
+        ring.wake()
+        assert takes_the_number_of_its_pipe.fileno() >= 0
 
 
 def test_a_fill_that_a_signal_interrupted_before_anything_moved_is_begun_again(

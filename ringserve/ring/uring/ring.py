@@ -22,6 +22,7 @@ import itertools
 import os
 import socket
 import struct
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -134,6 +135,8 @@ class UringRing(Ring):
         self._notifier = -1
         self._changes: list[Change] | None = []
         self._changes_owner: int | None = None
+        # Reentrant, since a signal handler may wake the ring wherever its own thread happens to be.
+        self._wake_lock = threading.RLock()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = FilledMemory(64)
@@ -436,16 +439,13 @@ class UringRing(Ring):
     # -- interrupt ----------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        # Full of earlier wakes: one is enough.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"\0")
+        with self._wake_lock:
+            if self._ring is not None:
+                # Full of earlier wakes: one is enough.
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._wake_write, b"\0")
 
-    @property
-    def wake_fd(self) -> int:
-        """The descriptor to which a written byte does what `wake` does (`signal.set_wakeup_fd`)."""
-        return self._wake_write
-
-    # -- clock and end ------------------------------------------------------------------------------------------
+    # -- the end ------------------------------------------------------------------------------------------------
 
     def in_flight(self) -> int:
         if self._ring is None:
@@ -459,8 +459,9 @@ class UringRing(Ring):
             return
         self._left = self.in_flight()
         self._helpers.shut()
-        lib.ringserve_ring_destroy(self._ring)
-        self._ring = None
+        with self._wake_lock:
+            lib.ringserve_ring_destroy(self._ring)
+            self._ring = None
         for asked in self._steps.values():
             if not asked.calls:
                 asked.body.close()  # the kernel has ended what it waited for

@@ -1,0 +1,24 @@
+"""What is opened before a loop starts, and closed when there is none any more. It may wait for a disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class NotEnterableError(PermissionError):
+    """A directory can be read, but nothing in it."""
+
+
+def open_directory(path: str) -> int:
+    """A descriptor of a directory that is to be served. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not os.access(".", os.X_OK, dir_fd=fd):
+        os.close(fd)
+        raise NotEnterableError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return fd
+
+
+def close(fd: int) -> None:
+    """Close a descriptor that no ring knows any more."""
+    os.close(fd)
