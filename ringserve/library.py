@@ -52,6 +52,7 @@ class Settings(TypedDict, total=False):
     connections_max: int
     header_timeout_s: float
     keep_alive_timeout_s: float
+    answer_timeout_s: float
     write_timeout_s: float
     linger_timeout_s: float
     rate_bytes_min: int

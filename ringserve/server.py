@@ -26,8 +26,8 @@ from ringserve.acceptor import Acceptor
 from ringserve.config.settings import Config
 from ringserve.connection.budget import FEW, Shares, share, shortage
 from ringserve.connection.listening import Client, Listening, Shared
-from ringserve.connection.outbound import ConnectionOverError
-from ringserve.connection.pipes import PipePool
+from ringserve.connection.plain import PipePool
+from ringserve.connection.states import ABORTED
 from ringserve.files.table import FileLimits, FileTable
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.responders import listing, passwords
@@ -401,7 +401,7 @@ class Server:
         self._phase = Phase.ABORTING
         self._deadline = self.tasks.ring.now + FINISH_S
         for connection in tuple(self.shared.connections):
-            connection.interrupt(ConnectionOverError("the server stops", resets=True))
+            connection.end(ABORTED, resets=True)
         return True
 
     def _finish(self) -> None:

@@ -17,7 +17,8 @@ import pytest
 from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.conn import Connection, State
+from ringserve.conn import Connection
+from ringserve.connection.states import IDLE, PREFACE
 from ringserve.library import RunningServer
 from ringserve.observe import access_log
 
@@ -154,7 +155,7 @@ def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, name:
             eventually(
                 f"the first {cut} bytes are read",
                 lambda connection=connection, here=here, has_preface=has_preface: (
-                    connection.pending_bytes == here and (connection.state is not State.PREFACE) is has_preface
+                    connection.inbound.pending_bytes == here and (connection.state is not PREFACE) is has_preface
                 ),
             )
             assert wire.ask(data[cut:], method="GET").body == b"page"
@@ -274,7 +275,7 @@ def test_after_its_preface_a_connection_is_idle_for_as_long_as_any_other(proxied
     with Wire(running.url) as wire:
         wire.send(binary("203.0.113.7"))
         connection = connection_of(running)
-        eventually("the preface is read", lambda: connection.state is State.IDLE)
+        eventually("the preface is read", lambda: connection.state is IDLE)
         began = time.monotonic()
         assert wire.at_end()  # without a word, where a request that does not arrive gets 408
         assert time.monotonic() - began > 0.3
@@ -316,7 +317,7 @@ def test_a_drain_does_not_wait_for_half_a_preface(proxied: Proxied) -> None:
         wire.send(text("203.0.113.7")[:10])
         eventually(
             "it has begun",
-            lambda: [one.pending_bytes for one in tuple(running.server.shared.connections)] == [10],  # type: ignore[attr-defined]
+            lambda: [one.inbound.pending_bytes for one in tuple(running.server.shared.connections)] == [10],  # type: ignore[attr-defined]
         )
         running.server.stop()
         assert wire.at_end()

@@ -25,9 +25,10 @@ from conftest import Serving
 from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.config.settings import Config
-from ringserve.conn import INPUT_PENDING_MAX, Connection, State
+from ringserve.conn import Connection
 from ringserve.connection import listening
-from ringserve.connection.outbound import ConnectionOverError
+from ringserve.connection.inbound import INPUT_PENDING_MAX
+from ringserve.connection.states import LATE, LINGERING, SENDING
 from ringserve.library import RunningServer
 from ringserve.ring.interrupt import STRATEGIES
 from ringserve.ring.linux.listeners import TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX, Listener
@@ -122,12 +123,12 @@ def test_a_body_whose_sender_stays_costs_no_memory(serving: Serving) -> None:
         assert wire.answer().status == 405
         (connection,) = running.server.shared.connections
         assert isinstance(connection, Connection)
-        assert connection.reader is None
+        assert connection.inbound.reader is None
         wire.send(bytes(4 * MIB))
         eventually("all has arrived", lambda: not unacknowledged_bytes(wire.socket.fileno()))
         eventually("all is thrown away", lambda: not unread_bytes(connection.fd))
-        assert connection.state is State.LINGERING
-        assert connection.reader is None
+        assert connection.state is LINGERING
+        assert connection.inbound.reader is None
 
 
 @pytest.mark.parametrize("fields", [(), ("Connection: close",)], ids=["persistent", "last"])
@@ -143,14 +144,14 @@ def test_no_body_is_received_while_the_answer_to_its_head_is_on_its_way(
         assert wire.socket.recv(100)
         (connection,) = running.server.shared.connections
         assert isinstance(connection, Connection)
-        eventually("its receive has ended", lambda: not connection.receiving)
+        eventually("its receive has ended", lambda: not connection.inbound.is_receiving)
         wire.send(bytes(64 * 1024))
         eventually("more has arrived", lambda: not unacknowledged_bytes(wire.socket.fileno()))
         for _piece in range(1024):
             assert wire.socket.recv(1024)  # the server goes on sending, and has turns in which it could receive
-        assert connection.state is State.BUSY
-        assert not connection.receiving
-        assert connection.reader is None
+        assert connection.state is SENDING
+        assert not connection.inbound.is_receiving
+        assert connection.inbound.reader is None
         assert unread_bytes(connection.fd) >= 64 * 1024
 
 
@@ -230,7 +231,7 @@ def test_input_ahead_of_reading_is_bounded_and_nothing_of_it_is_lost(serving: Se
         assert len(wire.answer().body) == 3 * MIB
         for _ in range(requests):
             assert wire.answer().body == b"small"
-            peaks.append(max((c.pending_bytes for c in tuple(running.server.shared.connections)), default=0))  # type: ignore[attr-defined]
+            peaks.append(max((c.inbound.pending_bytes for c in tuple(running.server.shared.connections)), default=0))  # type: ignore[attr-defined]
         sender.join()
     # The receive is cancelled at the limit; what the kernel had already received for it is taken as well.
     assert max(peaks) < INPUT_PENDING_MAX + 256 * 4096
@@ -709,7 +710,7 @@ def test_a_request_that_comes_as_its_connection_is_ended_breaks_nothing(
 
     def end_and_receive(connection: Connection, res: int, buffer: int, more: bool) -> None:
         if ending.is_set() and res > 0:
-            connection.interrupt(ConnectionOverError("no progress"))
+            connection.end(LATE)
         received(connection, res, buffer, more)
 
     monkeypatch.setattr(Connection, "_received", end_and_receive)

@@ -632,3 +632,29 @@ def test_clients_that_leave_while_their_passwords_are_verified_leave_nothing(
     eventually("they are gone", lambda: not running.server.shared.connections)
     with Wire(running.url) as wire:
         assert wire.ask(get("/private/page", RIGHT)).body == b"secret"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_is_not_found_in_time_is_answered_with_503_behind_what_was_found(
+    guarded: Guarded, verifying: Verifying, tmp_path: Path, method: str
+) -> None:
+    # It was cut off by the limit for slow readers, and by a reset, so that its client never heard of it.
+    log = tmp_path / "log"
+    running = guarded(answer_timeout_s=0.2, write_timeout_s=60, log_file=str(log), log_format="common")
+    verifying.opened.clear()
+    with Wire(running.url) as wire:
+        wire.send(get("/page") + get("/private/page", RIGHT, method=method) + get("/page"))
+        assert wire.answer().body == b"page"
+        answer = wire.answer(method=method)
+        assert (answer.status, answer.fields["connection"], answer.fields["retry-after"]) == (503, "close", "1")
+        assert bool(answer.body) is (method == "GET")
+        assert wire.at_end()
+    verifying.opened.set()
+    eventually("it is gone", lambda: not running.server.shared.connections)
+    with Wire(running.url) as wire:
+        assert wire.ask(get("/private/page", RIGHT)).body == b"secret"
+    running.stop()
+    assert [line.split('"')[1:3] for line in log.read_text().splitlines()][1] == [
+        f"{method} /private/page HTTP/1.1",
+        f" 503 {len(answer.body)}",
+    ]

@@ -140,6 +140,11 @@ class ListenConfig:
         75.0, "A connection without a request is closed after this time.", minimum=0.01, maximum=86400,
         metavar="SECONDS",
     )  # fmt: skip
+    answer_timeout_s: float = declare(
+        30.0,
+        "What answers a request has to be found within this time (503): a slow disk, or a queue of passwords.",
+        minimum=0.01, maximum=3600, tuning=True, metavar="SECONDS",
+    )  # fmt: skip
     write_timeout_s: float = declare(
         60.0,
         "A connection is closed if its client acknowledges nothing of a response for this time. If the client took a "

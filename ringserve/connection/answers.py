@@ -103,9 +103,12 @@ class Answers:
             return response
         return self._memory.prepare(head, response, looked_at)
 
-    def error(self, status: int) -> Response:
-        """The response to what is not read on, or not read at all."""
-        return self._sites.default.dress(error_response(status), (), None)
+    def error(self, status: int, head: KnownHead | None = None) -> Response:
+        """The response to what is not read on, or not read at all; or to the request of which this is the head."""
+        if head is None:
+            return self._sites.default.dress(error_response(status), (), None)
+        request = request_of(head)
+        return self._site(request).dress(error_response(status, head=request.is_head), (), None)
 
     def _site(self, request: Request) -> Site:
         location = request.line.location

@@ -11,8 +11,9 @@ from typing import Protocol
 
 from ringserve.config.settings import Config, ListenRule
 from ringserve.connection.answers import Answers
-from ringserve.connection.pipes import PipePool
+from ringserve.connection.plain import PipePool
 from ringserve.connection.remembered import Memory, PreparedResponses
+from ringserve.connection.states import Event
 from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
@@ -39,8 +40,8 @@ class Client(Protocol):
     def finish_soon(self) -> None:
         """The server drains, or needs room: end now if nothing is lost by it, else after the response."""
 
-    def interrupt(self, reason: BaseException) -> None:
-        """End now."""
+    def end(self, event: Event, *, resets: bool = False) -> None:
+        """End because of `event`, as soon as nothing is in flight. resets: throw away what the peer has not taken."""
 
     def check_deadline(self) -> None:
         """End if what is waited for took too long."""
@@ -104,7 +105,8 @@ class Shared:
             limit_s
             for rule in config.listeners
             for limit_s in (
-                rule.header_timeout_s, rule.keep_alive_timeout_s, rule.write_timeout_s, rule.linger_timeout_s
+                rule.header_timeout_s, rule.keep_alive_timeout_s, rule.answer_timeout_s, rule.write_timeout_s,
+                rule.linger_timeout_s,
             )
         )  # fmt: skip
         self.look_every_s = min(LOOK_EVERY_S, shortest_limit_s / 4)

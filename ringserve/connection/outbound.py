@@ -1,27 +1,26 @@
-"""What leaves a connection: bytes gathered and sent, files spliced, and each response logged when it has gone.
+"""What leaves a connection: responses gathered and sent, files behind them, and each told of when it is finished.
 
 Responses to pipelined requests gather until there is no further request to answer, or enough of them; then they leave
-in one send. A body with parts of files in it is transmitted by itself, after what had gathered.
+in one send. A body with parts of files in it is sent by itself, behind what had gathered.
 
 Invariants
- 1. At most one send, splice or poll is in flight, so that bytes leave in order.
- 2. A response is logged once, after its last byte was taken by the kernel, or when it broke off.
+ 1. At most one operation of a transport is in flight, so that bytes leave in order.
+ 2. A response is finished once: after its last byte was taken, or when it broke off.
  3. A body is as long as its Content-Length says, or the connection breaks: never a wrong length passed off as whole.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ringserve.connection.answers import Asker
 from ringserve.connection.listening import Listening
 from ringserve.connection.pace import Pace, look
-from ringserve.connection.pipes import TransferError
-from ringserve.connection.remembered import KnownBlock, KnownHead, Prepared
-from ringserve.http.heads import HeaderBlock
+from ringserve.connection.remembered import KnownHead, Prepared
+from ringserve.connection.states import BROKEN, LATE, SLOW, Event
+from ringserve.connection.transport import TransferError, Transport
 from ringserve.http.response import FileSlice, Response, head_parts
-from ringserve.ring.world import errno_name
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""
@@ -29,19 +28,20 @@ PEER_IS_GONE = frozenset((errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.E
 
 
 class ConnectionOverError(Exception):
-    """Nothing more can or shall be sent on this connection.
+    """Nothing more can or shall be sent on this connection, because of `event`.
 
     resets: what the kernel still has for the peer is thrown away with it. A reader that takes nothing would otherwise
     keep megabytes of the kernel's memory after it was cut off.
     """
 
-    def __init__(self, reason: str, *, resets: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(self, event: Event, *, resets: bool = False) -> None:
+        super().__init__(event)
+        self.event = event
         self.resets = resets
 
 
 class Record(NamedTuple):
-    """A response whose bytes wait to be sent: what to log of it, and where in the batch its body begins and ends.
+    """A response: what to tell of it, and where in the bytes that gathered its body begins and ends.
 
     head: of its request; None for one that could not be read. began: when that did, by the ring's clock.
     """
@@ -54,231 +54,192 @@ class Record(NamedTuple):
     end: int
 
 
-class Sender(Asker):
+class Gathered:
+    """Responses that leave in one send."""
+
+    __slots__ = ("_pieces", "_records", "length")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._records: list[Record] = []
+        self.length = 0
+
+    def put(self, piece: bytes) -> None:
+        """Add bytes."""
+        self._pieces.append(piece)
+        self.length += len(piece)
+
+    def end_response(
+        self, response: Response | Prepared, head: KnownHead | None, began: float, body_start: int
+    ) -> None:
+        """The bytes from `body_start` on are the body of a response that is whole with the last ones put."""
+        self._records.append(Record(head, response.status, response.coding, began, body_start, self.length))
+
+    def joined(self) -> bytes:
+        """All the bytes."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def outcomes(self, sent_bytes: int) -> Iterator[tuple[Record, int, bool]]:
+        """Each response, how many bytes of its body went, and whether it broke off; none behind one that did."""
+        for record in self._records:
+            aborted = sent_bytes < record.end
+            yield record, max(record.body_start, min(sent_bytes, record.end)) - record.body_start, aborted
+            if aborted:
+                return
+
+
+class Outbound:
     """The sending half of a connection; see the module.
 
-    waiting_since: when the client last took something. began: when the request that is being answered did.
-    told_client: whom a proxy named before the first request, in a preface.
-    _taken_since, _taken_bytes: when its answer began to be sent, and what the socket took of it.
+    taken_bytes: of the answer that is being sent.
+    finished: told of each response, the bytes of its body that were taken, and whether it broke off.
     """
 
     __slots__ = (
-        "_body_sent", "_client", "_client_piece", "_listening", "_output", "_output_bytes", "_pace", "_records",
-        "_sent_bytes", "_taken_bytes", "_taken_since", "began", "fd", "told_client", "waiting_since",
+        "_finished", "_gathered", "_listening", "_pace", "_taken_since", "_transport", "_with_files", "taken_bytes",
     )  # fmt: skip
 
-    def __init__(self, listening: Listening, fd: int) -> None:
-        super().__init__(listening.shared.tasks)
+    def __init__(
+        self, listening: Listening, transport: Transport, finished: Callable[[Record, int, bool], None]
+    ) -> None:
         self._listening = listening
-        self.fd = fd
-        self.began = self.waiting_since = self._taken_since = self.ring.now
-        self._taken_bytes = 0
-        self._pace: Pace | None = None
-        self._body_sent = 0
-        self._sent_bytes = 0
-        self._output: list[bytes] = []
-        self._output_bytes = 0
-        self._records: list[Record] = []
-        # Now, while the peer is there: a broken connection has no peer name any more, and is logged all the same.
-        self._client: str | None = None
-        self.told_client: str | None = None
-        self._client_piece = b""
-        if listening.log is not None or listening.proxies is not None:
-            self._name_client(self.tasks.system.peer_name(fd))
+        self._transport = transport
+        self._finished = finished
+        self._gathered: Gathered | None = None
+        self._with_files: tuple[Record, Response] | None = None
+        self.begin_taking(listening.shared.tasks.ring.now)
+        transport.taker = self
 
-    def _name_client(self, client: str) -> None:
-        """Who the log's lines are about. Kept as text only if it may speak for others."""
-        listening = self._listening
-        if listening.log is not None:
-            self._client_piece = listening.log.form.client(client)
-        trusted = listening.proxies is not None and listening.proxies.trusts(client)
-        self._client = client if trusted else None
+    # -- gathering ----------------------------------------------------------------------------------------------
 
-    # -- output -------------------------------------------------------------------------------------------------
-
-    async def _put_prepared(self, head: KnownHead, prepared: Prepared) -> None:
+    def put_prepared(self, head: KnownHead, prepared: Prepared, began: float) -> None:
+        """Add a prepared response."""
         clock = self._listening.clock
         if prepared.second != clock.second:
-            prepared.render(clock.second, clock.date, self.ring.pin)
-        self._output.append(prepared.data)
-        end = self._output_bytes + len(prepared.data)
-        self._output_bytes = end
-        self._records.append(
-            Record(
-                head,
-                prepared.status,
-                prepared.coding,
-                self.began,
-                end - prepared.body_bytes,
-                end,
-            )
-        )
-        if end >= OUTPUT_BYTES_MAX:
-            await self._flush()
+            prepared.render(clock.second, clock.date, self._listening.shared.tasks.ring.pin)
+        gathered = self._gathered
+        if gathered is None:
+            gathered = self._gathered = Gathered()
+        gathered.put(prepared.data)
+        gathered.end_response(prepared, head, began, gathered.length - prepared.body_bytes)
 
-    async def _put_response(self, head: KnownHead | None, response: Response, connection: bytes | None) -> None:
+    def put_response(self, head: KnownHead | None, response: Response, connection: bytes | None, began: float) -> None:
+        """Add a response. connection: the value of that field. If its body has parts of files, it is the last to be
+        added before `send`.
+        """
         before, after = head_parts(response, self._listening.server, connection)
-        self._output.append(before + self._listening.clock.date + after)
-        self._output_bytes += len(self._output[-1])
-        body_start = self._output_bytes
+        gathered = self._gathered
+        if gathered is None:
+            gathered = self._gathered = Gathered()
+        gathered.put(before + self._listening.clock.date + after)
         slices = [segment for segment in response.body if isinstance(segment, FileSlice)]
-        if not slices:
-            for segment in response.body:
-                assert isinstance(segment, bytes), "what is no slice is bytes"
-                self._output.append(segment)
-                self._output_bytes += len(segment)
-            end = self._output_bytes
-            self._records.append(Record(head, response.status, response.coding, self.began, body_start, end))
-            if self._output_bytes >= OUTPUT_BYTES_MAX:
-                await self._flush()
-            return
-        for file_slice in slices:
-            file_slice.file.hold()
-        try:
-            await self._transmit(head, response)
-        finally:
+        if slices:
             for file_slice in slices:
-                file_slice.file.release()
+                file_slice.file.hold()
+            self._with_files = Record(head, response.status, response.coding, began, 0, 0), response
+            return
+        body_start = gathered.length
+        for segment in response.body:
+            assert isinstance(segment, bytes), "what is no slice is bytes"
+            gathered.put(segment)
+        gathered.end_response(response, head, began, body_start)
 
-    async def _transmit(self, head: KnownHead | None, response: Response) -> None:
-        """What has gathered, the head of this response last, and then its body, which has parts of files in it."""
-        self._body_sent = 0
-        complete = False
+    @property
+    def is_due(self) -> bool:
+        """Whether what has gathered has to be sent before more is added."""
+        gathered = self._gathered
+        return self._with_files is not None or (gathered is not None and gathered.length >= OUTPUT_BYTES_MAX)
+
+    # -- sending ------------------------------------------------------------------------------------------------
+
+    async def send(self) -> None:
+        """Send what has gathered, in one send, and then the body with files, if there is one. Raises
+        ConnectionOverError.
+        """
         try:
-            await self._flush()
-            for index, segment in enumerate(response.body, start=1):
-                if isinstance(segment, bytes):
-                    await self._send_all(segment)
-                    self._body_sent += len(segment)
-                else:
-                    await self._listening.shared.pipes.transfer(
-                        self,
-                        segment.file.fd,
-                        self.fd,
-                        segment.offset,
-                        segment.length,
-                        ends_response=index == len(response.body),
-                        progress=self._progressed,
-                    )
-            complete = True
+            if self._with_files is None:
+                await self._send_gathered()
+            else:
+                await self._send_with_files(*self._with_files)
         except TransferError as error:
             if -error.res not in PEER_IS_GONE:
-                self.tasks.report("{}; the connection is closed", error)
-            raise ConnectionOverError(str(error)) from error
+                self._report("{}; the connection is closed", error)
+            raise ConnectionOverError(BROKEN) from error
         except OSError as error:
-            self.tasks.report("no pipe to send a file with: {}; the connection is closed", error.strerror)
-            raise ConnectionOverError("no pipe") from error
+            self._report("no pipe to send a file with: {}; the connection is closed", error.strerror)
+            raise ConnectionOverError(BROKEN) from error
+
+    def _report(self, template: str, value: object) -> None:
+        self._listening.shared.tasks.report(template, value)
+
+    async def _send_gathered(self) -> None:
+        # How fast the client takes it, and the body that may follow, is measured from here: not from when it asked.
+        self.begin_taking(self._listening.shared.tasks.ring.now)
+        gathered, self._gathered = self._gathered, None
+        assert gathered is not None, "a response is at least its head"
+        try:
+            await self._transport.send(gathered.joined())
         finally:
-            body_start, end = 0, self._body_sent
-            self._log(
-                Record(head, response.status, response.coding, self.began, body_start, end),
-                end,
-                aborted=not complete,
-            )
+            self._finish(gathered, self.taken_bytes)
 
-    async def _flush(self) -> None:
-        """Send what has gathered, in one send, and log it. How fast the client takes it, and the body that may follow,
-        is measured from here: not from when it asked.
-        """
-        self._begin_taking(self.ring.now)
-        if not self._output:
-            return
-        output, self._output = self._output, []
-        self._output_bytes = 0
-        data = output[0] if len(output) == 1 else b"".join(output)
-        self._sent_bytes = 0
-        await self._send_all(data)
-        records, self._records = self._records, []
-        for record in records:
-            self._log(record, record.end - record.body_start, aborted=False)
+    async def _send_with_files(self, record: Record, response: Response) -> None:
+        self._with_files = None
+        assert self._gathered is not None, "the head of this response is there"
+        body_start = self._gathered.length
+        aborted = True
+        try:
+            await self._send_gathered()
+            for number, segment in enumerate(response.body, start=1):
+                if isinstance(segment, bytes):
+                    await self._transport.send(segment)
+                else:
+                    await self._transport.send_file(
+                        segment.file.fd, segment.offset, segment.length, last=number == len(response.body)
+                    )
+            aborted = False
+        finally:
+            for segment in response.body:
+                if isinstance(segment, FileSlice):
+                    segment.file.release()
+            self._finished(record, max(0, self.taken_bytes - body_start), aborted)
 
-    async def _send_all(self, data: bytes) -> None:
-        """Send bytes to the last one. Raises ConnectionOverError."""
-        pinned = self.ring.pin(data)
-        sent = 0
-        self.waiting_since = self.ring.now
-        while sent < pinned.length:
-            res = await self.send(self.fd, pinned, sent)
-            if res < 0:
-                self._broken(res, "send")
-            sent += res
-            self._sent_bytes = sent
-            self._took(res)
+    def break_off(self) -> None:
+        """The connection is over: what had gathered will not be sent."""
+        gathered, self._gathered = self._gathered, None
+        if gathered is not None:
+            self._finish(gathered, 0)
 
-    def _progressed(self, count: int) -> None:
-        """The socket took `count` bytes of a body, or has room again."""
-        self._body_sent += count
-        self._took(count)
+    def _finish(self, gathered: Gathered, sent_bytes: int) -> None:
+        for record, body_bytes, aborted in gathered.outcomes(sent_bytes):
+            self._finished(record, body_bytes, aborted)
 
-    def _begin_taking(self, since: float) -> None:
+    # -- how fast it is taken -----------------------------------------------------------------------------------
+
+    def begin_taking(self, since: float) -> None:
+        """An answer begins to be sent. Its pace is measured from `since`."""
         self._taken_since = since
-        self._taken_bytes = 0
-        self._pace = None
+        self.taken_bytes = 0
+        self._pace: Pace | None = None
 
-    def _took(self, count: int) -> None:
-        """The socket took something of an answer."""
-        self.waiting_since = self.ring.now
-        self._taken_bytes += count
+    def took(self, count: int) -> None:
+        """See `Taker`."""
+        self.taken_bytes += count
 
-    def check_pace(self) -> None:
-        """Look at what the client has acknowledged of an answer, and end with one that is too slow (`pace.py`). The
+    def look_at_pace(self, began: float) -> ConnectionOverError | None:
+        """Look at what the client has acknowledged of an answer: why to end with it, if it is too slow (`pace.py`). The
         socket alone would not tell: it has room again only once its peer has taken some 64 KiB.
+
+        began: when the request did that is being answered. What was seen before says nothing of its answer.
         """
-        now, config = self.ring.now, self._listening.config
-        since = max(self.began, self._taken_since)  # what was seen before says nothing of this answer
+        now, config = self._listening.shared.tasks.ring.now, self._listening.config
+        since = max(began, self._taken_since)
         seen = self._pace if self._pace is not None and self._pace.began >= since else None
-        unacknowledged = self.tasks.system.unacknowledged_bytes(self.fd)
-        acknowledged = self._taken_bytes - unacknowledged
+        unacknowledged = self._transport.unacknowledged_bytes()
+        acknowledged = self.taken_bytes - unacknowledged
         pace = self._pace = look(seen, now, acknowledged, config.write_timeout_s, config.rate_bytes_min)
         if now < pace.until:
-            return
+            return None
         if pace.seems_stalled(now, config.write_timeout_s):
-            self.interrupt(ConnectionOverError("no progress", resets=True))
-        else:
-            # A client that reads gets by FIN what it takes soon; more would be the kernel's memory for hours.
-            drains = pace.drains(now, unacknowledged, config.write_timeout_s)
-            self.interrupt(ConnectionOverError("too slow", resets=not drains))
-
-    def _broken(self, res: int, operation: str) -> None:
-        """Raise ConnectionOverError for a failed operation; one that the peer did not cause is reported."""
-        if -res not in PEER_IS_GONE:
-            self.tasks.report("{}: {}", operation, errno_name(res))
-        raise ConnectionOverError(errno_name(res))
-
-    # -- logging ------------------------------------------------------------------------------------------------
-
-    def client_of(self, block: HeaderBlock | None) -> str:
-        """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
-        proxies, client = self._listening.proxies, self._client
-        if proxies is None or client is None or block is None:
-            return self.told_client or self.tasks.system.peer_name(self.fd)
-        return proxies.client_of(client, block.x_forwarded_for)
-
-    def _client_piece_of(self, block: KnownBlock | None) -> bytes:
-        """The client of a request in the log."""
-        log, client = self._listening.log, self._client
-        if log is None or client is None or block is None:
-            return self._client_piece
-        known = block.client_piece
-        if known is None or known[0] != client:
-            known = block.client_piece = client, log.form.client(self.client_of(block.block))
-        return known[1]
-
-    def _log(self, record: Record, body_bytes: int, *, aborted: bool) -> None:
-        log = self._listening.log
-        if log is None:
-            return
-        outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
-        client = self._client_piece_of(None if record.head is None else record.head[1])
-        log.record(client, record.head, outcome, record.began)
-
-    def _log_broken(self) -> None:
-        """Log what had gathered when the connection broke: what went out whole, and what had begun."""
-        records, self._records = self._records, []
-        sent_bytes = 0 if self._output else self._sent_bytes  # those that still gather wait for a send of their own
-        for record in records:
-            if record.end <= sent_bytes:
-                self._log(record, record.end - record.body_start, aborted=False)
-            else:
-                self._log(record, max(0, sent_bytes - record.body_start), aborted=True)
-                break
+            return ConnectionOverError(LATE, resets=True)
+        # A client that reads gets by FIN what it takes soon; more would be the kernel's memory for hours.
+        return ConnectionOverError(SLOW, resets=not pace.drains(now, unacknowledged, config.write_timeout_s))

@@ -25,7 +25,8 @@ from supervised import command as supervised
 from test_server import command
 from wire import TIMEOUT_S, Wire, eventually, get
 
-from ringserve.conn import Connection, State
+from ringserve.conn import Connection
+from ringserve.connection.states import READING
 from ringserve.library import RunningServer, serve
 from ringserve.observe import access_log
 from ringserve.observe.access_log import Sink
@@ -639,7 +640,7 @@ def test_durations_count_from_the_first_byte_of_a_request_and_not_from_before(
         began = time.monotonic()
         for part in parts[:-1]:
             wire.send(part)
-            eventually("it is read", lambda: connection.state is State.READING)
+            eventually("it is read", lambda: connection.state is READING)
             time.sleep(PAUSE_S)
         wire.send(parts[-1])
         wire.answer()

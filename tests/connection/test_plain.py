@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from fakes import world_of
 
-from ringserve.connection.pipes import RETRY_S, Lease, PipePool
+from ringserve.connection.plain import RETRY_S, Lease, PipePool
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import Completion, Pipe
 

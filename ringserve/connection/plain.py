@@ -1,4 +1,4 @@
-"""The pool of pipes that carry file pages to sockets.
+"""The transport of plain bytes: what is in memory is sent as it is, what is in files goes through a pipe of a pool.
 
 Theory of operation. A body that is not in memory goes file -> pipe -> socket. A first hop that may wait for the disk
 belongs to the ring, where a splice always runs on a kernel thread; what is in the page cache needs no thread and is
@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
 
-from ringserve.ring.tasks import Signal, Task, Tasks
-from ringserve.ring.world import Pipe, errno_name
+from ringserve.connection.transport import Taker, TransferError
+from ringserve.ring.tasks import Handler, Kind, Signal, Task, Tasks
+from ringserve.ring.world import Pinned, Pipe
 
 BURST_BYTES = 512 * 1024
 """What one transfer moves before the others have a turn, if the client takes it as fast as it comes: 0.2 to 0.3 ms on
@@ -43,14 +43,6 @@ class Lease:
     def __init__(self, pipe: Pipe) -> None:
         self.pipe: Pipe | None = pipe
         self.filled = 0
-
-
-class TransferError(Exception):
-    """A transfer broke off. `res` is the result of `operation`; 0 means that the file has no more bytes."""
-
-    def __init__(self, operation: str, res: int) -> None:
-        super().__init__(f"{operation}: {errno_name(res) if res else 'the file became shorter'}")
-        self.res = res
 
 
 class PipePool:
@@ -132,71 +124,6 @@ class PipePool:
             self._free.append(pipe)
         self._returned.raise_()
 
-    async def transfer(
-        self,
-        task: Task,
-        file_fd: int,
-        socket_fd: int,
-        offset: int,
-        length: int,
-        *,
-        ends_response: bool,
-        progress: Callable[[int], None],
-    ) -> None:
-        """Move `length` bytes of a file from `offset` to a non-blocking socket, one pipe at a time. A filling that
-        waits for the disk is a turn of the ring, and so is a socket that is full; where neither happens, a turn comes
-        after BURST_BYTES, so that others get theirs.
-
-        ends_response: nothing follows on the socket at once. progress: called with the bytes that the socket took,
-        and with 0 when it has room again. Raises TransferError, and OSError when the system grants no pipe.
-        """
-        end = offset + length
-        burst = 0
-        while offset < end:
-            lease = await self.acquire(task)
-            try:
-                filled = await self._fill(task, lease, file_fd, offset, end - offset)
-                # MORE only while more follows: on the last hop it would hold the last segment back for 40 ms and more.
-                more = not (ends_response and filled == end - offset)
-                offset += await self._empty(task, lease, socket_fd, more, progress)
-            finally:
-                self.release(lease)
-            burst += filled
-            if burst >= BURST_BYTES and offset < end:
-                burst = 0
-                await task.room(socket_fd)  # a turn of the ring
-                progress(0)
-
-    async def _fill(self, task: Task, lease: Lease, file_fd: int, offset: int, remaining: int) -> int:
-        pipe = lease.pipe
-        assert pipe is not None, "a fresh lease has its pipe"
-        wanted = min(remaining, pipe.capacity_bytes)
-        filled = await task.fill(pipe, file_fd, offset, wanted)
-        if filled <= 0:
-            raise TransferError("splice from the file", filled)
-        lease.filled = filled
-        return filled
-
-    async def _empty(
-        self, task: Task, lease: Lease, socket_fd: int, more: bool, progress: Callable[[int], None]
-    ) -> int:
-        """How many bytes the socket took: fewer than were filled if the pipe was taken away meanwhile."""
-        moved = 0
-        while lease.pipe is not None and lease.filled:
-            res = self._tasks.system.empty(lease.pipe, socket_fd, lease.filled, more)
-            if res == -errno.EAGAIN:
-                self.park(lease)
-                await task.room(socket_fd)
-                self.unpark(lease)
-                progress(0)
-                continue
-            if res <= 0:
-                raise TransferError("splice to the socket", res)
-            lease.filled -= res
-            moved += res
-            progress(res)
-        return moved
-
     def _destroy(self, pipe: Pipe) -> None:
         self._count -= 1
         self._tasks.system.discard(pipe)
@@ -205,3 +132,100 @@ class PipePool:
         """Close the pipes that nobody holds."""
         while self._free:
             self._destroy(self._free.pop())
+
+
+class Plain:
+    """A connection's transport that gives its bytes to the socket as they are; see `Transport`.
+
+    task: the connection. fd: its socket, which is closed by `close`.
+    """
+
+    __slots__ = ("_fd", "_pipes", "_task", "taker")
+
+    taker: Taker
+
+    def __init__(self, task: Task, fd: int, pipes: PipePool) -> None:
+        self._task = task
+        self._fd = fd
+        self._pipes = pipes
+
+    def begin(self, received: Handler) -> int:
+        """See `Transport`. What comes needs no change, so that nothing is added to its way."""
+        return self._task.tasks.register(Kind.RECEIVE, received)
+
+    def send_prepared(self, data: Pinned, start: int = 0) -> None:
+        """See `Transport`."""
+        task = self._task
+        task.ring.send(task.user_data, self._fd, data, start)
+
+    async def send(self, data: bytes) -> None:
+        """See `Transport`."""
+        task = self._task
+        pinned = task.ring.pin(data)
+        sent = 0
+        while sent < pinned.length:
+            res = await task.send(self._fd, pinned, sent)
+            if res < 0:
+                raise TransferError("send", res)
+            sent += res
+            self.taker.took(res)
+
+    async def send_file(self, file_fd: int, offset: int, length: int, *, last: bool) -> None:
+        """See `Transport`. One pipe at a time. A filling that waits for the disk is a turn of the ring, and so is a
+        socket that is full; where neither happens, a turn comes after BURST_BYTES, so that others get theirs.
+        """
+        end = offset + length
+        burst = 0
+        while offset < end:
+            lease = await self._pipes.acquire(self._task)
+            try:
+                filled = await self._fill(lease, file_fd, offset, end - offset)
+                # MORE only while more follows: on the last hop it would hold the last segment back for 40 ms and more.
+                more = not (last and filled == end - offset)
+                offset += await self._empty(lease, more)
+            finally:
+                self._pipes.release(lease)
+            burst += filled
+            if burst >= BURST_BYTES and offset < end:
+                burst = 0
+                await self._task.room(self._fd)  # a turn of the ring
+
+    async def _fill(self, lease: Lease, file_fd: int, offset: int, remaining: int) -> int:
+        pipe = lease.pipe
+        assert pipe is not None, "a fresh lease has its pipe"
+        filled = await self._task.fill(pipe, file_fd, offset, min(remaining, pipe.capacity_bytes))
+        if filled <= 0:
+            raise TransferError("splice from the file", filled)
+        lease.filled = filled
+        return filled
+
+    async def _empty(self, lease: Lease, more: bool) -> int:
+        """How many bytes the socket took: fewer than were filled if the pipe was taken away meanwhile."""
+        moved = 0
+        while lease.pipe is not None and lease.filled:
+            res = self._task.tasks.system.empty(lease.pipe, self._fd, lease.filled, more)
+            if res == -errno.EAGAIN:
+                self._pipes.park(lease)
+                await self._task.room(self._fd)
+                self._pipes.unpark(lease)
+                continue
+            if res <= 0:
+                raise TransferError("splice to the socket", res)
+            lease.filled -= res
+            moved += res
+            self.taker.took(res)
+        return moved
+
+    def unacknowledged_bytes(self) -> int:
+        """See `Transport`."""
+        return self._task.tasks.system.unacknowledged_bytes(self._fd)
+
+    def finish(self) -> None:
+        """See `Transport`."""
+        self._task.tasks.system.finish(self._fd)
+
+    def close(self, armed: int | None, *, resets: bool) -> None:
+        """See `Transport`."""
+        if resets:
+            self._task.tasks.system.reset_on_close(self._fd)
+        self._task.ring.close(self._fd, armed)
