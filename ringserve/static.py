@@ -55,7 +55,7 @@ from ringserve.http.semantics import (
 )
 from ringserve.responders import listing
 from ringserve.responders.policy import CrossOrigin, ProtectedArea, Site
-from ringserve.responders.steps import Answer, Claim, Lookup, Question, Respond, Steps, Verified
+from ringserve.responders.steps import Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"
 BOUNDARY_BYTES = 16
@@ -137,7 +137,7 @@ class _Answering:
 
     # -- who may ----------------------------------------------------------------------------------------------------
 
-    def _admit(self, path: bytes) -> Generator[Question, Answer, Response | None]:
+    def _admit(self, path: bytes) -> Generator[Question, object, Response | None]:
         """The refusal, if the path is protected and the request does not say who asks."""
         guard = self.site.guard(path)
         if guard is None or guard in self.admitted:
@@ -164,7 +164,7 @@ class _Answering:
         """The precompressed siblings of a file, but for those that are protected by a name of their own."""
         return {coding: file for coding, file in source.siblings.items() if self._may_have(file.path)}
 
-    def _look(self, path: bytes) -> Generator[Question, Answer, Entry | Response]:
+    def _look(self, path: bytes) -> Generator[Question, object, Entry | Response]:
         """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
         site's pages for errors (`_refuse`).
         """
@@ -202,7 +202,7 @@ class _Answering:
             return (yield from self._application())
         return (yield from self._refuse(404))
 
-    def _answer_with(self, found: Entry | Response) -> Generator[Question, Answer, Response | None]:
+    def _answer_with(self, found: Entry | Response) -> Generator[Question, object, Response | None]:
         """The response, if what was found decides it; None if there is no file, and something else may be tried. Of a
         failure that does not say whether there is one (no descriptor left) nothing is concluded: it is told.
         """
@@ -227,7 +227,7 @@ class _Answering:
             answer = yield from self._refuse(404)
         return _varied(answer, b"Accept", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest", b"Sec-Fetch-Site")
 
-    def _without_slash(self, location: Location) -> Generator[Question, Answer, Response | None]:
+    def _without_slash(self, location: Location) -> Generator[Question, object, Response | None]:
         """A redirect to a page by its clean URL, if the target has only a slash too many, and no directory is there.
         The reference is relative, so the target has to end with the page's name and that slash, as it came.
         """

@@ -16,7 +16,7 @@ from wire import TIMEOUT_S, Answer, Wire, eventually, get
 
 from ringserve.config.rules import AuthRule
 from ringserve.config.settings import HostConfig
-from ringserve.connection.answers import PASSWORDS
+from ringserve.connection.verifier import PASSWORDS
 from ringserve.library import RunningServer
 from ringserve.responders import passwords
 from ringserve.ring.helpers import THREADS, WAITING_MAX

@@ -32,7 +32,7 @@ from ringserve.http.response import FileSlice, Response, SharedDescriptor
 from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
 from ringserve.responders.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.responders.policy import Site
-from ringserve.responders.steps import Answer, Claim, Lookup, Question, Verified
+from ringserve.responders.steps import Claim, Lookup, Question, Verified
 from ringserve.ring.world import FileStatus
 from ringserve.static import INDEX, PAGES, read_credentials, responder
 
@@ -102,10 +102,12 @@ class World:
         self.roots: set[int] = set()
         self.claims: list[Claim] = []
 
-    def answer(self, wanted: Question) -> Answer:
+    def answer(self, wanted: Question) -> Entry | Verified:
+        assert wanted.lasts, "or nothing that follows from it would be prepared"
         if isinstance(wanted, Claim):
             self.claims.append(wanted)
             return Verified(wanted.password == self.password and not self.busy, self.busy)
+        assert isinstance(wanted, Lookup), "a file's responder asks nothing else"
         root, path = wanted.key
         self.looked_up.append(path)
         self.roots.add(root)

@@ -1,7 +1,7 @@
 """Finding the response to a request: answers a responder's questions, and prepares what can be answered again.
 
-A responder decides and asks (`steps.py`). The answers come from here: paths from the file table, passwords from a
-helper thread, in turn between the clients' networks.
+A responder decides and asks (`steps.py`). Each type of question has a source of answers: paths come from the file
+table, verdicts on passwords from helper threads (`verifier.py`).
 
 A response that is in memory and follows from the request line and the selection alone is prepared, and remembered with
 the request line for the hot path. It is fresh for as long as every entry that was looked at on the way is.
@@ -9,26 +9,19 @@ the request line for the hot path. It is fresh for as long as every entry that w
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
 
 from ringserve.connection.remembered import KnownHead, Memory, Prepared, key_of, request_of
+from ringserve.connection.verifier import Asker, Verifier
 from ringserve.files.entries import Entry, Key
 from ringserve.files.table import FileTable
-from ringserve.http.heads import HeaderBlock, Request
-from ringserve.http.proxies import network_of
+from ringserve.http.heads import Request
 from ringserve.http.response import FileSlice, Response, error_response
 from ringserve.http.semantics import Location
-from ringserve.responders import passwords
-from ringserve.responders.policy import ProtectedArea, Site, Sites
-from ringserve.responders.steps import Claim, Lookup, Respond, Verified
-from ringserve.ring.tasks import HelpersBusyError, Job, Task, Tasks
-
-PASSWORDS = "passwords"
-"""Helpers' lane: of its own, or whoever guesses passwords would keep directories from being read."""
-VERIFIED_MAX = 4096
-"""Users whose password was right, remembered so that a page's files do not cost a hash each. Wrong ones cost a hash
-every time."""
+from ringserve.responders.policy import Site, Sites
+from ringserve.responders.steps import Claim, Lookup, Respond
+from ringserve.ring.tasks import Tasks
 
 
 def _can_be_prepared(response: Response, entries: Collection[Entry], request: Request) -> bool:
@@ -41,32 +34,31 @@ def _can_be_prepared(response: Response, entries: Collection[Entry], request: Re
     return in_memory and not is_part and is_known and response.status < 500
 
 
-class Asker(Task):
-    """A task that has requests answered."""
+Sources = Mapping[type[Any], Callable[[Asker, Request, Any], Awaitable[object]]]
+"""Who answers a question, by its type."""
 
-    __slots__ = ()
 
-    def client_of(self, block: HeaderBlock | None) -> str:
-        """The client of a request, as text: the peer, or the client that a trusted proxy names."""
-        raise NotImplementedError
+def sources(tasks: Tasks, files: FileTable) -> Sources:
+    """Those of the questions that `steps.py` has. A further question is one more here, and its class."""
+
+    def look_up(task: Asker, _request: Request, question: Lookup) -> Awaitable[Entry]:
+        return files.find(task, question.key)
+
+    return {Lookup: look_up, Claim: Verifier(tasks).verify}
 
 
 class Answers:
     """See the module.
 
-    respond: the responder.
+    respond: the responder. sources: who answers its questions.
     """
 
-    def __init__(self, respond: Respond, tasks: Tasks, files: FileTable, sites: Sites, memory: Memory) -> None:
+    def __init__(self, respond: Respond, sources: Sources, files: FileTable, sites: Sites, memory: Memory) -> None:
         self._respond = respond
-        self._tasks = tasks
+        self._sources = sources
         self._files = files
         self._sites = sites
         self._memory = memory
-        self._verified: set[tuple[ProtectedArea, bytes]] = set()
-        self._verifying: dict[tuple[ProtectedArea, bytes], Job[bool]] = {}
-        self._secret = tasks.system.random_bytes(32)
-        self._stand_in_hash = passwords.stand_in_hash(tasks.system.random_bytes(passwords.STAND_IN_BYTES))
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
@@ -86,20 +78,21 @@ class Answers:
             if not prepared.freshness.until:
                 prepared.retire()
         request = request_of(head)
-        steps = self._respond(request, self._site(request), self._tasks.system.wall_time_s())
+        steps = self._respond(request, self._site(request), task.tasks.system.wall_time_s())
         looked_at: dict[Entry, Key] = {}
+        lasts = self._memory.enabled
         try:
-            wanted = next(steps)
+            question = next(steps)
             while True:
-                if isinstance(wanted, Lookup):
-                    entry = await self._files.find(task, wanted.key)
-                    looked_at[entry] = wanted.key
-                    wanted = steps.send(entry)
-                else:
-                    wanted = steps.send(await self._verify(task, request, wanted))
+                answer = await self._sources[type(question)](task, request, question)
+                if isinstance(question, Lookup):
+                    assert isinstance(answer, Entry), "a lookup is answered with what was found"
+                    looked_at[answer] = question.key
+                lasts = lasts and question.lasts
+                question = steps.send(answer)
         except StopIteration as done:
             response: Response = done.value
-        if not self._memory.enabled or not _can_be_prepared(response, looked_at, request):
+        if not lasts or not _can_be_prepared(response, looked_at, request):
             return response
         return self._memory.prepare(head, response, looked_at)
 
@@ -114,38 +107,3 @@ class Answers:
         location = request.line.location
         authority = location.authority if isinstance(location, Location) else b""
         return self._sites.choose(authority or request.block.selection.host)
-
-    async def _verify(self, task: Asker, request: Request, claim: Claim) -> Verified:
-        if len(claim.password) > passwords.PASSWORD_BYTES_MAX:
-            # No hash is of one. To normalize 11,000 combining marks takes 0.7 s, in which no other thread runs.
-            return Verified(False)
-        # Keyed by a secret of the process, so that what is remembered is of no use to whoever reads the memory.
-        said = b"%d:%s:%s" % (len(claim.user), claim.user, claim.password)
-        key = claim.guard, hashlib.blake2b(said, key=self._secret, digest_size=32).digest()
-        if key in self._verified:
-            return Verified(True)
-        known_hash = claim.guard.users.get(claim.user)
-        password = claim.password
-
-        def verify() -> bool:
-            # An unknown user costs as much time as a known one, so that the time does not tell which names exist.
-            return passwords.verify(known_hash or self._stand_in_hash, password)
-
-        # A browser asks for a page's files at once: all of them wait for one verification.
-        job = self._verifying.get(key)
-        try:
-            if job is None:
-                origin = network_of(task.client_of(request.block))
-                job = self._tasks.call(verify, PASSWORDS, origin, lambda: self._forget(key))
-                self._verifying[key] = job
-            right = await job.result(task) and known_hash is not None
-        except HelpersBusyError:
-            return Verified(False, busy=True)
-        if right:
-            if len(self._verified) >= VERIFIED_MAX:
-                self._verified.clear()
-            self._verified.add(key)
-        return Verified(right)
-
-    def _forget(self, key: tuple[ProtectedArea, bytes]) -> None:
-        self._verifying.pop(key, None)  # it is not there yet if it is refused at once

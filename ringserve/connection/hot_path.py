@@ -9,7 +9,6 @@ It is one object with the connection, since each step from one object to another
 
 from __future__ import annotations
 
-from ringserve.connection.answers import Asker
 from ringserve.connection.inbound import Inbound
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError, Outbound, Record
@@ -30,6 +29,7 @@ from ringserve.connection.states import (
     State,
 )
 from ringserve.connection.transport import Transport
+from ringserve.connection.verifier import Asker
 from ringserve.http.heads import HeaderBlock
 from ringserve.ring.world import Pinned
 

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Protocol
 
 from ringserve.config.settings import Config, ListenRule
-from ringserve.connection.answers import Answers
+from ringserve.connection.answers import Answers, sources
 from ringserve.connection.plain import PipePool
 from ringserve.connection.remembered import Memory, PreparedResponses
 from ringserve.connection.states import Event
@@ -82,7 +82,7 @@ class Shared:
 
     server: the value of the Server field, or nothing for none. prepared: for whatever listener, since they share a
     bound.
-    talking: those that linger and were sent something.
+    talking: those that linger and were sent something. sources: of answers to responders' questions.
     look_every_s: how often the connections' deadlines are looked at: by so much may one be late.
     """
 
@@ -91,6 +91,7 @@ class Shared:
         self.log = log
         self.files = files
         self.pipes = pipes
+        self.sources = sources(tasks, files)
         self.clock = Clock(tasks, log)
         self.server = config.server_name.encode()
         self.prepared = PreparedResponses(self.server, config.cached_files_max, config.cache_bytes_max)
@@ -182,7 +183,7 @@ class Listening:
         self.proxies = TrustedProxies(rule.trusted_proxy) if rule.trusted_proxy else None
         self.limits = Limits(rule.head_bytes_max, rule.target_bytes_max, rule.fields_max)
         self.memory = Memory(Parser(self.limits, sites.selecting_fields), shared.prepared, enabled=config.hot_path)
-        self.answers = Answers(respond, shared.tasks, shared.files, sites, self.memory)
+        self.answers = Answers(respond, shared.sources, shared.files, sites, self.memory)
         self.draining = False
         self.closes_idle = False
         self.hot_answers = 0

@@ -1,18 +1,29 @@
 """What a responder asks on its way to a response, and what it is told.
 
 A responder is a generator. It yields a question, is sent the answer, and returns the response in the end. It does no
-I/O itself: `answers.py` finds out what it asks, and a test can answer from a dictionary.
+I/O itself: the answer comes from the source that is registered for the question's type (`connection/answers.py`), and a
+test can answer from a dictionary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ringserve.files.entries import Entry, Key
+from ringserve.files.entries import Key
 from ringserve.http.heads import Request
 from ringserve.http.response import Response
 from ringserve.responders.policy import ProtectedArea, Site
+
+
+class Question(Protocol):
+    """What a responder yields. Its type says who answers it."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether its answer holds for every request with the same line and selection, so that a response that follows
+        from it can be prepared: as long as the entries that were looked up are fresh.
+        """
 
 
 class Lookup(NamedTuple):
@@ -22,6 +33,11 @@ class Lookup(NamedTuple):
 
     key: Key
 
+    @property
+    def lasts(self) -> bool:
+        """Until its entry is not fresh."""
+        return True
+
 
 class Claim(NamedTuple):
     """Whether this is the password of this user: answered with a `Verified`."""
@@ -29,6 +45,11 @@ class Claim(NamedTuple):
     guard: ProtectedArea
     user: bytes
     password: bytes
+
+    @property
+    def lasts(self) -> bool:
+        """The guards are those of the configuration, and user and password are in the selection."""
+        return True
 
 
 class Verified(NamedTuple):
@@ -38,8 +59,6 @@ class Verified(NamedTuple):
     busy: bool = False
 
 
-Question = Lookup | Claim
-Answer = Entry | Verified
-Steps = Generator[Question, Answer, Response]
+Steps = Generator[Question, object, Response]
 Respond = Callable[[Request, Site, float], Steps]
 """A responder: begins to answer a request of a site. The last argument is the time, in seconds since the epoch."""

@@ -8,18 +8,19 @@ import base64
 import os
 from collections.abc import Callable, Coroutine
 from copy import copy
-from typing import Any, Generic, TypeVar, cast
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import pytest
 from exchanges import PASSWORD_HASH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ringserve.connection.answers
+import ringserve.connection.verifier
 from ringserve import static
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
-from ringserve.connection.answers import PASSWORDS, Answers, Asker
+from ringserve.connection.answers import Answers, Sources, sources
 from ringserve.connection.remembered import (
     PREPARED_PER_LINE_MAX,
     PREPARED_PER_PATH_MAX,
@@ -29,15 +30,16 @@ from ringserve.connection.remembered import (
     PreparedResponses,
     key_of,
 )
+from ringserve.connection.verifier import PASSWORDS, Asker, Verifier
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory, Entry, Failure, File, Freshness, Key
 from ringserve.files.table import FRESH_S, FileTable
-from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock
+from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock, Request
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Response, SharedDescriptor
 from ringserve.responders import passwords
-from ringserve.responders.policy import Sites
-from ringserve.responders.steps import Claim, Lookup, Verified
+from ringserve.responders.policy import Site, Sites
+from ringserve.responders.steps import Claim, Lookup, Respond, Steps, Verified
 from ringserve.ring.tasks import HelpersBusyError, Task, Tasks
 from ringserve.ring.world import FileStatus
 
@@ -69,6 +71,8 @@ class Clock:
     @property
     def ring(self) -> Clock:
         return self
+
+    tasks = system = ring
 
     def wall_time_s(self) -> float:
         return WALL_S + self.now
@@ -166,20 +170,20 @@ class Threads:
 class World:
     """The answers to a responder's questions, and everything that is asked for them."""
 
-    def __init__(self, *, enabled: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, *, enabled: bool = True, respond: Respond = respond, more: Sources = MappingProxyType({}), **settings: Any
+    ) -> None:
+        """more: sources of answers to questions of the test's own."""
         self.clock = Clock()
         self.disk = Disk(self.clock)
         self.threads = Threads(self.clock)
         self.sites = Sites(Config(**settings))
         prepared = PreparedResponses(b"ringserve", 1000, 1024 * 1024)
         self.memory = Memory(Parser(LIMITS, self.sites.selecting_fields), prepared, enabled=enabled)
-        self.answers = Answers(
-            respond,
-            cast(Tasks, self.threads),
-            cast(FileTable, self.disk),
-            self.sites,
-            self.memory,
-        )
+        files = cast(FileTable, self.disk)
+        known = sources(cast(Tasks, self.threads), files)
+        self.answers = Answers(respond, {**known, **more}, files, self.sites, self.memory)
+        self.verifier: Verifier = cast(Any, known[Claim]).__self__
 
     def request(self, target: bytes, *fields: bytes, method: bytes = b"GET") -> KnownHead:
         return self.memory.read(head_of(target, b"a", *fields, method=method))
@@ -387,7 +391,7 @@ def test_what_interrupts_a_look_leaves_nothing(world: World) -> None:
 
 # -- what is made of several entries ----------------------------------------------------------------------------
 
-CLEAN = {"clean_urls": True, "spa": True, "listing": True}
+CLEAN: dict[str, Any] = {"clean_urls": True, "spa": True, "listing": True}
 WAYS: list[tuple[bytes, list[bytes]]] = [
     (b"/about?q", [b"about", b"about.html"]),
     (b"/users/7", [b"users/7", b"users/7.html", b"index.html"]),
@@ -622,7 +626,7 @@ def test_an_unknown_user_costs_a_verification_and_is_never_right(verifications: 
     verifications.all_right = True
     for target in (b"/private/x", b"/private/y"):
         assert content(world.ask(target, credentials(b"cassim", b"open sesame"))).status == 401
-    assert verifications.seen == [(world.answers._stand_in_hash, b"open sesame")] * 2
+    assert verifications.seen == [(world.verifier.stand_in_hash, b"open sesame")] * 2
     password_hash, _password = verifications.seen[0]
     assert password_hash.split("$")[3] == passwords.make_hash(b"x").split("$")[3], "as expensive as a user's"
 
@@ -638,7 +642,7 @@ def test_where_the_name_ends_makes_a_difference(verifications: Verifications, us
 def test_no_more_users_are_remembered_than_the_limit(
     verifications: Verifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ringserve.connection.answers, "VERIFIED_MAX", 3)
+    monkeypatch.setattr(ringserve.connection.verifier, "VERIFIED_MAX", 3)
     world = guarded()
     verifications.all_right = True
     for number in range(10):
@@ -657,7 +661,7 @@ def test_what_is_remembered_of_a_password_is_of_no_use_elsewhere(verifications: 
     worlds = guarded(), guarded()
     for world in worlds:
         assert world.prepared(b"/private/x", RIGHT).status == 200
-    ((_guard, one),), ((_guard, other),) = (world.answers._verified for world in worlds)
+    ((_guard, one),), ((_guard, other),) = (world.verifier._verified for world in worlds)
     assert one != other, "a secret of each process is in it"
     assert b"sesame" not in one
     assert len(verifications.seen) == 2
@@ -818,3 +822,34 @@ def test_a_change_that_nobody_tells_of_is_seen_after_a_second(
             for _what, target, (fields, method) in requests:
                 answer = world.ask(target, *fields, method=method)
                 assert content(answer) == expected(world, target, *fields, method=method)
+
+
+# -- a further question -----------------------------------------------------------------------------------------
+
+
+class Weather(NamedTuple):
+    """A question of this test's own, that nothing of the server knows."""
+
+    place: bytes
+    lasts: bool
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_question_is_a_class_and_one_source_and_says_whether_its_answer_may_be_kept(lasts: bool) -> None:
+    asked: list[bytes] = []
+
+    def respond(_request: Request, _site: Site, _now: float) -> Steps:
+        yield Lookup(Key(0, b"page"))
+        told = yield Weather(b"here", lasts)
+        assert isinstance(told, bytes)
+        return Response(200, (), (told,), len(told))
+
+    async def tell(_task: Asker, _request: Request, question: Weather) -> bytes:
+        asked.append(question.place)
+        return b"rain %d" % len(asked)
+
+    world = World(respond=respond, more={Weather: tell})
+    world.disk.put(file_of(b"page"))
+    answers = [content(world.ask(b"/")).body for _again in range(3)]
+    assert answers == [(b"rain 1",)] * 3 if lasts else [(b"rain 1",), (b"rain 2",), (b"rain 3",)]
+    assert asked == [b"here"] * (1 if lasts else 3)
