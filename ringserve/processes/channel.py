@@ -16,8 +16,6 @@ from collections import deque
 
 from ringserve.processes.messages import Kind, Message
 
-PACKET_BYTES_MAX = 200_000
-"""Of a configuration. A socket holds as much by default (net.core.wmem_default)."""
 WAITING_MAX = 64
 """Messages that are kept for somebody who does not read; the newest are given up."""
 DESCRIPTOR_BYTES = array.array("i").itemsize
@@ -100,9 +98,9 @@ class Channel:
             raise ChannelEndedError
         space = socket.CMSG_SPACE(DESCRIPTOR_BYTES)
         try:
-            packet, ancillary, _flags, _peer = self._socket.recvmsg(
-                PACKET_BYTES_MAX, space, flags | socket.MSG_CMSG_CLOEXEC
-            )
+            # Its length first: memory for the longest would be a hundred times what is received, and stay ours.
+            length = self._socket.recv_into(bytearray(1), 1, flags | socket.MSG_PEEK | socket.MSG_TRUNC)
+            packet, ancillary, _flags, _peer = self._socket.recvmsg(length, space, flags | socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionResetError:

@@ -291,16 +291,19 @@ class Container:
 
 
 LOOK = "openat2 of a look"
-BEAT = "write of a beat"
+BEAT = "sendmsg of a beat"
+WAKE = "write that wakes its own ring"
 
 
 def _name_of(call: str) -> str:
-    """The name of a traced call. Two are told apart: an open that can neither wait nor read (it only names what is
-    there), and the word of a worker to its supervisor that its loop turns.
+    """The name of a traced call. Three are told apart: an open that can neither wait nor read (it only names what is
+    there), the word of a worker to its supervisor that its loop turns, and the byte by which it wakes its own ring.
     """
     name = call.partition("(")[0]
-    if name == "write" and '".", 1)' in call:
+    if name == "sendmsg" and 'iov_base=".", iov_len=1}' in call:
         return BEAT
+    if name == "write" and r'"\0", 1)' in call:
+        return WAKE
     return LOOK if name == "openat2" and "O_PATH" in call and "RESOLVE_CACHED" in call else name
 
 

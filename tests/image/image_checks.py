@@ -28,7 +28,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from container import BEAT, LOOK, Container, Network, eventually, leave_mounts, specification, status_of, traced
+from container import BEAT, LOOK, WAKE, Container, Network, eventually, leave_mounts, specification, status_of, traced
 from image_build import BASE, IMAGE, Builder, BuildError, check_tools
 from machine import MachineError
 from oci_seccomp import to_oci
@@ -57,16 +57,16 @@ SERVING_CALLS = frozenset(
         "pwritev2",
         # The second look at a file, after a second: it may fall into the trace.
         LOOK, "statx", "close",
-        # Once a second, to the supervisor.
-        BEAT,
+        # Once a second: the word to the supervisor, a look for SIGTERM, and another look at the listeners.
+        BEAT, "rt_sigpending", WAKE,
         # What a descriptor is, and whose; no byte of a request or an answer.
         "fstat", "newfstatat", "getpeername", "getsockname", "getsockopt",
         # Memory, and the lock of the interpreter.
         "brk", "mmap", "munmap", "mremap", "madvise", "futex",
     )
 )  # fmt: skip
-"""What the worker may call while it serves. No accept, no recv, no send, no read, no epoll, no write but one byte to
-the supervisor and lines of the log, and no open but one that only looks."""
+"""What the worker may call while it serves. No accept, no recv, no send but one byte to the supervisor, no read, no
+epoll, no write but lines of the log and a byte to its own ring, and no open but one that only looks."""
 NAMED = {"syscall_0x1c3": "cachestat"}
 """What the strace of Debian 12 does not know yet (x86-64)."""
 
