@@ -131,7 +131,8 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced_without_a_failure_f
         for _time in range(2):
             os.kill(worker, signal.SIGTERM)
         eventually("another is there", lambda: len(running.workers) == 2)
-        assert running.heard(f"worker 0 (pid {worker}) retires; another is started at once") == 1
+        said = f"worker 0 (pid {worker}) retires; another is started at once"
+        eventually("it is said", lambda: running.heard(said) == 1)
         assert idle.ask(get("/page")).fields["connection"] == "close", "it may ask once more"
         # What comes before its successor is there waits in the socket, which is the supervisor's.
         for _client in range(20):
