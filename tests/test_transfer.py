@@ -15,8 +15,14 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Serving
-from wire import Wire, eventually, get
+from wire import TIMEOUT_S, Wire, eventually, get
 
+from ringserve import static
+from ringserve.files.entries import Key
+from ringserve.http.heads import Request
+from ringserve.http.response import Outlet, Response
+from ringserve.responders.policy import Site
+from ringserve.responders.steps import Lookup, Steps
 from ringserve.ring.uring import library, ring
 
 MIB = 1024 * 1024
@@ -288,3 +294,67 @@ def test_parts_of_a_file_are_exact_and_the_connection_goes_on(serving: Serving, 
             assert pieces[-1] == b"--\r\n"
             bodies = [piece.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n") for piece in pieces[1:-1]]
             assert bodies == [content[600_000:], content[:1], content[100_000:400_000]]
+
+
+# -- a further kind of segment ----------------------------------------------------------------------------------
+
+
+class Countdown:
+    """A segment of this test's own, that nothing of the server knows: lines that are made while they are sent."""
+
+    def __init__(self, lines: int) -> None:
+        self.lines = [b"%d\n" % number for number in reversed(range(lines))]
+        self.holders = 0
+        self.held_by_none = threading.Event()
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self.lines))
+
+    def hold(self) -> None:
+        self.holders += 1
+
+    def release(self) -> None:
+        self.holders -= 1
+        self.held_by_none.set()
+
+    async def send(self, outlet: Outlet, *, last: bool) -> None:
+        assert self.holders, "it is sent only while it is held"
+        assert not last, "a line of memory follows"
+        for line in self.lines:
+            await outlet.send(line)
+
+
+def test_a_segment_is_one_class_which_says_how_it_is_sent(
+    serving: Serving, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    countdown = Countdown(300)
+    length = countdown.length + len(b"ready\nlift-off\n")
+
+    def respond(_request: Request, _site: Site, _now: float) -> Steps:
+        yield Lookup(Key(0, b"page"))
+        return Response(200, (), (b"ready\n", countdown, b"lift-off\n"), length)
+
+    monkeypatch.setattr(static, "responder", lambda _boundary: respond)
+    (site / "page").write_bytes(b"page")
+    with Wire(serving().url) as wire:
+        for _again in range(2):
+            wire.send(get("/") * 2)
+            for _pipelined in range(2):
+                assert wire.answer().body == b"ready\n" + b"".join(countdown.lines) + b"lift-off\n"
+    eventually("nobody holds it", lambda: countdown.holders == 0)
+
+
+def test_a_segment_is_released_when_its_client_goes_away(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    countdown = Countdown(2_000_000)
+
+    def respond(_request: Request, _site: Site, _now: float) -> Steps:
+        yield from ()
+        return Response(200, (), (countdown, b""), countdown.length)
+
+    monkeypatch.setattr(static, "responder", lambda _boundary: respond)
+    client = Wire(serving().url)
+    client.send(get("/"))
+    client.socket.recv(100)
+    reset(client.socket)
+    assert countdown.held_by_none.wait(TIMEOUT_S)

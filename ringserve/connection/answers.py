@@ -17,7 +17,7 @@ from ringserve.connection.verifier import Asker, Verifier
 from ringserve.files.entries import Entry, Key
 from ringserve.files.table import FileTable
 from ringserve.http.heads import Request
-from ringserve.http.response import FileSlice, Response, error_response
+from ringserve.http.response import Response, error_response
 from ringserve.http.semantics import Location
 from ringserve.responders.policy import Site, Sites
 from ringserve.responders.steps import Claim, Lookup, Respond
@@ -26,7 +26,7 @@ from ringserve.ring.tasks import Tasks
 
 def _can_be_prepared(response: Response, entries: Collection[Entry], request: Request) -> bool:
     """Whether `response` is the answer to every request with this line and selection while `entries` are fresh."""
-    in_memory = not any(isinstance(segment, FileSlice) for segment in response.body)
+    in_memory = all(isinstance(segment, bytes) for segment in response.body)
     # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
     # only once it is a second old, so that the answer may change while the file does not.)
     is_part = request.selection.conditions.range is not None

@@ -1,7 +1,7 @@
 """What leaves a connection: responses gathered and sent, files behind them, and each told of when it is finished.
 
 Responses to pipelined requests gather until there is no further request to answer, or enough of them; then they leave
-in one send. A body with parts of files in it is sent by itself, behind what had gathered.
+in one send. A body that is not all in memory is sent by itself, behind what had gathered.
 
 Invariants
  1. At most one operation of a transport is in flight, so that bytes leave in order.
@@ -20,7 +20,7 @@ from ringserve.connection.pace import Pace, look
 from ringserve.connection.remembered import KnownHead, Prepared
 from ringserve.connection.states import BROKEN, LATE, SLOW, Event
 from ringserve.connection.transport import TransferError, Transport
-from ringserve.http.response import FileSlice, Response, head_parts
+from ringserve.http.response import Response, head_parts
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""
@@ -96,7 +96,7 @@ class Outbound:
     """
 
     __slots__ = (
-        "_finished", "_gathered", "_listening", "_pace", "_taken_since", "_transport", "_with_files", "taken_bytes",
+        "_finished", "_gathered", "_listening", "_pace", "_streamed", "_taken_since", "_transport", "taken_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -106,7 +106,7 @@ class Outbound:
         self._transport = transport
         self._finished = finished
         self._gathered: Gathered | None = None
-        self._with_files: tuple[Record, Response] | None = None
+        self._streamed: tuple[Record, Response] | None = None
         self.begin_taking(listening.shared.tasks.ring.now)
         transport.taker = self
 
@@ -124,43 +124,43 @@ class Outbound:
         gathered.end_response(prepared, head, began, gathered.length - prepared.body_bytes)
 
     def put_response(self, head: KnownHead | None, response: Response, connection: bytes | None, began: float) -> None:
-        """Add a response. connection: the value of that field. If its body has parts of files, it is the last to be
-        added before `send`.
+        """Add a response. connection: the value of that field. If its body is not all in memory, it is the last to
+        be added before `send`.
         """
         before, after = head_parts(response, self._listening.server, connection)
         gathered = self._gathered
         if gathered is None:
             gathered = self._gathered = Gathered()
         gathered.put(before + self._listening.clock.date + after)
-        slices = [segment for segment in response.body if isinstance(segment, FileSlice)]
-        if slices:
-            for file_slice in slices:
-                file_slice.file.hold()
-            self._with_files = Record(head, response.status, response.coding, began, 0, 0), response
+        in_memory = [segment for segment in response.body if isinstance(segment, bytes)]
+        if len(in_memory) < len(response.body):
+            for segment in response.body:
+                if not isinstance(segment, bytes):
+                    segment.hold()
+            self._streamed = Record(head, response.status, response.coding, began, 0, 0), response
             return
         body_start = gathered.length
-        for segment in response.body:
-            assert isinstance(segment, bytes), "what is no slice is bytes"
-            gathered.put(segment)
+        for piece in in_memory:
+            gathered.put(piece)
         gathered.end_response(response, head, began, body_start)
 
     @property
     def is_due(self) -> bool:
         """Whether what has gathered has to be sent before more is added."""
         gathered = self._gathered
-        return self._with_files is not None or (gathered is not None and gathered.length >= OUTPUT_BYTES_MAX)
+        return self._streamed is not None or (gathered is not None and gathered.length >= OUTPUT_BYTES_MAX)
 
     # -- sending ------------------------------------------------------------------------------------------------
 
     async def send(self) -> None:
-        """Send what has gathered, in one send, and then the body with files, if there is one. Raises
-        ConnectionOverError.
+        """Send what has gathered, in one send, and then the body that is not all in memory, if there is
+        one. Raises ConnectionOverError.
         """
         try:
-            if self._with_files is None:
+            if self._streamed is None:
                 await self._send_gathered()
             else:
-                await self._send_with_files(*self._with_files)
+                await self._send_streamed(*self._streamed)
         except TransferError as error:
             if -error.res not in PEER_IS_GONE:
                 self._report("{}; the connection is closed", error)
@@ -182,8 +182,8 @@ class Outbound:
         finally:
             self._finish(gathered, self.taken_bytes)
 
-    async def _send_with_files(self, record: Record, response: Response) -> None:
-        self._with_files = None
+    async def _send_streamed(self, record: Record, response: Response) -> None:
+        self._streamed = None
         assert self._gathered is not None, "the head of this response is there"
         body_start = self._gathered.length
         aborted = True
@@ -193,14 +193,12 @@ class Outbound:
                 if isinstance(segment, bytes):
                     await self._transport.send(segment)
                 else:
-                    await self._transport.send_file(
-                        segment.file.fd, segment.offset, segment.length, last=number == len(response.body)
-                    )
+                    await segment.send(self._transport, last=number == len(response.body))
             aborted = False
         finally:
             for segment in response.body:
-                if isinstance(segment, FileSlice):
-                    segment.file.release()
+                if not isinstance(segment, bytes):
+                    segment.release()
             self._finished(record, max(0, self.taken_bytes - body_start), aborted)
 
     def break_off(self) -> None:

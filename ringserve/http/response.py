@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ringserve.http.dates import format_date
 from ringserve.http.semantics import ALLOWED
@@ -57,6 +57,33 @@ class SharedDescriptor:
             self._close(self.fd)
 
 
+class Outlet(Protocol):
+    """Where a body goes: what a segment needs of a transport (`connection/transport.py`)."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+
+    async def send_file(self, file_fd: int, offset: int, length: int, *, last: bool) -> None:
+        """Send a part of a file. last: nothing follows at once."""
+
+
+class Streamed(Protocol):
+    """A segment of a body that is not in memory. One class says all of a kind of them."""
+
+    @property
+    def length(self) -> int:
+        """How many bytes it is."""
+
+    def hold(self) -> None:
+        """It is going to be sent: what it is made of has to stay."""
+
+    def release(self) -> None:
+        """It has been sent, or never will be."""
+
+    async def send(self, outlet: Outlet, *, last: bool) -> None:
+        """Send `length` bytes. last: nothing follows at once. Raises what the outlet does."""
+
+
 class FileSlice(NamedTuple):
     """`length` bytes of a file from `offset`."""
 
@@ -64,8 +91,20 @@ class FileSlice(NamedTuple):
     offset: int
     length: int
 
+    def hold(self) -> None:
+        """See `Streamed`."""
+        self.file.hold()
 
-Segment = bytes | FileSlice
+    def release(self) -> None:
+        """See `Streamed`."""
+        self.file.release()
+
+    async def send(self, outlet: Outlet, *, last: bool) -> None:
+        """See `Streamed`."""
+        await outlet.send_file(self.file.fd, self.offset, self.length, last=last)
+
+
+Segment = bytes | Streamed
 
 
 class Response(NamedTuple):

@@ -148,6 +148,30 @@ def test_the_bytes_of_a_body_are_those_of_its_segments() -> None:
     assert Response(200, (), (), 43).body_bytes == 0, "of HEAD nothing goes out"
 
 
+def test_a_part_of_a_file_keeps_it_open_and_is_sent_from_it() -> None:
+    closed: list[int] = []
+    shared = SharedDescriptor(7, closed.append)
+    part = FileSlice(shared, 100, 40)
+    part.hold()
+    shared.retire()
+    sent: list[tuple[int, int, int, bool]] = []
+
+    class Noting:
+        async def send(self, data: bytes) -> None:
+            raise AssertionError(f"nothing is in memory, not {data!r}")
+
+        async def send_file(self, file_fd: int, offset: int, length: int, *, last: bool) -> None:
+            sent.append((file_fd, offset, length, last))
+
+    for last in (False, True):
+        with pytest.raises(StopIteration):
+            part.send(Noting(), last=last).send(None)
+    assert sent == [(7, 100, 40, False), (7, 100, 40, True)]
+    assert closed == []
+    part.release()
+    assert closed == [7]
+
+
 FIELDS = st.lists(
     st.tuples(st.from_regex(rb"\A[A-Z][a-z-]{0,8}\Z"), st.from_regex(rb"\A[!-~]{0,8}\Z")), max_size=4
 ).map(tuple)
