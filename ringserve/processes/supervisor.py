@@ -181,7 +181,7 @@ class Supervisor:
                 self._step(Bound(self._plan(self._current)))
                 while self._status is None:
                     self._sleep()
-                    self._bury()  # before a signal to stop is heeded: who died before it did not die of it
+                    self._reap()  # before a signal to stop is heeded: a worker that died before it did not die of it
                     signals, self._signals = self._signals, []
                     for number in signals:
                         if number in ASKED:
@@ -243,7 +243,7 @@ class Supervisor:
         except ChannelEndedError:
             process.channel.close()
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Wait for those that have ended."""
         while True:
             try:
