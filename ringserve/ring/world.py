@@ -15,8 +15,9 @@ Interrupt
     How completion is noticed: sleep, poll, or a kernel thread (`interrupt.py`), and `wake`, by which another thread
     or a signal ends a sleep.
 
-The kernel is a subsystem that runs by itself and reports back. Nothing here is a call that one sits and waits for:
-a verb returns before its operation began, and its result comes out of a later `turn` under the same user_data.
+What is behind the ring runs by itself and reports back. Nothing here is a call that one sits and waits for: a verb
+returns at once, and what comes of it is told by a completion of a later `turn`, under the same user_data. Only a
+question of files may have its answer when it returns, if nothing had to be waited for.
 
 Invariants that every implementation keeps and `tests/ring/test_ring_contract.py` checks
  1. A submission ends with the first of its completions whose `more` is false. Until then its memory and its
@@ -27,6 +28,8 @@ Invariants that every implementation keeps and `tests/ring/test_ring_contract.py
     gives it back exactly once, whatever `res` says.
  4. Results are those of the kernel: `res` is a count or a descriptor, or a negative errno. A short count is normal.
  5. `now` changes in `turn` only, so that all of a batch happens at one instant.
+ 6. Completions of one user_data come in their order; between two there is none, except that changes come first. What
+    is called in a turn does not complete in it.
 
 What is *not* here: retries, time-outs of single operations, buffering. They are policy and live above.
 """
@@ -335,7 +338,7 @@ class Ring(ABC):
 
 
 class System(ABC):
-    """What is answered at once: it takes no user_data, touches no file system, and waits for no peer."""
+    """What is answered at once: it takes no user_data, asks no file system for a path, and waits for no peer."""
 
     @abstractmethod
     def peer_name(self, fd: int) -> str:

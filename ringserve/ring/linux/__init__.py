@@ -1,1 +1,1 @@
-"""What the rings of Linux share: descriptors, sockets and directories by plain calls. Nothing here knows a ring."""
+"""What rings of Linux share: plain calls on sockets, pipes and directories, and what is opened before a loop starts."""
