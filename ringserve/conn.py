@@ -66,7 +66,6 @@ from ringserve.connection.states import (
 )
 from ringserve.http.proxies import ProxyError, read_preface
 from ringserve.http.request import RequestError
-from ringserve.http.response import Response
 from ringserve.ring.world import NO_ROOM
 
 LINGER_S = 30.0
@@ -139,8 +138,9 @@ class Connection(HotPath):
         """
         if self.state is HOT:
             return
-        self.inbound.raise_()
-        if self._body is None:
+        if self._body is not None:
+            self.inbound.raise_()
+        else:
             self.inbound.arm()  # so that a peer that leaves is noticed while its answer is looked for
             self.begin(self._live())
 
@@ -203,7 +203,8 @@ class Connection(HotPath):
         """That of the next request. Raises RequestError, and ConnectionOverError when the peer or the server wants no
         more.
         """
-        reader = self.inbound.reading(self._listening.limits)
+        inbound = self.inbound
+        reader = inbound.reading(self._listening.limits)
         while True:
             head_bytes = reader.next_head()
             if head_bytes is not None:
@@ -217,11 +218,11 @@ class Connection(HotPath):
                 continue
             if self.state is READING and not reader.pending_bytes:
                 self.state = self.state.on[NOTHING]
-            if self.inbound.state is ENDED:
+            if inbound.state is ENDED:
                 raise ConnectionOverError(INPUT_ENDED)
             if self._listening.closes_idle:
                 raise ConnectionOverError(DISMISSED)
-            await self.inbound.more(self)
+            await inbound.more(self)
 
     def _begin_answer(self, event: Event) -> None:
         """A request is here, or what is answered as if it were one. It began with its first byte, if that did not come
@@ -234,14 +235,23 @@ class Connection(HotPath):
 
     async def _answer(self, head: KnownHead) -> None:
         """Find the response to one request. Send it, or put it with those that wait to be sent."""
-        block = head[1].block
+        block, listening, outbound = head[1].block, self._listening, self.outbound
         self._requests_left -= 1
         if block.has_body:
             self._hear_no_more()
-        response = await self._find(head)
-        ends = self.ending is not KEEP or self._listening.draining or self._requests_left <= 0
+        try:
+            response = await listening.answers.find(self, head)
+            if self._interruption is not None:
+                self.take_interruption()  # one that came too late for what was waited for
+        except ConnectionOverError as over:
+            if over.event is not LATE:
+                raise
+            self._hear_no_more()
+            response = listening.answers.error(self.state.late_status, head)
+            self.state = self.state.on[LATE]
+        ends = self.ending is not KEEP or listening.draining or self._requests_left <= 0
         if isinstance(response, Prepared) and block.plain and block.persistent and not ends:
-            self.outbound.put_prepared(head, response, self.began)
+            outbound.put_prepared(head, response, self.began)
         else:
             connection: bytes | None = b"close"
             if block.persistent and not ends:
@@ -251,37 +261,26 @@ class Connection(HotPath):
             elif self.ending is KEEP:
                 self.ending = CLOSE
             found = response.response if isinstance(response, Prepared) else response
-            self.outbound.put_response(head, found, connection, self.began)
-        if self.ending is not KEEP or self.outbound.is_due:
+            outbound.put_response(head, found, connection, self.began)
+        if self.ending is not KEEP or outbound.is_due:
             if self.state is FINDING:
                 self.state = self.state.on[GATHERED]
             await self._send()
-
-    async def _find(self, head: KnownHead) -> Response | Prepared:
-        answers = self._listening.answers
-        try:
-            found = await answers.find(self, head)
-            self.take_interruption()  # one that came too late for what was waited for
-            return found
-        except ConnectionOverError as over:
-            if over.event is not LATE:
-                raise
-        self._hear_no_more()
-        self.state, status = self.state.on[LATE], self.state.late_status
-        return answers.error(status, head)
 
     async def _send(self) -> None:
         """Send what has gathered. Then, unless it is at its end, the connection is where it was before a request."""
         self.waiting_since = self.ring.now
         await self.outbound.send()
         if self.ending is KEEP:
-            self.take_interruption()  # what was sent is sent, all the same
+            if self._interruption is not None:
+                self.take_interruption()  # what was sent is sent, all the same
             self.state = self.state.on[KEEP]
             self._rest()
 
     def _rest(self) -> None:
         self.waiting_since = self.ring.now
-        if self.inbound.pending_bytes:
+        reader = self.inbound.reader
+        if reader is not None and reader.pending_bytes:
             self.state = self.state.on[BYTES]
 
     def _hear_no_more(self) -> None:
@@ -366,8 +365,10 @@ class Connection(HotPath):
         if self._body is None and self.state is not LINGERING:
             self.tasks.forget(self.user_data)  # no coroutine has done it
         self.state = self.state.on[event]
-        self.transport.close(self.inbound.user_data if self.inbound.is_receiving else None, resets=resets)
-        if not self.inbound.is_receiving:
+        if self.inbound.is_receiving:
+            self.transport.close(self.inbound.user_data, resets=resets)
+        else:
+            self.transport.close(None, resets=resets)
             self._closed()
 
     def _closed(self) -> None:

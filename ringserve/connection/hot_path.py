@@ -183,7 +183,11 @@ class HotPath(Asker):
 
     def _end_hot(self) -> None:
         """The prepared response was the last one, or has broken off; or went out whole before an interruption."""
-        over, self._interruption = self._interruption or ConnectionOverError(CLOSE), None
+        over, self._interruption = self._interruption, None
+        if over is None and self._body is None:
+            self._close(CLOSE)
+            return
+        over = over or ConnectionOverError(CLOSE)
         assert isinstance(over, ConnectionOverError), "no other reason is given"
         if self._body is None:
             self._close(over.event, resets=over.resets)

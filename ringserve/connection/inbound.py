@@ -7,6 +7,8 @@ which takes only so much of it.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from ringserve.connection.states import ARMED, ONCE, PAUSED
 from ringserve.connection.transport import Transport
 from ringserve.http.request import Limits, RequestReader
@@ -93,7 +95,7 @@ class Inbound(Signal):
         """How many bytes arrived that no request has taken."""
         return 0 if self.reader is None else self.reader.pending_bytes
 
-    async def more(self, task: Task) -> None:
-        """Suspend until something arrived, the peer ended its side, or an interruption came."""
+    def more(self, task: Task) -> Awaitable[None]:
+        """Wait until something arrived, the peer ended its side, or an interruption came."""
         self.arm()
-        await task.wait(self)
+        return task.wait(self)

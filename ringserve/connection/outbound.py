@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ringserve.connection.listening import Listening
@@ -20,7 +20,7 @@ from ringserve.connection.pace import Pace, look
 from ringserve.connection.remembered import KnownHead, Prepared
 from ringserve.connection.states import BROKEN, LATE, SLOW, Event
 from ringserve.connection.transport import TransferError, Transport
-from ringserve.http.response import Response, head_parts
+from ringserve.http.response import Response, Segment, head_parts
 
 OUTPUT_BYTES_MAX = 256 * 1024
 """Responses to pipelined requests gather up to this much before they are sent."""
@@ -54,59 +54,69 @@ class Record(NamedTuple):
     end: int
 
 
-class Gathered:
-    """Responses that leave in one send."""
+Finished = Callable[[Record, int, bool], None]
+"""Told of a response, of how many bytes of its body were taken, and whether it broke off."""
 
-    __slots__ = ("_pieces", "_records", "length")
+
+class Gathered:
+    """Responses that leave in one send.
+
+    body: of the last of them, if that is not all in memory; it leaves by itself, behind the others. length: of what
+    leaves in one send.
+    """
+
+    __slots__ = ("_pieces", "_records", "body", "length")
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._records: list[Record] = []
+        self.body: tuple[Segment, ...] = ()
         self.length = 0
 
-    def put(self, piece: bytes) -> None:
-        """Add bytes."""
-        self._pieces.append(piece)
-        self.length += len(piece)
-
-    def end_response(
-        self, response: Response | Prepared, head: KnownHead | None, began: float, body_start: int
+    def put(
+        self,
+        data: bytes,
+        head_bytes: int,
+        later_bytes: int,
+        response: Prepared | Response,
+        head: KnownHead | None,
+        began: float,
     ) -> None:
-        """The bytes from `body_start` on are the body of a response that is whole with the last ones put."""
-        self._records.append(Record(head, response.status, response.coding, began, body_start, self.length))
+        """Add a response. data: its head, of `head_bytes`, and its body, unless that is later to leave by itself."""
+        self._pieces.append(data)
+        body_start = self.length + head_bytes
+        self.length += len(data)
+        self._records.append(
+            Record(head, response.status, response.coding, began, body_start, self.length + later_bytes)
+        )
 
     def joined(self) -> bytes:
-        """All the bytes."""
+        """What leaves in one send."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def outcomes(self, sent_bytes: int) -> Iterator[tuple[Record, int, bool]]:
-        """Each response, how many bytes of its body went, and whether it broke off; none behind one that did."""
-        for record in self._records:
-            aborted = sent_bytes < record.end
-            yield record, max(record.body_start, min(sent_bytes, record.end)) - record.body_start, aborted
-            if aborted:
-                return
+    def tell(self, sent_bytes: int, finished: Finished, *, over: bool) -> None:
+        """Tell of each response that has gone whole, once. over: and of the one that will not."""
+        records = self._records
+        while records and records[0].end <= sent_bytes:
+            record = records.pop(0)
+            finished(record, record.end - record.body_start, False)
+        if over and records:
+            finished(records[0], max(0, sent_bytes - records[0].body_start), True)
 
 
 class Outbound:
     """The sending half of a connection; see the module.
 
     taken_bytes: of the answer that is being sent.
-    finished: told of each response, the bytes of its body that were taken, and whether it broke off.
     """
 
-    __slots__ = (
-        "_finished", "_gathered", "_listening", "_pace", "_streamed", "_taken_since", "_transport", "taken_bytes",
-    )  # fmt: skip
+    __slots__ = ("_finished", "_gathered", "_listening", "_pace", "_taken_since", "_transport", "taken_bytes")
 
-    def __init__(
-        self, listening: Listening, transport: Transport, finished: Callable[[Record, int, bool], None]
-    ) -> None:
+    def __init__(self, listening: Listening, transport: Transport, finished: Finished) -> None:
         self._listening = listening
         self._transport = transport
         self._finished = finished
         self._gathered: Gathered | None = None
-        self._streamed: tuple[Record, Response] | None = None
         self.begin_taking(listening.shared.tasks.ring.now)
         transport.taker = self
 
@@ -117,50 +127,49 @@ class Outbound:
         clock = self._listening.clock
         if prepared.second != clock.second:
             prepared.render(clock.second, clock.date, self._listening.shared.tasks.ring.pin)
-        gathered = self._gathered
-        if gathered is None:
-            gathered = self._gathered = Gathered()
-        gathered.put(prepared.data)
-        gathered.end_response(prepared, head, began, gathered.length - prepared.body_bytes)
+        if self._gathered is None:
+            self._gathered = Gathered()
+        data = prepared.data
+        self._gathered.put(data, len(data) - prepared.body_bytes, 0, prepared, head, began)
 
     def put_response(self, head: KnownHead | None, response: Response, connection: bytes | None, began: float) -> None:
-        """Add a response. connection: the value of that field. If its body is not all in memory, it is the last to
-        be added before `send`.
-        """
+        """Add a response. connection: the value of that field."""
+        if self._gathered is None:
+            self._gathered = Gathered()
         before, after = head_parts(response, self._listening.server, connection)
-        gathered = self._gathered
-        if gathered is None:
-            gathered = self._gathered = Gathered()
-        gathered.put(before + self._listening.clock.date + after)
+        rendered = before + self._listening.clock.date + after
         in_memory = [segment for segment in response.body if isinstance(segment, bytes)]
-        if len(in_memory) < len(response.body):
-            for segment in response.body:
-                if not isinstance(segment, bytes):
-                    segment.hold()
-            self._streamed = Record(head, response.status, response.coding, began, 0, 0), response
+        if len(in_memory) == len(response.body):
+            data = b"".join((rendered, *in_memory))
+            self._gathered.put(data, len(rendered), 0, response, head, began)
             return
-        body_start = gathered.length
-        for piece in in_memory:
-            gathered.put(piece)
-        gathered.end_response(response, head, began, body_start)
+        for segment in response.body:
+            if not isinstance(segment, bytes):
+                segment.hold()
+        self._gathered.body = response.body
+        self._gathered.put(rendered, len(rendered), response.body_bytes, response, head, began)
 
     @property
     def is_due(self) -> bool:
         """Whether what has gathered has to be sent before more is added."""
         gathered = self._gathered
-        return self._streamed is not None or (gathered is not None and gathered.length >= OUTPUT_BYTES_MAX)
+        return gathered is not None and (gathered.length >= OUTPUT_BYTES_MAX or bool(gathered.body))
 
     # -- sending ------------------------------------------------------------------------------------------------
 
     async def send(self) -> None:
-        """Send what has gathered, in one send, and then the body that is not all in memory, if there is
-        one. Raises ConnectionOverError.
+        """Send what has gathered, in one send, and then the body that is not all in memory, if there is one. Raises
+        ConnectionOverError.
         """
+        gathered, self._gathered = self._gathered, None
+        assert gathered is not None, "a response is at least its head"
+        # How fast the client takes it, and the body that may follow, is measured from here: not from when it asked.
+        self.begin_taking(self._listening.shared.tasks.ring.now)
         try:
-            if self._streamed is None:
-                await self._send_gathered()
-            else:
-                await self._send_streamed(*self._streamed)
+            await self._transport.send(gathered.joined())
+            if gathered.body:
+                gathered.tell(self.taken_bytes, self._finished, over=False)
+                await self._send_body(gathered.body)
         except TransferError as error:
             if -error.res not in PEER_IS_GONE:
                 self._report("{}; the connection is closed", error)
@@ -168,48 +177,27 @@ class Outbound:
         except OSError as error:
             self._report("no pipe to send a file with: {}; the connection is closed", error.strerror)
             raise ConnectionOverError(BROKEN) from error
+        finally:
+            gathered.tell(self.taken_bytes, self._finished, over=True)
+            for segment in gathered.body:
+                if not isinstance(segment, bytes):
+                    segment.release()
+
+    async def _send_body(self, body: tuple[Segment, ...]) -> None:
+        for number, segment in enumerate(body, start=1):
+            if isinstance(segment, bytes):
+                await self._transport.send(segment)
+            else:
+                await segment.send(self._transport, last=number == len(body))
 
     def _report(self, template: str, value: object) -> None:
         self._listening.shared.tasks.report(template, value)
 
-    async def _send_gathered(self) -> None:
-        # How fast the client takes it, and the body that may follow, is measured from here: not from when it asked.
-        self.begin_taking(self._listening.shared.tasks.ring.now)
-        gathered, self._gathered = self._gathered, None
-        assert gathered is not None, "a response is at least its head"
-        try:
-            await self._transport.send(gathered.joined())
-        finally:
-            self._finish(gathered, self.taken_bytes)
-
-    async def _send_streamed(self, record: Record, response: Response) -> None:
-        self._streamed = None
-        assert self._gathered is not None, "the head of this response is there"
-        body_start = self._gathered.length
-        aborted = True
-        try:
-            await self._send_gathered()
-            for number, segment in enumerate(response.body, start=1):
-                if isinstance(segment, bytes):
-                    await self._transport.send(segment)
-                else:
-                    await segment.send(self._transport, last=number == len(response.body))
-            aborted = False
-        finally:
-            for segment in response.body:
-                if not isinstance(segment, bytes):
-                    segment.release()
-            self._finished(record, max(0, self.taken_bytes - body_start), aborted)
-
     def break_off(self) -> None:
-        """The connection is over: what had gathered will not be sent."""
-        gathered, self._gathered = self._gathered, None
-        if gathered is not None:
-            self._finish(gathered, 0)
-
-    def _finish(self, gathered: Gathered, sent_bytes: int) -> None:
-        for record, body_bytes, aborted in gathered.outcomes(sent_bytes):
-            self._finished(record, body_bytes, aborted)
+        """The connection is over: what has gathered will not be sent."""
+        if self._gathered is not None:
+            self._gathered.tell(0, self._finished, over=True)
+            self._gathered = None
 
     # -- how fast it is taken -----------------------------------------------------------------------------------
 
