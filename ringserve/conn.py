@@ -4,14 +4,9 @@ A connection is a coroutine that reads top to bottom: wait for a request, find t
 Its receive is armed all the while and fills the reader; every wait has a limit. What follows what is a table
 (`states.py`).
 
-The hot path is a shortcut through that: while the connection is idle one complete head arrives, both halves of it are
-remembered, and a response is prepared and fresh. It is sent from the completion handler without resuming the coroutine,
-and the very bytes are those that the general path renders. The coroutine, the reader and the outbound half are made
-when something first takes the general path: a connection that only ever asks for what is prepared, for one file
-perhaps, has none of them.
-
-The first receive takes one piece; it becomes a multishot one when there is an answer after which more may come. So a
-connection for a single request never has a receive that must be cancelled.
+A request whose response is prepared takes a shortcut through that (`connection/hot_path.py`). The coroutine, the reader
+and the outbound half are made when something first takes the general path: a connection that only ever asks for what is
+prepared, for one file perhaps, has none of them.
 
 A static server needs no request body. A request that has one is answered from its head, and is the last of its
 connection: no byte behind such a head is ever parsed, so that no framing of a body can smuggle a request. The client

@@ -20,6 +20,16 @@ at every byte, byte by byte, and pipelined with the others. Sections are of RFC 
 
 `Host: test` is sent where nothing else is shown. Fields in the answers are those that the row is about; every answer
 has `Date` and `Server` too, and a `Content-Length` unless its status forbids one.
+
+How long a connection may take (`ringserve/connection/states.py` has what follows what):
+
+| what is awaited | at most | then |
+|---|---|---|
+| the first byte of a request, of the first one too | `keep-alive-timeout` | closed without a word |
+| the rest of a head; all of a PROXY header | `header-timeout` | 408 |
+| what answers the request | `answer-timeout` | 503, and the connection ends |
+| that the client takes the response | `write-timeout`, `rate-bytes-min` | closed, by a reset if it took nothing |
+| the end of what it still sends after the last response | `linger-timeout`, 30 s in all | closed |
 """
 
 

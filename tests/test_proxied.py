@@ -84,6 +84,11 @@ def connection_of(running: RunningServer) -> Connection:
     return connection
 
 
+def pending_bytes_of(connection: Connection) -> int:
+    reader = connection.inbound.reader
+    return 0 if reader is None else reader.pending_bytes
+
+
 def text(source: str, family: str = "TCP4", destination: str = TRUSTED) -> bytes:
     """A header of version 1."""
     return f"PROXY {family} {source} {destination} 50000 80\r\n".encode()
@@ -155,7 +160,7 @@ def test_a_preface_cut_at_any_byte_is_the_same(proxied: Proxied, log: Log, name:
             eventually(
                 f"the first {cut} bytes are read",
                 lambda connection=connection, here=here, has_preface=has_preface: (
-                    connection.inbound.pending_bytes == here and (connection.state is not PREFACE) is has_preface
+                    pending_bytes_of(connection) == here and (connection.state is not PREFACE) is has_preface
                 ),
             )
             assert wire.ask(data[cut:], method="GET").body == b"page"
@@ -317,7 +322,7 @@ def test_a_drain_does_not_wait_for_half_a_preface(proxied: Proxied) -> None:
         wire.send(text("203.0.113.7")[:10])
         eventually(
             "it has begun",
-            lambda: [one.inbound.pending_bytes for one in tuple(running.server.shared.connections)] == [10],  # type: ignore[attr-defined]
+            lambda: [pending_bytes_of(one) for one in tuple(running.server.shared.connections)] == [10],  # type: ignore[arg-type]
         )
         running.server.stop()
         assert wire.at_end()

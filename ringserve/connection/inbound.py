@@ -90,11 +90,6 @@ class Inbound(Signal):
         if reader.pending_bytes > INPUT_PENDING_MAX:
             self.pause()
 
-    @property
-    def pending_bytes(self) -> int:
-        """How many bytes arrived that no request has taken."""
-        return 0 if self.reader is None else self.reader.pending_bytes
-
     def more(self, task: Task) -> Awaitable[None]:
         """Wait until something arrived, the peer ended its side, or an interruption came."""
         self.arm()
