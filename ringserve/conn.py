@@ -78,7 +78,7 @@ class Connection(HotPath):
         """refused: the server is full; the peer is told so by a 503, and the connection ends."""
         super().__init__(listening, fd)
         # With a preface to come, nothing is a request yet, and the hot path must not take it for one.
-        has_preface = listening.config.proxy_protocol and self._client is not None
+        has_preface = listening.config.proxy_protocol and self.proxy is not None
         self.state = SENDING if refused else PREFACE if has_preface else IDLE
         self.ending = KEEP
         listening.shared.began(self)

@@ -13,7 +13,7 @@ from ringserve.connection.inbound import Inbound
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError, Outbound, Record
 from ringserve.connection.plain import Plain
-from ringserve.connection.remembered import KnownBlock, KnownHead, Prepared
+from ringserve.connection.remembered import KnownHead, Prepared
 from ringserve.connection.states import (
     BROKEN,
     BYTES,
@@ -31,6 +31,7 @@ from ringserve.connection.states import (
 from ringserve.connection.transport import Transport
 from ringserve.connection.verifier import Asker
 from ringserve.http.heads import HeaderBlock
+from ringserve.observe.responses import LoggedBlock, Outcome
 from ringserve.ring.world import Pinned
 
 
@@ -40,13 +41,14 @@ class HotPath(Asker):
     ending: what follows its response: KEEP, CLOSE or LINGER.
     waiting_since: when the wait began that its state has a limit for. began: when the request that is being answered
     did, or lingering.
+    proxy, client_piece: see `Peer`.
     told_client: whom a proxy named before the first request, in a preface.
     _revalidates: a hint. Its last request had fields that are set apart, so that lookup is tried first.
     """
 
     __slots__ = (
-        "_client", "_client_piece", "_hot", "_listening", "_outbound", "_requests_left", "_revalidates", "_sending",
-        "_sent_bytes", "began", "ending", "fd", "inbound", "state", "told_client", "transport", "waiting_since",
+        "_hot", "_listening", "_outbound", "_requests_left", "_revalidates", "_sending", "_sent_bytes", "began",
+        "client_piece", "ending", "fd", "inbound", "proxy", "state", "told_client", "transport", "waiting_since",
     )  # fmt: skip
 
     state: State
@@ -66,9 +68,9 @@ class HotPath(Asker):
         self._sending: Pinned | None = None
         self._sent_bytes = 0
         # Now, while the peer is there: a broken connection has no peer name any more, and is logged all the same.
-        self._client: str | None = None
+        self.proxy: str | None = None
         self.told_client: str | None = None
-        self._client_piece = b""
+        self.client_piece = b""
         if listening.log is not None or listening.proxies is not None:
             self._name_client(self.tasks.system.peer_name(fd))
 
@@ -147,10 +149,14 @@ class HotPath(Asker):
                 return
         listening = self._listening
         self._sending = self._hot = None
-        if not missing:
-            listening.hot_answers += 1
-        if listening.log is not None:
-            self._log_hot(*hot, missing)
+        responses, prepared = listening.responses, hot[1]
+        if missing:
+            responses.finished(self, hot[0], prepared, max(0, prepared.body_bytes - missing), self.began, True)
+        elif listening.log is not None:
+            responses.finished(self, hot[0], prepared, prepared.body_bytes, self.began, False)
+        else:  # what `finished` does without a log; the call would take 80 ns more
+            responses.by_status[prepared.status] += 1
+            responses.body_bytes += prepared.body_bytes
         if self._interruption is not None or self.ending is not KEEP:
             self._end_hot()
             return
@@ -197,50 +203,32 @@ class HotPath(Asker):
     # -- who it is, and what is told of it ----------------------------------------------------------------------
 
     def _name_client(self, client: str) -> None:
-        """Who the log's lines are about. Kept as text only if it may speak for others."""
+        """Who the log's lines are about. Kept as text only if it may speak for others: as `proxy`."""
         listening = self._listening
         if listening.log is not None:
-            self._client_piece = listening.log.form.client(client)
+            self.client_piece = listening.log.form.client(client)
         trusted = listening.proxies is not None and listening.proxies.trusts(client)
-        self._client = client if trusted else None
+        self.proxy = client if trusted else None
 
     def client_of(self, block: HeaderBlock | None) -> str:
         """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
-        proxies, client = self._listening.proxies, self._client
+        proxies, client = self._listening.proxies, self.proxy
         if proxies is None or client is None or block is None:
             return self.told_client or self.tasks.system.peer_name(self.fd)
         return proxies.client_of(client, block.x_forwarded_for)
 
-    def _client_piece_of(self, block: KnownBlock | None) -> bytes:
-        """The client of a request in the log."""
-        log, client = self._listening.log, self._client
-        if log is None or client is None or block is None:
-            return self._client_piece
+    def piece_for(self, block: LoggedBlock) -> bytes:
+        """See `Peer`."""
+        log, proxy = self._listening.log, self.proxy
+        assert log is not None, "nobody else asks"
+        assert proxy is not None, "it is asked of a proxy"
         known = block.client_piece
-        if known is None or known[0] != client:
-            known = block.client_piece = client, log.form.client(self.client_of(block.block))
+        if known is None or known[0] != proxy:
+            known = block.client_piece = proxy, log.form.client(self.client_of(block.block))
         return known[1]
-
-    def _log_hot(self, head: KnownHead, prepared: Prepared, missing: int) -> None:
-        log = self._listening.log
-        assert log is not None
-        if missing:
-            record = Record(head, prepared.status, prepared.coding, self.began, 0, 0)
-            self._finished(record, max(0, prepared.body_bytes - missing), True)
-            return
-        outcome = prepared.log_piece
-        if outcome is None:
-            outcome = prepared.log_piece = log.form.outcome(
-                prepared.status, prepared.body_bytes, False, prepared.coding
-            )
-        client = self._client_piece if self._client is None else self._client_piece_of(head[1])
-        log.record(client, head, outcome, self.began)
 
     def _finished(self, record: Record, body_bytes: int, aborted: bool) -> None:
         """A response of the general path is out, or has broken off."""
-        log = self._listening.log
-        if log is None:
-            return
-        outcome = log.form.outcome(record.status, body_bytes, aborted, record.coding)
-        client = self._client_piece_of(None if record.head is None else record.head[1])
-        log.record(client, record.head, outcome, record.began)
+        self._listening.general_answers += 1
+        outcome = Outcome(record.status, record.coding)
+        self._listening.responses.finished(self, record.head, outcome, body_bytes, record.began, aborted)

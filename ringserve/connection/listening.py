@@ -19,6 +19,7 @@ from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import date_line
 from ringserve.observe.access_log import AccessLog
+from ringserve.observe.responses import Responses
 from ringserve.responders.policy import Sites
 from ringserve.responders.steps import Respond
 from ringserve.ring.tasks import Tasks
@@ -171,7 +172,7 @@ class Listening:
 
     config: its own. respond: the responder. log: None if what it answers is not logged.
     draining: every response says that its connection ends. closes_idle: a connection that waits for a request is
-    closed. hot_answers: how many responses the hot path has sent.
+    closed. responses: the finished ones. general_answers: how many of them the hot path has not sent.
     """
 
     def __init__(self, config: Config, rule: ListenRule, sites: Sites, respond: Respond, shared: Shared) -> None:
@@ -179,6 +180,7 @@ class Listening:
         self.shared = shared
         self.clock = shared.clock  # here too, since the hot path uses it for each request
         self.log = shared.log if rule.log else None
+        self.responses = Responses(self.log)
         self.server = shared.server
         self.proxies = TrustedProxies(rule.trusted_proxy) if rule.trusted_proxy else None
         self.limits = Limits(rule.head_bytes_max, rule.target_bytes_max, rule.fields_max)
@@ -186,4 +188,9 @@ class Listening:
         self.answers = Answers(respond, shared.sources, shared.files, sites, self.memory)
         self.draining = False
         self.closes_idle = False
-        self.hot_answers = 0
+        self.general_answers = 0
+
+    @property
+    def hot_answers(self) -> int:
+        """How many responses the hot path has sent, or begun to."""
+        return sum(self.responses.by_status) - self.general_answers

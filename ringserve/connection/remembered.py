@@ -46,6 +46,7 @@ from ringserve.http.heads import (
 )
 from ringserve.http.request import Parser
 from ringserve.http.response import CRLF, Response, head_parts
+from ringserve.observe.responses import Outcome
 from ringserve.ring.world import Pinned
 
 REMEMBERED_LINES = 8192
@@ -135,7 +136,7 @@ class FreshTogether:
         return until
 
 
-class Prepared:
+class Prepared(Outcome):
     """A whole response in memory, and the rendering of it with the Date of the second. The time-dependent line is kept
     apart, so that the bytes are put together once a second and not once a request.
 
@@ -148,15 +149,14 @@ class Prepared:
     """
 
     __slots__ = (
-        "_after", "_before", "_last", "_last_second", "body_bytes", "coding", "data", "freshness", "keys",
-        "log_piece", "made_from", "memory_bytes", "pinned", "response", "second", "status",
+        "_after", "_before", "_last", "_last_second", "body_bytes", "data", "freshness", "keys", "made_from",
+        "memory_bytes", "pinned", "response", "second",
     )  # fmt: skip
 
     def __init__(self, response: Response, server: bytes, looked_at: Mapping[Entry, Key]) -> None:
+        super().__init__(response.status, response.coding)
         self.response = response
-        self.status = response.status
         self.body_bytes = response.body_bytes
-        self.coding = response.coding
         self.memory_bytes = 2 * response.body_bytes + PREPARED_BYTES
         self.keys = tuple(looked_at.values())
         self.made_from = tuple(entry.freshness for entry in looked_at)
@@ -164,7 +164,6 @@ class Prepared:
         self.second = -1
         self.data = b""
         self.pinned: Pinned | None = None
-        self.log_piece: bytes | None = None
         self._last: Pinned | None = None
         self._last_second = -1
         self._before, self._after = head_parts(response, server, None)

@@ -28,10 +28,10 @@ import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ringserve.http.dates import iso_date, log_date
-from ringserve.http.heads import Apart, HeaderBlock, Request, RequestLine
+from ringserve.http.heads import HeaderBlock, RequestLine
 from ringserve.ring.tasks import Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, Pinned, errno_name
 
@@ -195,20 +195,6 @@ class JsonFormat(LogFormat):
         )
 
 
-class LoggedLine(Protocol):
-    """A request line, and its piece, which is kept with it once it is made."""
-
-    line: RequestLine
-    log_piece: bytes | None
-
-
-class LoggedBlock(Protocol):
-    """A header block, and its piece, which is kept with it once it is made."""
-
-    block: HeaderBlock
-    log_piece: bytes | None
-
-
 LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
@@ -234,7 +220,7 @@ class AccessLog:
         self._fd = fd
         self._is_file = stat.S_ISREG(tasks.system.status(fd).mode)
         self._owned = owned
-        self._stamp = b""
+        self.stamp = b""
         self._not_before = 0.0
         self._next: Sink | None = None
         self._user_data = tasks.register(Kind.SHARED, self._written)
@@ -253,7 +239,7 @@ class AccessLog:
 
     def set_time(self, seconds: float) -> None:
         """Tell the time of the lines that follow. seconds: since the epoch."""
-        self._stamp = self.form.stamp(seconds)
+        self.stamp = self.form.stamp(seconds)
 
     def replace_sink(self, sink: Sink) -> None:
         """Write to `sink`, which is the log's own, from the next batch on, or the one that is refused so far.
@@ -301,34 +287,10 @@ class AccessLog:
             return
         pieces += (client, stamp, line, outcome, block)
 
-    def record(
-        self,
-        client: bytes,
-        head: tuple[LoggedLine, LoggedBlock, Apart | None] | None,
-        outcome: bytes,
-        began: float,
-    ) -> None:
-        """One line, of what is remembered with the request line and the header block; None for one never read.
-
-        outcome: without its details. began: when the request's first byte came.
-        """
-        form = self.form
-        asked_range = None
-        if head is None:
-            line_piece, block_piece = form.line(None), form.block(None)
-        else:
-            line, block, apart = head
-            if line.log_piece is None:
-                line.log_piece = form.line(line.line)
-            if block.log_piece is None:
-                block.log_piece = form.block(block.block)
-            line_piece, block_piece = line.log_piece, block.log_piece
-            if form.detailed:
-                asked_range = Request(line.line, block.block, apart).asked_range
-        if form.detailed:
-            shortened = isinstance(line_piece, Shortened) or isinstance(block_piece, Shortened)
-            outcome += form.details(self._tasks.ring.now - began, asked_range, shortened)
-        self.add(client, self._stamp, line_piece, outcome, block_piece)
+    @property
+    def now(self) -> float:
+        """The time, by the ring's clock."""
+        return self._tasks.ring.now
 
     @property
     def idle(self) -> bool:

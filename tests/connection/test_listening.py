@@ -96,6 +96,41 @@ def test_a_listener_can_do_without_the_log(listening: Listening) -> None:
         os.close(log_fd)
 
 
+@pytest.mark.parametrize("log_format", ["off", "common"])
+def test_each_listener_counts_its_own_responses(listening: Listening, log_format: str) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        running = listening({}, {"header_timeout_s": 0.1}, log_format=log_format, log_fd=nowhere)
+        with Wire(running.urls[0]) as one, Wire(running.urls[1]) as another:
+            answers = [one.ask(get(path)) for path in ("/page", "/page", "/none", "/page")]
+            another.send(b"GET")
+            late = another.answer()
+        running.stop()
+    finally:
+        os.close(nowhere)
+    first, second = running.server.listening
+    counted = [
+        {status: count for status, count in enumerate(each.responses.by_status) if count} for each in (first, second)
+    ]
+    assert counted == [{200: 3, 404: 1}, {408: 1}]
+    assert (first.hot_answers, second.hot_answers) == (2, 0)
+    assert first.responses.body_bytes == sum(len(answer.body) for answer in answers)
+    assert second.responses.body_bytes == len(late.body)
+    assert first.responses.aborted == second.responses.aborted == 0
+
+
+def test_a_response_that_breaks_off_is_counted_so(listening: Listening, page: Path) -> None:
+    (page / "large").write_bytes(bytes(20_000_000))
+    running = listening({})
+    with Wire(running.urls[0], receive_bytes=4096) as wire:
+        wire.send(get("/large"))
+        wire.socket.recv(1000)
+    responses = running.server.listening[0].responses
+    eventually("it has broken off", lambda: responses.aborted == 1)
+    assert responses.by_status[200] == 1
+    assert 0 < responses.body_bytes < 20_000_000
+
+
 def test_a_drain_ends_the_connections_of_every_listener(listening: Listening) -> None:
     running = listening({}, {})
     with Wire(running.urls[0]) as one, Wire(running.urls[1]) as another:

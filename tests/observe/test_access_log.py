@@ -33,6 +33,7 @@ from ringserve.observe.access_log import (
     escape,
     shorten,
 )
+from ringserve.observe.responses import Outcome, Responses
 from ringserve.ring.tasks import Handler, Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, FileStatus, errno_name
 
@@ -146,15 +147,27 @@ LONG = {
 """Heads with one long field."""
 
 
+class Client:
+    """Who was answered: nobody who speaks for others."""
+
+    proxy: str | None = None
+
+    def __init__(self, piece: bytes) -> None:
+        self.client_piece = piece
+
+    def piece_for(self, block: object) -> bytes:
+        raise AssertionError(f"it is no proxy that would name a client in {block!r}")
+
+
 def logged(form: LogFormat, request: Request) -> bytes:
     """The line of a response that took a day and had as many bytes as a file may have."""
     tasks = FakeTasks()
     log = AccessLog(cast(Tasks, tasks), FD, form)
-    outcome = form.outcome(200, 2**63 - 1, aborted=False, coding=b"gzip")
+    responses, peer = Responses(log), Client(form.client(LONGEST_PEER))
     log.set_time(EXAMPLE)
     head = known(request)
     for _again in range(2):
-        log.record(form.client(LONGEST_PEER), head, outcome, tasks.ring.now - 86_400)
+        responses.finished(peer, head, Outcome(200, b"gzip"), 2**63 - 1, tasks.ring.now - 86_400, False)
     log.flush()
     tasks.ring.complete()
     first, second, rest = tasks.ring.sink.split(b"\n")
@@ -608,17 +621,21 @@ def test_only_a_write_in_flight_can_complete() -> None:
 
 
 class CountingFormat(CombinedFormat):
-    """Counts how often a half is formatted."""
+    """Counts how often a piece that is remembered is formatted."""
 
     def __init__(self) -> None:
-        self.halves = 0
+        self.made = 0
 
     def line(self, line: RequestLine | None) -> bytes:
-        self.halves += 1
+        self.made += 1
         return super().line(line)
 
+    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
+        self.made += 1
+        return super().outcome(status, body_bytes, aborted, coding)
+
     def block(self, block: HeaderBlock | None) -> bytes:
-        self.halves += 1
+        self.made += 1
         return super().block(block)
 
 
@@ -627,10 +644,11 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
     form = CountingFormat()
     log = AccessLog(cast(Tasks, tasks), FD, form)
     head = known(request_with(b"/a", b"User-Agent: b"))
+    responses, outcome = Responses(log), Outcome(200, None)
     log.set_time(EXAMPLE)
     for _again in range(3):
-        log.record(form.client("c"), head, form.outcome(200, 5, False, None), tasks.ring.now)
-    assert form.halves == 2
+        responses.finished(Client(form.client("c")), head, outcome, 5, tasks.ring.now, False)
+    assert form.made == 3
     log.flush()
     tasks.ring.complete()
     assert tasks.ring.sink == b'c - - [06/Nov/1994:08:49:37 +0000] "GET /a HTTP/1.1" 200 5 "-" "b"\n' * 3
@@ -639,7 +657,7 @@ def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
 def test_a_request_that_was_never_read_is_recorded() -> None:
     log, ring = new_log()
     log.set_time(EXAMPLE)
-    log.record(b"client ", None, b"400 5", ring.now)
+    Responses(log).finished(Client(b"client "), None, Outcome(400, None), 5, ring.now, False)
     log.flush()
     ring.complete()
     assert ring.sink == b'client 06/Nov/1994:08:49:37 +0000] "-" 400 5 "-" "-"\n'
