@@ -31,6 +31,14 @@ import os, resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
 os.execv(sys.executable, [sys.executable, "-m", "ringserve", *sys.argv[2:]])
 """
+UNPRIVILEGED = """
+import resource, runpy
+from permissions import give_up_raising
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+give_up_raising()
+runpy.run_module("ringserve", run_name="__main__")
+"""
+"""With 64 descriptors open at most, and as many under way, also if root runs the tests."""
 
 SEEING_NONE_KILLED = """
 import os, runpy

@@ -3,13 +3,14 @@
 SOCK_SEQPACKET, so that a message is whole or not there, and a descriptor is its own message's (SCM_RIGHTS, unix(7)).
 The end of file is the other's death, seen in the same place as what it said before.
 
-Nobody waits for the other: what does not fit into the socket is kept and sent later. It does not fit only where the
-other has not read for minutes: it is stopped, or stuck.
+Nobody waits for the other: what cannot be sent now is kept and sent later. It cannot be sent only where the other has
+not read for minutes, because it is stopped or stuck, or where the kernel has too many descriptors under way.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections import deque
@@ -18,6 +19,10 @@ from ringserve.processes.messages import Kind, Message
 
 WAITING_MAX = 64
 """Messages that are kept for somebody who does not read; the newest are given up."""
+LATER = frozenset((errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM))
+"""Errors of sendmsg(2) that pass. ETOOMANYREFS: a user who is not privileged may have as many descriptors under way, in
+all processes, as the limit of open files is; a stopped worker does not take its own (unix(7))."""
+GONE = frozenset((errno.EPIPE, errno.ECONNRESET))
 DESCRIPTOR_BYTES = array.array("i").itemsize
 
 
@@ -50,16 +55,24 @@ class Channel:
             self._drop(self._waiting.popleft())
 
     def send(self, message: Message) -> None:
-        """Send a message, now or when there is room. A descriptor stays the caller's. Nobody hears it if the other end
-        is closed.
+        """Send a message, now or by a later `flush`. A descriptor stays the caller's. Nobody hears it if the other end
+        is closed. Raises OSError if it has to wait and there is no descriptor to keep it with.
         """
-        is_sent = self.fd < 0 or (not self._waiting and self._send_now(message))
-        if not is_sent and len(self._waiting) < WAITING_MAX:
-            fd = message.fd if message.fd < 0 else os.dup(message.fd)
-            self._waiting.append(message._replace(fd=fd))
+        if self.fd < 0 or (not self._waiting and self._send_now(message)):
+            return
+        # Only the last log counts. It takes the place of the one before: what serves without any writes to stdout.
+        place = next((at for at, each in enumerate(self._waiting) if message.kind is each.kind is Kind.LOG), None)
+        if place is None and len(self._waiting) >= WAITING_MAX:
+            return
+        kept = message._replace(fd=message.fd if message.fd < 0 else os.dup(message.fd))
+        if place is None:
+            self._waiting.append(kept)
+        else:
+            self._drop(self._waiting[place])
+            self._waiting[place] = kept
 
     def flush(self) -> bool:
-        """Send what waits. False if there is still no room for it."""
+        """Send what waits. False if it still cannot be sent."""
         while self._waiting and self._send_now(self._waiting[0]):
             self._drop(self._waiting.popleft())
         return not self._waiting
@@ -75,10 +88,10 @@ class Channel:
         try:
             # Not socket.send_fds, which Python 3.11 has forget its flags.
             self._socket.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return False
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except OSError as error:
+            if error.errno not in LATER | GONE:
+                raise
+            return error.errno in GONE
         return True
 
     def receive(self) -> Message | None:

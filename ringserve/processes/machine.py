@@ -12,7 +12,7 @@ workers, each by a number; no process, no descriptor, no clock. `supervisor.py` 
     worker       STARTING   READY_S to serve, else it is killed
                  SERVING    has to be heard, else it is killed
                  LEAVING    HANDSHAKES_S, for handshakes that have begun; then it is told to retire
-                 RETIRING   its own time for that twice, and ENDING_S; then it is killed
+                 RETIRING   its own time for that twice, if it has served, and ENDING_S; then it is killed
                  KILLED     GONE_S; a process that is there for longer waits in the kernel, and nobody waits for it
 
 A worker has one state and one deadline, and the state says what happens at it. So a worker that a reload retires is
@@ -332,6 +332,8 @@ class Machine:
             worker.served = True
             if worker.life is Life.STARTING:
                 worker.life, worker.deadline_s = Life.SERVING, math.inf
+            elif worker.life is Life.RETIRING and self.state is not State.ABORTING:
+                self._set_retiring(worker)  # it may have clients, whom it gives the time of a drain
         elif word is Kind.ACCEPTS_NO_MORE:
             worker.accepts = False
             if worker.life is Life.SERVING:  # nobody here has told it to
@@ -346,9 +348,10 @@ class Machine:
         self._do(Tell(worker.number, Kind.RETIRE))
 
     def _set_retiring(self, worker: Worker) -> None:
-        # A worker drains when it has retired for a drain's time, by itself too.
+        # A worker drains when it has retired for a drain's time, by itself too. One that has not served has nobody.
         worker.life = Life.RETIRING
-        worker.deadline_s = self._clock_s + 2 * worker.plan.drain_s + ENDING_S
+        own_s = 2 * worker.plan.drain_s if worker.served else 0.0
+        worker.deadline_s = self._clock_s + own_s + ENDING_S
 
     def _kill(self, worker: Worker) -> None:
         worker.life, worker.deadline_s = Life.KILLED, self._clock_s + GONE_S

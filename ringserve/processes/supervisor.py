@@ -71,12 +71,15 @@ from ringserve.ring.stderr import STDERR_FD, ThreadWriter
 STDOUT_FD = 1
 NOTIFY_AGAIN_S = 0.1
 """To a service manager that had no room for a message."""
+NOT_REOPENED = "cannot reopen the access log {!r}: {}; the one before it is written on"
 ASKED: dict[int, Fact] = {
     signal.SIGTERM: Fact.STOP_ASKED,
     signal.SIGINT: Fact.STOP_ASKED,
     signal.SIGHUP: Fact.RELOAD_ASKED,
     signal.SIGUSR1: Fact.LOG_ASKED,
 }
+UNASKED = (signal.SIGCHLD, signal.SIGUSR2)
+"""One that ends wakes the loop; nobody is to end the server by the other, which workers ignore too."""
 
 
 class NotLoadedError(Exception):
@@ -198,7 +201,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         before = {
             number: signal.signal(number, lambda number, _frame: self._signals.append(number))
-            for number in (*ASKED, signal.SIGCHLD)
+            for number in (*ASKED, *UNASKED)
         }
         try:
             yield
@@ -223,8 +226,8 @@ class Supervisor:
         for number, process in self._processes.items():
             if process.channel.fd >= 0:
                 speakers[process.channel.fd] = number
-                has_more = not process.channel.flush()
-                poll.register(process.channel.fd, select.POLLIN | (select.POLLOUT if has_more else 0))
+                process.channel.flush()  # what cannot be sent yet is tried at each look: POLLOUT tells of room alone
+                poll.register(process.channel.fd, select.POLLIN)
         for fd, _events in poll.poll(max(0.0, until - now) * 1000):
             if fd == self._wake_read:
                 os.read(self._wake_read, 4096)
@@ -335,18 +338,25 @@ class Supervisor:
         except OSError as error:
             return NotStarted(number, error.strerror or str(error))
         process = self._processes[number] = Process(pid, slot, channel, setup.log_path)
-        for listener in self._sockets.of(slot, setup.slots):
-            channel.send(Message(Kind.LISTEN, f"{listener.rule} {listener.url}", listener.fd))
-        if setup.log is not None:
-            process.tell_log(setup.log)
+        try:
+            for listener in self._sockets.of(slot, setup.slots):
+                channel.send(Message(Kind.LISTEN, f"{listener.rule} {listener.url}", listener.fd))
+            if setup.log is not None:
+                process.tell_log(setup.log)
+        except OSError as error:
+            self._forget(number)  # it finds its channel closed, and ends
+            return NotStarted(number, error.strerror or str(error))
         channel.send(Message(Kind.START, str(slot)))
         return None
 
     def _tell(self, process: Process, order: Kind) -> None:
         if order is not Kind.LOG:
             process.channel.send(Message(order))
-        elif process.log_path in self._reopened:
-            process.tell_log(self._reopened[process.log_path])
+        elif (log := self._reopened.get(process.log_path or "")) is not None:
+            try:
+                process.tell_log(log)
+            except OSError as error:
+                self.stderr.report(NOT_REOPENED, process.log_path, error.strerror)
 
     # -- reloading ----------------------------------------------------------------------------------------------
 
@@ -395,8 +405,7 @@ class Supervisor:
     def _take_reopened_logs(self, opened: Opened) -> None:
         for path, log in opened.items():
             if isinstance(log, OSError):
-                again = "cannot reopen the access log {!r}: {}; the one before it is written on"
-                self.stderr.report(again, path, log.strerror)
+                self.stderr.report(NOT_REOPENED, path, log.strerror)
             else:
                 self._reopened[path] = log
         self._step(Fact.LOG_OPENED)
@@ -410,5 +419,10 @@ class Supervisor:
         log = None if setup.log_path is None else self._reopened.get(setup.log_path)
         if log is None:
             return setup
+        try:
+            kept = log._replace(fd=os.dup(log.fd))
+        except OSError as error:
+            self.stderr.report(NOT_REOPENED, setup.log_path, error.strerror)
+            return setup
         setup.close()
-        return setup._replace(log=log._replace(fd=os.dup(log.fd)))
+        return setup._replace(log=kept)

@@ -39,7 +39,7 @@ from ringserve.server import Command, Server, ServerEndedError, StartError
 PR_SET_PDEATHSIG = 1  # prctl(2)
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 HANDLED = frozenset((signal.SIGTERM, signal.SIGCHLD, *IGNORED))
-"""What a supervisor has handlers for. Blocked around a fork, since the child has them until it gives them up."""
+"""All that a supervisor handles. Blocked around a fork, since the child has them until it gives them up."""
 COMMANDS = {Kind.RETIRE: Command.RETIRE, Kind.DRAIN: Command.DRAIN, Kind.ABORT: Command.ABORT}
 
 
@@ -176,7 +176,9 @@ async def _listen_to(channel: Channel, server: Server, task: Task) -> None:
         while True:
             await task.arrival(channel.fd)
             try:
-                while (message := channel.receive()) is not None:
+                # One in a turn, so that a log that was sent often meanwhile takes one descriptor at a time.
+                message = channel.receive()
+                if message is not None:
                     _obey(message, server)
             except ChannelEndedError:
                 server.post(Command.DRAIN)

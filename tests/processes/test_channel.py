@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from ringserve.processes.channel import WAITING_MAX, Channel, ChannelEndedError
+from ringserve.processes.channel import LATER, WAITING_MAX, Channel, ChannelEndedError
 from ringserve.processes.messages import Kind, Message
 
 Pair = tuple[Channel, Channel]
@@ -79,12 +81,12 @@ def test_of_what_waits_the_first_messages_are_kept(pair: Pair) -> None:
         pair[0].send(Message(Kind.FAILED, "x" * 10_000))
     with open("/dev/null") as file:
         for _number in range(2 * WAITING_MAX):
-            pair[0].send(Message(Kind.LOG, "", file.fileno()))
+            pair[0].send(Message(Kind.LISTEN, "", file.fileno()))
     got = []
     while not pair[0].flush():
         got += taken(pair[1])
     got += taken(pair[1])
-    told = [message.fd for message in got if message.kind is Kind.LOG]
+    told = [message.fd for message in got if message.kind is Kind.LISTEN]
     assert len(told) == WAITING_MAX - 1
     for fd in told:
         os.close(fd)
@@ -116,3 +118,57 @@ def test_nobody_hears_what_is_said_to_one_that_has_ended_or_by_one_that_is_close
         assert channel.flush()
     with pytest.raises(ChannelEndedError):
         pair[0].receive()
+
+
+def test_of_logs_that_wait_the_last_one_is_kept_in_the_place_of_the_first(pair: Pair) -> None:
+    while pair[0].flush():
+        pair[0].send(Message(Kind.FAILED, "x" * 10_000))
+    with open("/dev/null") as file:
+        for number in range(3):
+            pair[0].send(Message(Kind.LOG, str(number), file.fileno()))
+            pair[0].send(Message(Kind.START, str(number)))
+    got = []
+    while not pair[0].flush():
+        got += taken(pair[1])
+    got += taken(pair[1])
+    after = [message for message in got if message.kind is not Kind.FAILED]
+    assert [(message.kind, message.text) for message in after] == [
+        (Kind.LOG, "2"), (Kind.START, "0"), (Kind.START, "1"), (Kind.START, "2"),
+    ]  # fmt: skip
+    os.close(after[0].fd)
+
+
+@pytest.mark.parametrize("number", sorted(LATER))
+def test_what_the_kernel_cannot_send_now_is_sent_later_with_its_descriptor(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with open("/dev/null") as file:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "sendmsg", refuse)
+            pair[0].send(Message(Kind.LOG, "", file.fileno()))
+            assert not pair[0].flush()
+        assert pair[0].flush()
+    (got,) = taken(pair[1])
+    os.fstat(got.fd)
+    os.close(got.fd)
+
+
+def test_what_has_to_wait_and_cannot_be_kept_is_an_error_and_nothing_waits(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+
+    def full(_fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", full)
+    with open("/dev/null") as file, monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "sendmsg", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            pair[0].send(Message(Kind.LOG, "", file.fileno()))
+    assert pair[0].flush()
+    assert taken(pair[1]) == []

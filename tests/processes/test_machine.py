@@ -531,6 +531,22 @@ def test_a_stop_in_a_reload_retires_both_generations(changing: Play) -> None:
     assert len(of(Tell, changing.wait(HANDSHAKES_S + MOMENT_S))) == 4
 
 
+def test_a_stop_gives_a_worker_that_has_not_served_no_time_to_drain(changing: Play) -> None:
+    changing.do(Fact.STOP_ASKED, died(1, 0), died(2, 0))
+    changing.take()
+    changing.wait(HANDSHAKES_S + MOMENT_S)
+    changing.do(Said(4, Kind.SERVES))
+    assert of(Kill, changing.wait(ENDING_S)) == [Kill(3)]
+    assert of(Kill, changing.wait(RETIRING_S - ENDING_S)) == [Kill(4)], "this one may have had clients"
+
+
+def test_one_that_serves_late_has_no_more_time_when_all_are_cut_off(changing: Play) -> None:
+    changing.do(Fact.STOP_ASKED)
+    changing.wait(HANDSHAKES_S + MOMENT_S)
+    changing.do(Fact.STOP_ASKED, Said(3, Kind.SERVES))
+    assert Kill(3) in changing.wait(ENDING_S + MOMENT_S)
+
+
 def test_nobody_waits_for_a_process_that_stays_after_it_was_killed(play: Play) -> None:
     play.silent.add(1)
     play.wait(SILENT_LOOKS_MAX)

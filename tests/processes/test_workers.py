@@ -16,6 +16,7 @@ from supervised import (
     BODY,
     ENDS_S,
     SEEING_NONE_KILLED,
+    UNPRIVILEGED,
     Askers,
     Running,
     client_ports,
@@ -149,6 +150,43 @@ def test_signals_that_are_for_the_supervisor_do_nothing_to_a_worker(page: Path) 
             assert wire.ask(get("/page")).fields.get("connection") is None
         assert running.workers == {worker}
         assert len(running.said) == 3, "nothing is said but what was at the start"
+
+
+def test_a_log_that_is_reopened_again_and_again_while_a_worker_is_stopped_ends_nobody(page: Path) -> None:
+    log = page / "access.log"
+    tests = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    options = ("--workers", "2", "--log-file", str(log), "--worker-timeout", "0")
+    with command(page, *options, program=UNPRIVILEGED, environment=tests) as running:
+        victim = min(running.workers)
+        stop_process(victim)
+        # The kernel lets a user have as many descriptors under way as the limit of open files is.
+        for number in range(80):
+            log.rename(page / f"access.log.{number}")
+            running.process.send_signal(signal.SIGUSR1)
+            eventually("it is reopened", log.exists)
+        assert running.process.poll() is None
+        os.kill(victim, signal.SIGCONT)
+        eventually("it writes to the last one", lambda: log_of(victim) == log)
+        assert running.heard("access log") == 0
+        with Wire(running.url) as wire:
+            assert wire.ask(get("/page")).body == BODY
+
+
+def log_of(pid: int) -> Path | None:
+    """Of its descriptors the only one with a name like that."""
+    try:
+        logs = {Path(name) for name in descriptors(pid) if "access.log" in name}
+    except FileNotFoundError:
+        return None  # it closes one meanwhile
+    return logs.pop() if len(logs) == 1 else None
+
+
+def test_a_signal_that_means_nothing_does_not_end_the_server(page: Path) -> None:
+    with command(page, "--workers", "1", *QUIET) as running, Wire(running.url) as wire:
+        running.process.send_signal(signal.SIGUSR2)
+        running.reload()  # which it does after what came before
+        assert wire.ask(get("/page")).body == BODY
+        assert running.end() == 0
 
 
 def test_a_worker_has_no_descriptor_of_its_supervisor_but_its_channel_its_sockets_and_its_log(page: Path) -> None:
