@@ -1,4 +1,4 @@
 """What is noted of responses: counts, and the access log.
 
-What enters: finished responses, and a descriptor to write to. What never does: a connection, or a decision about one.
+What enters: finished responses, and a descriptor to write to. What stays out: connections, and decisions about them.
 """
