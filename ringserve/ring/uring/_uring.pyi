@@ -55,7 +55,6 @@ class _Lib:
     def ringserve_inotify_add(self, fd: int, path: bytes, mask: int) -> int: ...
     def ringserve_inotify_remove(self, fd: int, watch: int) -> int: ...
 
-    RINGSERVE_BUFFER_GROUP: int
     IORING_SETUP_SQPOLL: int
     IORING_SETUP_CQSIZE: int
     IORING_SETUP_CLAMP: int
@@ -65,7 +64,6 @@ class _Lib:
     IORING_SETUP_DEFER_TASKRUN: int
     IORING_FEAT_NODROP: int
     IORING_FEAT_EXT_ARG: int
-    IORING_FEAT_FAST_POLL: int
 
 ffi: _FFI
 lib: _Lib
