@@ -19,9 +19,6 @@ from ringserve.processes.messages import Kind, Message
 
 WAITING_MAX = 64
 """Messages that are kept for somebody who does not read; the newest are given up."""
-LATER = frozenset((errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM))
-"""Errors of sendmsg(2) that pass. ETOOMANYREFS: a user who is not privileged may have as many descriptors under way, in
-all processes, as the limit of open files is; a stopped worker does not take its own (unix(7))."""
 GONE = frozenset((errno.EPIPE, errno.ECONNRESET))
 DESCRIPTOR_BYTES = array.array("i").itemsize
 
@@ -89,8 +86,8 @@ class Channel:
             # Not socket.send_fds, which Python 3.11 has forget its flags.
             self._socket.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         except OSError as error:
-            if error.errno not in LATER | GONE:
-                raise
+            # All others pass: no room, no memory, or ETOOMANYREFS. A user who is not privileged may have as many
+            # descriptors under way, in all processes, as the limit of open files is (unix(7)).
             return error.errno in GONE
         return True
 
