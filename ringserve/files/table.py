@@ -276,16 +276,18 @@ class FileTable:
             return -errno.EMFILE
         # Before it is looked at, so that a file that changes meanwhile counts as younger than it is.
         now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)
-        limits, path = self._limits, key.path
-        loaded = await task.load(self._roots[key.root], path, max(limits.body_bytes_max, CONTENT_TAG_BYTES_MAX))
+        path, body_bytes_max = key.path, self._limits.body_bytes_max
+        loaded = await task.load(
+            self._roots[key.root], path, max(body_bytes_max, CONTENT_TAG_BYTES_MAX), body_bytes_max
+        )
         if isinstance(loaded, int):
             return loaded
-        status, body, fd = loaded
-        if fd is None:
+        status, body, fd, _trusted = loaded
+        if fd is None and body is None:
             return Directory(path) if stat.S_ISDIR(status.mode) else Failure(path, 404)
         try:
             digest = None if body is None else await self._hash(task, body)
-            if body is not None and status.size <= limits.body_bytes_max:
+            if fd is None:
                 return File(path, status, body, None, now_ns, coding, digest)
             # A bad disk shows when the descriptor is spliced.
             shared = SharedDescriptor(fd, self._descriptor_done)

@@ -361,15 +361,20 @@ class Task:
         self.take_interruption()
         return self._answered(self.ring.look(self.user_data, root, path))
 
-    def load(self, root: Root, path: bytes, body_bytes_max: int) -> Awaitable[Loaded | int]:
+    def load(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Awaitable[Loaded | int]:
         """See `Ring.load`."""
         self.take_interruption()
-        return self._answered(self.ring.load(self.user_data, root, path, body_bytes_max))
+        return self._answered(self.ring.load(self.user_data, root, path, body_bytes_max, closed_bytes_max))
 
     def names(self, root: Root, path: bytes, names_max: int, rank: Rank) -> Awaitable[Names | int]:
         """See `Ring.names`."""
         self.take_interruption()
         return self._answered(self.ring.names(self.user_data, root, path, names_max, rank))
+
+    def inventory(self, root: Root, path: bytes, bytes_max: int) -> Awaitable[frozenset[bytes] | int]:
+        """See `Ring.inventory`."""
+        self.take_interruption()
+        return self._answered(self.ring.inventory(self.user_data, root, path, bytes_max))
 
     def watch(self, root: Root, path: bytes) -> Awaitable[int]:
         """See `Ring.watch`."""

@@ -110,13 +110,16 @@ class Root(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a path stands for. file: of a regular file an open descriptor, which is to be closed. body: its bytes as of
-    the status, if there are few and they do not change while they are read.
+    """What a path stands for. file: of a regular file an open descriptor, which is to be closed; None if its body is
+    all that is wanted. body: its bytes as of the status, if there are few and they do not change while they are read.
+    trusted: it is a regular file with one name, on a file system that no one else writes to: a watch of its directory
+    tells of every change, except those that send no event (a write by mmap(2), a mount over a directory).
     """
 
     status: FileStatus
     body: bytes | None
     file: int | None
+    trusted: bool
 
 
 class Named(NamedTuple):
@@ -272,9 +275,11 @@ class Ring(ABC):
         """The status of what a path stands for."""
 
     @abstractmethod
-    def load(self, user_data: int, root: Root, path: bytes, body_bytes_max: int) -> Loaded | int | None:
-        """What a path stands for, opened if it is a regular file, and read if it has at most `body_bytes_max`. What
-        `take` raises: it cannot be read.
+    def load(
+        self, user_data: int | None, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int
+    ) -> Loaded | int | None:
+        """What a path stands for, opened if it is a regular file, and read if it has at most `body_bytes_max`. One of
+        at most `closed_bytes_max` that was read is closed again. What `take` raises: it cannot be read.
         """
 
     @abstractmethod
@@ -285,9 +290,20 @@ class Ring(ABC):
         """
 
     @abstractmethod
+    def inventory(
+        self, user_data: int | None, root: Root, path: bytes, bytes_max: int
+    ) -> frozenset[bytes] | int | None:
+        """Every name in a directory. To be asked for when the directory is watched, so that what is not among them is
+        not there until a change tells of it. -EOPNOTSUPP: a name that is not among them may be there all the same (it
+        may have come from elsewhere, or in letters of another case); -EACCES: the directory cannot be read; -E2BIG:
+        the names have more than `bytes_max` bytes; -EBUSY: no helper is free. What `take` raises: it cannot be read.
+        """
+
+    @abstractmethod
     def watch(self, user_data: int, root: Root, path: bytes) -> int | None:
         """Have changes in a directory noticed: the watch's number. Two paths to one directory have the same. An errno:
-        it cannot be opened. What `take` raises: it cannot be watched (ENOSPC: no more can be).
+        it cannot be opened, or -EOPNOTSUPP, others change it too, of whom no watch would tell. What `take` raises: it
+        cannot be watched (ENOSPC: no more can be).
         """
 
     @abstractmethod

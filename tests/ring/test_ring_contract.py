@@ -407,10 +407,12 @@ class Bench:
         found: FileStatus | int = self.answer(operation, self.ring.look(operation, root, path))
         return found
 
-    def load(self, root: Root, path: bytes, body_bytes_max: int = 0) -> Loaded | int:
+    def load(self, root: Root, path: bytes, body_bytes_max: int = 0, closed_bytes_max: int = -1) -> Loaded | int:
         """What is open is closed at the end."""
         operation = self.begin()
-        found: Loaded | int = self.answer(operation, self.ring.load(operation, root, path, body_bytes_max))
+        found: Loaded | int = self.answer(
+            operation, self.ring.load(operation, root, path, body_bytes_max, closed_bytes_max)
+        )
         if not isinstance(found, int) and found.file is not None:
             self.outside.own(found.file)
         return found
@@ -882,6 +884,17 @@ def test_what_is_beneath_is_loaded_and_looked_at(bench: Bench, tree: Root, path:
         )  # fmt: skip
 
 
+def test_a_file_that_was_read_is_left_open_only_above_a_size(bench: Bench, tree: Root) -> None:
+    for body_bytes_max, closed_bytes_max, body, is_open in (
+        (4, 4, b"page", False),
+        (4, 3, b"page", True),
+        (3, 4, None, True),
+    ):
+        loaded = bench.load(tree, b"page", body_bytes_max, closed_bytes_max)
+        assert isinstance(loaded, Loaded)
+        assert (loaded.body, loaded.file is not None) == (body, is_open)
+
+
 def test_a_body_of_any_size_is_loaded_whole(bench: Bench, tree: Root) -> None:
     for size in (0, 1, 4096, 1_000_003):
         content = os.urandom(size)
@@ -955,7 +968,7 @@ def test_a_question_can_be_cancelled_and_leaves_nothing_open(bench: Bench, tree:
     for _attempt in range(20):
         operations = [bench.begin() for _question in range(3)]
         bench.ring.look(operations[0], tree, b"page")
-        bench.ring.load(operations[1], tree, b"large", 1 << 20)
+        bench.ring.load(operations[1], tree, b"large", 1 << 20, 0)
         bench.ring.names(operations[2], tree, b"", 100, lambda name, _directory: name)
         for operation in operations:
             bench.ring.cancel(operation)

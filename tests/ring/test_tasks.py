@@ -73,8 +73,10 @@ class ScriptedRing:
     def send(self, user_data: int, fd: int, _data: Pinned, _offset: int) -> None:
         self.queued.append(("send", user_data, fd))
 
-    def load(self, user_data: int, _root: Root, path: bytes, body_bytes_max: int) -> Loaded | int | None:
-        self.queued.append(("load", user_data, path, body_bytes_max))
+    def load(
+        self, user_data: int, _root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int
+    ) -> Loaded | int | None:
+        self.queued.append(("load", user_data, path, body_bytes_max, closed_bytes_max))
         return self.answer
 
     def take(self, user_data: int) -> object:
@@ -173,7 +175,7 @@ def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp
             results.append(await task.room(ours.fileno()))
             results.append(await task.write(ours.fileno(), tasks.ring.pin(b"ABC"), 1))
             assert theirs.recv(100) == b"BC"
-        loaded = await task.load(root, b"file", 10)
+        loaded = await task.load(root, b"file", 10, 0)
         assert isinstance(loaded, Loaded)
         assert loaded.file is not None
         assert loaded.body == b"0123456789"
@@ -187,7 +189,7 @@ def test_every_operation_resumes_the_coroutine_with_its_result(tasks: Tasks, tmp
         missing = await task.look(root, b"missing")
         assert isinstance(missing, int)
         results.append(missing)
-        no_directory = await task.load(root, b"file/", 0)
+        no_directory = await task.load(root, b"file/", 0, 0)
         assert isinstance(no_directory, int)
         results.append(no_directory)
         for fd in (loaded.file, root.directory):
@@ -312,28 +314,28 @@ def test_memory_that_an_operation_pins_is_kept_until_it_completes(stage: Stage) 
     assert pinned() is None
 
 
-LOADED = Loaded(FileStatus(0, 0, 0, 0, 0, 0), b"", 7)
+LOADED = Loaded(FileStatus(0, 0, 0, 0, 0, 0), b"", 7, trusted=False)
 
 
 @pytest.mark.parametrize("answer", [LOADED, -errno.ENOENT])
 def test_a_question_that_is_answered_at_once_suspends_nobody(stage: Stage, answer: Loaded | int) -> None:
     async def body() -> None:
-        stage.said.append(await task.load(Root(FD), b"path", 10))
+        stage.said.append(await task.load(Root(FD), b"path", 10, 5))
 
     stage.ring.answer = answer
     task = stage.tasks.start(body())
     stage.turn()
     assert stage.said == [answer]
-    assert stage.ring.take_queued() == [("load", task.user_data, b"path", 10)]
+    assert stage.ring.take_queued() == [("load", task.user_data, b"path", 10, 5)]
     assert task.finished
 
 
 def test_a_question_that_is_not_answered_at_once_is_by_its_completion(stage: Stage) -> None:
     async def body() -> None:
         for _question in range(2):
-            stage.said.append(await task.load(Root(FD), b"path", 10))
+            stage.said.append(await task.load(Root(FD), b"path", 10, 5))
         with pytest.raises(InterruptionError):
-            await task.load(Root(FD), b"path", 10)
+            await task.load(Root(FD), b"path", 10, 5)
 
     task = stage.tasks.start(body())
     stage.turn()

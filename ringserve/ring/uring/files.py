@@ -81,7 +81,7 @@ class Files:
         finally:
             self._close(fd)
 
-    def load(self, root: Root, path: bytes, body_bytes_max: int) -> Chain[Loaded | int]:
+    def load(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Chain[Loaded | int]:
         """See `Ring.load`."""
         fd = yield from self._open(root, path, OPEN_FLAGS)
         if fd < 0:
@@ -89,7 +89,7 @@ class Files:
         try:
             status = status_of(os.fstat(fd))
             if not stat.S_ISREG(status.mode):
-                return Loaded(status, None, None)
+                return Loaded(status, None, None, trusted=False)
             body = None
             for _attempt in range(READ_ATTEMPTS):
                 if status.size > body_bytes_max:
@@ -99,8 +99,10 @@ class Files:
                 if status == before and len(read) == status.size:
                     body = read
                     break
+            if body is not None and status.size <= closed_bytes_max:
+                return Loaded(status, body, None, trusted=False)
             file, fd = fd, -1
-            return Loaded(status, body, file)
+            return Loaded(status, body, file, trusted=False)
         finally:
             if fd >= 0:
                 self._close(fd)

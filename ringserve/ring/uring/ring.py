@@ -41,6 +41,7 @@ from ringserve.ring.world import (
     Change,
     Completion,
     FileStatus,
+    Loaded,
     Pipe,
     Rank,
     Ring,
@@ -337,11 +338,18 @@ class UringRing(Ring):
         self._ask(user_data, self._files.look(root, path))
         return None
 
-    def load(self, user_data: int, root: Root, path: bytes, body_bytes_max: int) -> None:
-        self._ask(user_data, self._files.load(root, path, body_bytes_max))
+    def load(
+        self, user_data: int | None, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int
+    ) -> Loaded | int | None:
+        if user_data is not None:
+            self._ask(user_data, self._files.load(root, path, body_bytes_max, closed_bytes_max))
+        return None
 
     def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> None:
         self._ask(user_data, self._files.names(root, path, names_max, rank))
+
+    def inventory(self, *_asked: object) -> int:
+        return -errno.EOPNOTSUPP
 
     def watch(self, user_data: int, root: Root, path: bytes) -> None:
         self._ask(user_data, self._files.watch(root, path, self._notifier))
