@@ -414,6 +414,7 @@ def test_a_small_file_that_keeps_changing_while_it_is_read_has_a_weak_tag(
         kept.write(b"0")
         return read(files, fd, size)
 
+    monkeypatch.setattr(Files, "_load_now", lambda *_asked: -errno.EAGAIN)
     monkeypatch.setattr(Files, "_read", change_and_read)
     with path.open("ab", buffering=0) as kept, Wire(serving().url) as wire:
         answer = wire.ask(get("/page"))
@@ -529,6 +530,7 @@ def test_a_sibling_that_is_left_out_does_not_make_its_file_be_read_again(
         reads.append(fd)
         return read(files, fd, size)
 
+    monkeypatch.setattr(Files, "_load_now", lambda *_asked: -errno.EAGAIN)
     monkeypatch.setattr(Files, "_read", noted_read)
     with Wire(serving().url) as wire:
         wire.ask(get("/style.css"))

@@ -966,16 +966,21 @@ def test_a_question_without_descriptors_left_is_emfile(bench: Bench, tree: Root)
 def test_a_question_can_be_cancelled_and_leaves_nothing_open(bench: Bench, tree: Root) -> None:
     bench.outside.file("root/large", bytes(1 << 20))
     for _attempt in range(20):
-        operations = [bench.begin() for _question in range(3)]
-        bench.ring.look(operations[0], tree, b"page")
-        bench.ring.load(operations[1], tree, b"large", 1 << 20, 0)
-        bench.ring.names(operations[2], tree, b"", 100, lambda name, _directory: name)
-        for operation in operations:
+        look, load, names = (bench.begin() for _question in range(3))
+        answers = {
+            look: bench.ring.look(look, tree, b"page"),
+            load: bench.ring.load(load, tree, b"large", 1 << 20, 0),
+            names: bench.ring.names(names, tree, b"", 100, lambda name, _directory: name),
+        }
+        for operation in answers:
             bench.ring.cancel(operation)
-        for operation in operations:
-            res = bench.result(operation)
-            assert res in (0, -errno.ECANCELED)
-            answer = bench.ring.take(operation) if res == 0 else None
+        for operation, answer in answers.items():
+            if answer is None:
+                res = bench.result(operation)
+                assert res in (0, -errno.ECANCELED)
+                answer = bench.ring.take(operation) if res == 0 else None
+            else:
+                bench.in_flight.remove(operation)
             if isinstance(answer, Loaded) and answer.file is not None:
                 os.close(answer.file)
     bench.until(lambda: not bench.ring.in_flight(), "the end of what the ring does for itself")
@@ -1015,6 +1020,20 @@ def test_a_look_that_does_not_wait_says_what_another_says_or_nothing(bench: Benc
     for path in (b"page", b"inner/deep", b"inner", b"link-inside"):
         found = bench.look(tree, path)
         assert bench.ring.look(None, tree, path) in (None, found)
+
+
+def test_a_load_that_does_not_wait_says_what_another_says_or_nothing(bench: Bench, tree: Root) -> None:
+    for path in (b"page", b"inner/deep", b"inner", b"link-inside", b"missing", b"page/"):
+        for body_bytes_max, closed_bytes_max in ((10, 10), (10, 0), (1, 0)):
+            found = bench.load(tree, path, body_bytes_max, closed_bytes_max)
+            at_once = bench.ring.load(None, tree, path, body_bytes_max, closed_bytes_max)
+            if at_once is None:
+                continue
+            if not isinstance(at_once, int) and at_once.file is not None:
+                assert bench.outside.read(bench.outside.own(at_once.file), 100) in (b"page", b"deep")
+                assert isinstance(found, Loaded)
+                at_once, found = at_once._replace(file=None), found._replace(file=None)
+            assert at_once == found
 
 
 def test_a_look_that_does_not_wait_knows_what_was_looked_for_and_not_found(bench: Bench, tree: Root) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 from ringserve.ring.linux import directory
 from ringserve.ring.linux.directory import status_of
 from ringserve.ring.linux.inotify import WATCH_MASK
+from ringserve.ring.linux.mounts import Mounts, Place
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import FileStatus, Loaded, Names, Rank, Root
 
@@ -26,6 +27,8 @@ OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """Non-blocking, so that opening a FIFO does not wait for its writer; what is not a regular file is closed again."""
 LOOK_FLAGS = os.O_PATH | os.O_CLOEXEC
 DIRECTORY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+READ_AT_ONCE_BYTES_MAX = 256 * 1024
+"""To copy it takes the loop 30 us. A larger file is read by the ring."""
 OPEN_ATTEMPTS = 8
 """RESOLVE_BENEATH answers EAGAIN when a rename anywhere raced with it (openat2(2)); it is tried this often."""
 READ_ATTEMPTS = 3
@@ -33,10 +36,15 @@ READ_ATTEMPTS = 3
 DIRECTORIES = "directories"
 """The helpers' lane that reads them."""
 
-STATUS = struct.Struct("=QQQqqq")  # ringserve_status of shim.h, in the order of FileStatus
+STATUS = struct.Struct("=QQQqqqQ")  # ringserve_status of shim.h, in the order of FileStatus, and the links
+LOADED = struct.Struct("=QQQqqqQii")  # ringserve_loaded of shim.h
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_BENEATH = 0x08
+RESOLVE_CACHED = 0x20
+RESOLVE_AT_ONCE = RESOLVE_CACHED | RESOLVE_NO_XDEV
+"""RESOLVE_CACHED bounds the walk only: the open itself asks the file system, so that it has to be a local one."""
 
 
 class Call(NamedTuple):
@@ -62,54 +70,132 @@ class Files:
 
     def __init__(self, close: Callable[[int], None]) -> None:
         self._close = close
+        self._mounts = Mounts()
+        self._roots: dict[int, Place] = {}
         self._how: dict[tuple[int, int], Memory] = {}
         self._status = ffi.new("ringserve_status *")
         self._status_memory = ffi.buffer(self._status)
+        self._loaded = ffi.new("ringserve_loaded *")
+        self._loaded_memory = ffi.buffer(self._loaded)
+        self._body = ffi.new("char[]", READ_AT_ONCE_BYTES_MAX + 1)
+        self._body_memory = ffi.buffer(self._body)
 
     def look_now(self, root: Root, path: bytes) -> FileStatus | int:
-        """The status of a path that the kernel knows without asking a file system; else -EAGAIN."""
-        result = lib.ringserve_status_cached(root.directory, path, _resolve(root), self._status)
-        return result or FileStatus._make(STATUS.unpack(self._status_memory))
+        """What `look` answers, if that is known without waiting; else -EAGAIN."""
+        if not (self._roots.get(root.directory) or self._enter(root)).local:
+            return -errno.EAGAIN
+        resolve = _resolve(root) | RESOLVE_AT_ONCE
+        result = lib.ringserve_look(root.directory, path or b".", LOOK_FLAGS, resolve, self._status)
+        if result == 0:
+            return FileStatus._make(STATUS.unpack(self._status_memory)[:6])
+        return -errno.EAGAIN if result == -errno.EXDEV else result
+
+    def load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
+        """What `load` answers, if that is known without waiting; else -EAGAIN."""
+        found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
+        unread = _unread(found, body_bytes_max)
+        if unread is None:
+            return found
+        os.close(unread)
+        return -errno.EAGAIN
+
+    def _load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
+        """The same, but a file whose bytes are not in memory is returned without them."""
+        place = self._roots.get(root.directory) or self._enter(root)
+        if not place.local:
+            return -errno.EAGAIN
+        result = lib.ringserve_load(
+            root.directory,
+            path or b".",
+            OPEN_FLAGS,
+            _resolve(root) | RESOLVE_AT_ONCE,
+            place.read_flags,
+            min(body_bytes_max, READ_AT_ONCE_BYTES_MAX),
+            closed_bytes_max,
+            self._body,
+            self._loaded,
+        )
+        if result:
+            return -errno.EAGAIN if result == -errno.EXDEV else result
+        mode, device, inode, size, modified_ns, changed_ns, links, file, read = LOADED.unpack(self._loaded_memory)
+        return Loaded(
+            FileStatus(mode, device, inode, size, modified_ns, changed_ns),
+            self._body_memory[:size] if read == size else None,
+            file if file >= 0 else None,
+            trusted=links == 1 and stat.S_ISREG(mode),
+        )
+
+    def shut(self) -> None:
+        """Give back what is open. No chain goes on."""
+        self._mounts.close()
+
+    def _enter(self, root: Root) -> Place:
+        place = self._roots[root.directory] = self._mounts.of(root.directory)
+        return place
 
     def look(self, root: Root, path: bytes) -> Chain[FileStatus | int]:
         """See `Ring.look`."""
-        fd = yield from self._open(root, path, LOOK_FLAGS)
+        found = self.look_now(root, path)
+        if found != -errno.EAGAIN:
+            return found
+        fd, _place = yield from self._open(root, path, LOOK_FLAGS)
         if fd < 0:
             return fd
         try:
-            return status_of(os.fstat(fd))
+            return self._status_of(fd)[0]
         finally:
             self._close(fd)
 
     def load(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Chain[Loaded | int]:
         """See `Ring.load`."""
-        fd = yield from self._open(root, path, OPEN_FLAGS)
-        if fd < 0:
-            return fd
+        found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
+        if found == -errno.EAGAIN:
+            fd, place = yield from self._open(root, path, OPEN_FLAGS)
+            found = self._loaded_of(fd, place) if fd >= 0 else fd
+        unread = _unread(found, body_bytes_max)
+        if isinstance(found, int) or unread is None:
+            return found
+        fd, status = unread, found.status
         try:
-            status = status_of(os.fstat(fd))
-            if not stat.S_ISREG(status.mode):
-                return Loaded(status, None, None, trusted=False)
-            body = None
             for _attempt in range(READ_ATTEMPTS):
+                read = yield from self._read(fd, status.size)
+                before, (status, _links) = status, self._status_of(fd)
+                if status == before and len(read) == status.size:
+                    if status.size <= closed_bytes_max:
+                        return Loaded(status, read, None, found.trusted)
+                    file, fd = fd, -1
+                    return Loaded(status, read, file, found.trusted)
                 if status.size > body_bytes_max:
                     break
-                read = yield from self._read(fd, status.size)
-                before, status = status, status_of(os.fstat(fd))
-                if status == before and len(read) == status.size:
-                    body = read
-                    break
-            if body is not None and status.size <= closed_bytes_max:
-                return Loaded(status, body, None, trusted=False)
             file, fd = fd, -1
-            return Loaded(status, body, file, trusted=False)
+            return Loaded(status, None, file, found.trusted)
         finally:
             if fd >= 0:
                 self._close(fd)
 
+    def _loaded_of(self, fd: int, place: Place) -> Loaded:
+        """What was opened, without its bytes. Raises OSError."""
+        try:
+            status, links = self._status_of(fd)
+        except OSError:
+            self._close(fd)
+            raise
+        if stat.S_ISREG(status.mode):
+            return Loaded(status, None, fd, trusted=place.local and links == 1)
+        self._close(fd)
+        return Loaded(status, None, None, trusted=False)
+
+    def _status_of(self, fd: int) -> tuple[FileStatus, int]:
+        """The status of what is open, and how many names it has. Raises OSError."""
+        result = lib.ringserve_status_of(fd, self._status)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result))
+        *status, links = STATUS.unpack(self._status_memory)
+        return FileStatus._make(status), links
+
     def names(self, root: Root, path: bytes, names_max: int, rank: Rank) -> Chain[Names | int]:
         """See `Ring.names`."""
-        fd = yield from self._open(root, path, OPEN_FLAGS)
+        fd, _place = yield from self._open(root, path, OPEN_FLAGS)
         if fd < 0:
             return fd
         look = partial(_look_and_wait, root, path)
@@ -132,7 +218,7 @@ class Files:
 
     def watch(self, root: Root, path: bytes, notifier: int) -> Chain[int]:
         """See `Ring.watch`. notifier: the descriptor of inotify(7)."""
-        fd = yield from self._open(root, path, DIRECTORY_FLAGS)
+        fd, _place = yield from self._open(root, path, DIRECTORY_FLAGS)
         if fd < 0:
             return fd
         try:
@@ -144,8 +230,20 @@ class Files:
         finally:
             self._close(fd)
 
-    def _open(self, root: Root, path: bytes, flags: int) -> Chain[int]:
-        resolve = _resolve(root)
+    def _open(self, root: Root, path: bytes, flags: int) -> Chain[tuple[int, Place]]:
+        """A descriptor or a negative errno, and where it is."""
+        place = self._roots.get(root.directory) or self._enter(root)
+        fd = -errno.EXDEV
+        if place.local:
+            fd = yield from self._submit_open(root, path, flags, RESOLVE_NO_XDEV)
+        if fd == -errno.EXDEV:
+            fd = yield from self._submit_open(root, path, flags, 0)
+            if fd >= 0:
+                place = self._mounts.of(fd)
+        return fd, place
+
+    def _submit_open(self, root: Root, path: bytes, flags: int, resolve: int) -> Chain[int]:
+        resolve |= _resolve(root)
         how = self._how.get((flags, resolve))
         if how is None:
             how = self._how[flags, resolve] = Memory(OPEN_HOW.pack(flags, 0, resolve))
@@ -168,6 +266,13 @@ class Files:
                 break
             filled += res
         return bytes(buffer.memory[:filled])
+
+
+def _unread(found: Loaded | int, body_bytes_max: int) -> int | None:
+    """The file whose bytes are wanted and not there."""
+    if isinstance(found, int) or found.body is not None or found.status.size > body_bytes_max:
+        return None
+    return found.file
 
 
 def _look_and_wait(root: Root, path: bytes, name: bytes) -> FileStatus | int:

@@ -34,7 +34,7 @@ from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interrupt import WAIT, Interrupt
 from ringserve.ring.linux.inotify import changes_of
-from ringserve.ring.uring.files import Call, Chain, Files
+from ringserve.ring.uring.files import Answer, Call, Chain, Files, Step
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import (
     NANOSECONDS,
@@ -42,6 +42,7 @@ from ringserve.ring.world import (
     Completion,
     FileStatus,
     Loaded,
+    Names,
     Pipe,
     Rank,
     Ring,
@@ -335,28 +336,40 @@ class UringRing(Ring):
         if user_data is None:
             known = self._files.look_now(root, path)
             return None if known == -errno.EAGAIN else known
-        self._ask(user_data, self._files.look(root, path))
-        return None
+        return self._ask(user_data, self._files.look(root, path))
 
     def load(
         self, user_data: int | None, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int
     ) -> Loaded | int | None:
-        if user_data is not None:
-            self._ask(user_data, self._files.load(root, path, body_bytes_max, closed_bytes_max))
-        return None
+        if user_data is None:
+            known = self._files.load_now(root, path, body_bytes_max, closed_bytes_max)
+            return None if known == -errno.EAGAIN else known
+        return self._ask(user_data, self._files.load(root, path, body_bytes_max, closed_bytes_max))
 
-    def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> None:
-        self._ask(user_data, self._files.names(root, path, names_max, rank))
+    def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> Names | int | None:
+        return self._ask(user_data, self._files.names(root, path, names_max, rank))
 
     def inventory(self, *_asked: object) -> int:
         return -errno.EOPNOTSUPP
 
-    def watch(self, user_data: int, root: Root, path: bytes) -> None:
-        self._ask(user_data, self._files.watch(root, path, self._notifier))
+    def watch(self, user_data: int, root: Root, path: bytes) -> int | None:
+        return self._ask(user_data, self._files.watch(root, path, self._notifier))
 
-    def _ask(self, user_data: int, body: Chain[Any]) -> None:
-        asked = self._asked[user_data] = _Chain(user_data, body)
-        self._advance(asked, None)
+    def _ask(self, user_data: int, body: Chain[Answer]) -> Answer | None:
+        """Begin a chain. Returns its answer if it waits for nothing."""
+        asked = _Chain(user_data, body)
+        try:
+            step = body.send(None)
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+        except Exception as error:  # it is raised where the answer is taken
+            self._asked[user_data] = asked
+            self._end(asked, None, error)
+            return None
+        self._asked[user_data] = asked
+        self._take_step(asked, step)
+        return None
 
     def _advance(self, asked: _Chain, result: object, failure: BaseException | None = None) -> None:
         """Go on with a chain: what it waited for ended with a result, or raised `failure`."""
@@ -365,13 +378,16 @@ class UringRing(Ring):
         except StopIteration as done:
             self._end(asked, done.value, None)
             return
-        except Exception as error:  # it is raised where the answer is taken
+        except Exception as error:
             self._end(asked, None, error)
             return
         if asked.cancelled:
             asked.body.close()
             self._end(asked, -errno.ECANCELED, None)
             return
+        self._take_step(asked, step)
+
+    def _take_step(self, asked: _Chain, step: Step | Call) -> None:
         asked.step = next(self._step_serial)
         asked.calls = isinstance(step, Call)
         self._steps[asked.step] = asked
@@ -473,6 +489,7 @@ class UringRing(Ring):
         for asked in self._steps.values():
             if not asked.calls:
                 asked.body.close()  # the kernel has ended what it waited for
+        self._files.shut()
         for fd in (self._wake_read, self._wake_write, self._notifier):
             if fd >= 0:
                 os.close(fd)

@@ -34,7 +34,6 @@
 #define SYS_cachestat 451 /* Linux 6.5; the headers of Debian 12 are older. One number on every architecture but alpha. */
 #endif
 
-#define RINGSERVE_RESOLVE_CACHED 0x20 /* Linux 5.12, openat2(2); under a name of our own, as the headers may lack it. */
 #define RINGSERVE_PIECES 128 /* of a page each, in one call: 512 KiB, which is a pipe */
 #define RINGSERVE_BUFFER_GROUP 0
 #define RINGSERVE_OWN (1ULL << 63) /* of user_data: a submission of the ring's own, which nobody above it knows */
@@ -45,7 +44,13 @@
 typedef struct {
     uint64_t mode, device, inode;
     int64_t size, modified_ns, changed_ns;
+    uint64_t links;
 } ringserve_status;
+
+typedef struct {
+    ringserve_status status;
+    int file, read;
+} ringserve_loaded;
 
 /* A completion for Python, which decodes an array of them with struct "=Qih?x": 16 bytes, as the kernel's own. */
 typedef struct {
@@ -345,22 +350,15 @@ static int ringserve_openat2(int directory_fd, const char *path, uint64_t flags,
     return result < 0 ? -errno : (int)result;
 }
 
-/* statx(2) of what openat2(2) finds without waiting: with RESOLVE_CACHED it answers EAGAIN for a path that the kernel
- * would have to ask a file system for. */
-static int ringserve_status_cached(int directory_fd, const char *path, uint64_t resolve, ringserve_status *out)
+/* statx(2) of an open file. A local file system answers at once. */
+static int ringserve_status_of(int fd, ringserve_status *out)
 {
-    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = resolve | RINGSERVE_RESOLVE_CACHED};
     struct statx found;
-    long fd = syscall(SYS_openat2, directory_fd, path, &how, sizeof how);
-    int result;
 
-    if (fd < 0)
-        return -errno;
     /* By its number: fstat() is a symbol of glibc 2.33, and the wheel would need that. */
-    result = syscall(SYS_statx, (int)fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &found) < 0 ? -errno : 0;
-    close((int)fd);
-    if (result < 0)
-        return result;
+    if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &found) < 0)
+        return -errno;
+    out->links = found.stx_nlink;
     out->mode = found.stx_mode;
     out->device = makedev(found.stx_dev_major, found.stx_dev_minor);
     out->inode = found.stx_ino;
@@ -368,6 +366,47 @@ static int ringserve_status_cached(int directory_fd, const char *path, uint64_t 
     out->modified_ns = found.stx_mtime.tv_sec * 1000000000LL + found.stx_mtime.tv_nsec;
     out->changed_ns = found.stx_ctime.tv_sec * 1000000000LL + found.stx_ctime.tv_nsec;
     return 0;
+}
+
+/* openat2(2), statx(2), preadv2(2) and close(2) in one call. A regular file of at most `body_bytes_max` is read, and one
+ * byte more is asked for, so that one that has grown shows; `read` is what came of it, or -EFBIG. `body` has room for that.
+ * `file` is open unless it is no regular file, or has at most `closed_bytes_max` and was read whole: then it is -1. */
+static int ringserve_load(int directory_fd, const char *path, uint64_t flags, uint64_t resolve, int read_flags,
+                          int64_t body_bytes_max, int64_t closed_bytes_max, void *body, ringserve_loaded *out)
+{
+    int fd = ringserve_openat2(directory_fd, path, flags, resolve);
+    int result;
+
+    if (fd < 0)
+        return fd;
+    out->file = -1;
+    out->read = -EFBIG;
+    result = ringserve_status_of(fd, &out->status);
+    if (result == 0 && S_ISREG(out->status.mode)) {
+        if (out->status.size <= body_bytes_max) {
+            struct iovec whole = {.iov_base = body, .iov_len = (size_t)out->status.size + 1};
+            out->read = (int)preadv2(fd, &whole, 1, 0, read_flags);
+            if (out->read < 0)
+                out->read = -errno;
+        }
+        if (out->read != out->status.size || out->status.size > closed_bytes_max)
+            out->file = fd;
+    }
+    if (out->file < 0)
+        close(fd);
+    return result;
+}
+
+static int ringserve_look(int directory_fd, const char *path, uint64_t flags, uint64_t resolve, ringserve_status *out)
+{
+    int fd = ringserve_openat2(directory_fd, path, flags, resolve);
+    int result;
+
+    if (fd < 0)
+        return fd;
+    result = ringserve_status_of(fd, out);
+    close(fd);
+    return result;
 }
 
 /* Whether a byte can be had without waiting: its page is in memory, and what is in it has been read. */

@@ -20,7 +20,13 @@ typedef struct {
 typedef struct {
     uint64_t mode, device, inode;
     int64_t size, modified_ns, changed_ns;
-} ringserve_status;            /* the fields of stat(2) that serving needs, as Python's "QQQqqq" */
+    uint64_t links;
+} ringserve_status;            /* the fields of statx(2) that serving needs, as Python's "QQQqqqQ" */
+
+typedef struct {
+    ringserve_status status;
+    int file, read;
+} ringserve_loaded;
 
 int ringserve_ring_create(ringserve_ring **ring, unsigned submission_entries, unsigned completion_entries,
                           unsigned setup_flags, unsigned kernel_thread_idle_ms);
@@ -53,7 +59,10 @@ int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data);
 
 int ringserve_openat2(int directory_fd, const char *path, uint64_t flags, uint64_t resolve);
-int ringserve_status_cached(int directory_fd, const char *path, uint64_t resolve, ringserve_status *status);
+int ringserve_status_of(int fd, ringserve_status *status);
+int ringserve_look(int directory_fd, const char *path, uint64_t flags, uint64_t resolve, ringserve_status *status);
+int ringserve_load(int directory_fd, const char *path, uint64_t flags, uint64_t resolve, int read_flags,
+                   int64_t body_bytes_max, int64_t closed_bytes_max, void *body, ringserve_loaded *loaded);
 int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length);
 int ringserve_inotify_open(void);
 int ringserve_inotify_add(int fd, const char *path, unsigned mask);
