@@ -309,7 +309,8 @@ class Ring(ABC):
     @abstractmethod
     def await_changes(self, user_data: int) -> None:
         """Complete again and again when something changed in a watched directory, before all else that completes in the
-        same turn. Once, and before `watch`. A negative errno: changes are not noticed, or not any more.
+        same turn: what comes of a request that was sent after a change comes after the change. Once, and before
+        `watch`. A negative errno: changes are not noticed, or not any more.
         """
 
     @abstractmethod

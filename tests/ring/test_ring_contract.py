@@ -421,6 +421,10 @@ class Bench:
         operation = self.begin()
         return self.answer(operation, self.ring.names(operation, root, path, names_max, lambda name, _directory: name))
 
+    def inventory(self, root: Root, path: bytes, bytes_max: int = 1 << 20) -> Any:
+        operation = self.begin()
+        return self.answer(operation, self.ring.inventory(operation, root, path, bytes_max))
+
     def watch(self, root: Root, path: bytes) -> Any:
         operation = self.begin()
         return self.answer(operation, self.ring.watch(operation, root, path))
@@ -1620,16 +1624,78 @@ def test_changes_come_before_all_else_of_their_turn(bench: Bench) -> None:
     receive = bench.receive(fd)
     bench.turn(0)
     for number in range(50):
-        peer.send(b"x")
         (directory / f"{number}").touch()
+        peer.send(b"x")  # after the change: whoever sent it knows of the change
         came: list[int] = []
         for _turn in range(TURNS_MAX):
             came += [token for token, *_rest in bench.ring.turn(TURN_S)]
-            if len(came) >= 2:
+            if receive in came:
                 break
-        if came == [watcher.operation, receive]:
-            return
-    pytest.fail(f"the last that came was {came}")
+        assert came == [watcher.operation, receive]
+        assert [change.name for change in bench.ring.changes() or ()] == [b"%d" % number]
+
+
+def test_more_changes_than_are_told_in_one_turn_are_unknown(bench: Bench) -> None:
+    directory = bench.outside.directory("watched")
+    watcher = Watcher(bench)
+    watch = watcher.add(directory)
+    names = [f"{number:0>200}" for number in range(1500)]
+    for name in names:
+        (directory / name).touch()  # 224 bytes each
+    assert bench.next_completion(watcher.operation).more
+    assert bench.ring.changes() is None
+    (directory / names[0]).unlink()
+    watcher.until(watch, ChangeKind.NAME, names[0].encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "names"), [(b"", {b"page", b"inner", b".hidden", b"link-out"}), (b"inner/", {b"deep"})]
+)
+def test_an_inventory_has_every_name(bench: Bench, tree: Root, path: bytes, names: set[bytes]) -> None:
+    bench.outside.file("root/.hidden", b"")
+    found = bench.inventory(tree, path)
+    assert isinstance(found, frozenset)
+    assert names <= found
+
+
+def test_an_inventory_of_more_bytes_than_are_allowed_is_e2big(bench: Bench, tree: Root) -> None:
+    bench.outside.file("root/inner/more", b"")
+    assert bench.inventory(tree, b"inner", 8) == {b"deep", b"more"}
+    assert bench.inventory(tree, b"inner", 7) == -errno.E2BIG
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [(b"page", errno.ENOTDIR), (b"missing", errno.ENOENT), (b"..", errno.EXDEV)]
+)
+def test_only_a_directory_within_the_root_has_an_inventory(bench: Bench, tree: Root, path: bytes, error: int) -> None:
+    assert bench.inventory(tree, path) == -error
+    assert bench.ring.inventory(None, tree, path, 100) in (None, -error)
+
+
+def test_a_file_with_one_name_is_trusted(bench: Bench, tree: Root) -> None:
+    for at_once in (False, True):
+        for path, trusted in ((b"page", True), (b"inner", False), (b"link-inside", True)):
+            loaded = bench.ring.load(None, tree, path, 0, 0) if at_once else bench.load(tree, path)
+            if isinstance(loaded, Loaded):
+                assert loaded.trusted is trusted
+                if at_once and loaded.file is not None:
+                    bench.outside.own(loaded.file)
+    os.link(bench.outside.root / "root" / "page", bench.outside.root / "another name")
+    loaded = bench.load(tree, b"page")
+    assert isinstance(loaded, Loaded)
+    assert not loaded.trusted
+
+
+def test_nothing_is_concluded_where_others_make_changes(bench: Bench) -> None:
+    Watcher(bench)
+    outside = bench.outside
+    foreign = Root(outside.open(Path("/proc/self"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    assert bench.watch(foreign, b"") == -errno.EOPNOTSUPP
+    assert bench.inventory(foreign, b"fd") == -errno.EOPNOTSUPP
+    loaded = bench.load(foreign, b"status")
+    assert isinstance(loaded, Loaded)
+    assert not loaded.trusted
+    assert bench.ring.load(None, foreign, b"status", 0, 0) is bench.ring.look(None, foreign, b"status") is None
 
 
 def test_a_directory_that_is_watched_no_more_is_silent(bench: Bench) -> None:

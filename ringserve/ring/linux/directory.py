@@ -1,16 +1,21 @@
-"""Reading a directory: what is in it, and what each name stands for. It blocks, so a helper does it."""
+"""Reading a directory: its names, and what each of them stands for. It blocks, so a helper does it."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import heapq
 import os
 import stat
+import struct
 from collections.abc import Callable
 
 from ringserve.ring.world import FileStatus, Named, Names, Rank
 
 Look = Callable[[bytes], FileStatus | int]
+LONG = struct.Struct("l")
+FS_IOC_GETFLAGS = 2 << 30 | LONG.size << 16 | ord("f") << 8 | 1  # ioctl_iflags(2)
+FS_CASEFOLD_FL = 0x40000000
 
 
 def status_of(found: os.stat_result) -> FileStatus:
@@ -53,6 +58,32 @@ def _look(fd: int, name: bytes, look: Look) -> Named | None:
     if not _may(fd, name, os.X_OK if is_directory else os.R_OK):
         return None
     return Named(name, status)
+
+
+def inventory(fd: int, bytes_max: int) -> frozenset[bytes] | int:
+    """See `Ring.inventory`. Touches nothing but the descriptor, which stays the caller's. Raises OSError."""
+    if not _may(fd, b".", os.X_OK):
+        return -errno.EACCES
+    if _folds_case(fd):
+        return -errno.EOPNOTSUPP
+    names = []
+    size = 0
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            size += len(name)
+            if size > bytes_max:
+                return -errno.E2BIG
+            names.append(name)
+    return frozenset(names)
+
+
+def _folds_case(fd: int) -> bool:
+    try:
+        (flags,) = LONG.unpack(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(LONG.size)))
+    except OSError:
+        return False  # a file system that has no flags has not this one
+    return bool(flags & FS_CASEFOLD_FL)
 
 
 def _may(fd: int, name: bytes, mode: int) -> bool:

@@ -66,12 +66,13 @@ class MountTable:
     def __init__(self, mounts: Iterator[Mount]) -> None:
         self._by_number = {mount.number: mount for mount in mounts}
         self._on: dict[int, list[Mount]] = {}
-        self._top: Mount | None = None
+        tops = []
         for mount in self._by_number.values():
             if mount.parent in self._by_number and mount.parent != mount.number:
                 self._on.setdefault(mount.parent, []).append(mount)
-            elif self._top is None:
-                self._top = mount
+            else:
+                tops.append(mount)
+        self._top = tops[0] if tops else None
         for children in self._on.values():
             children.sort(key=lambda mount: len(mount.point))
 

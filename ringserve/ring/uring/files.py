@@ -82,7 +82,7 @@ class Files:
 
     def look_now(self, root: Root, path: bytes) -> FileStatus | int:
         """What `look` answers, if that is known without waiting; else -EAGAIN."""
-        if not (self._roots.get(root.directory) or self._enter(root)).local:
+        if not self._place_of(root).local:
             return -errno.EAGAIN
         resolve = _resolve(root) | RESOLVE_AT_ONCE
         result = lib.ringserve_look(root.directory, path or b".", LOOK_FLAGS, resolve, self._status)
@@ -101,7 +101,7 @@ class Files:
 
     def _load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
         """The same, but a file whose bytes are not in memory is returned without them."""
-        place = self._roots.get(root.directory) or self._enter(root)
+        place = self._place_of(root)
         if not place.local:
             return -errno.EAGAIN
         result = lib.ringserve_load(
@@ -129,8 +129,11 @@ class Files:
         """Give back what is open. No chain goes on."""
         self._mounts.close()
 
-    def _enter(self, root: Root) -> Place:
-        place = self._roots[root.directory] = self._mounts.of(root.directory)
+    def _place_of(self, root: Root) -> Place:
+        """Where a root is. It stays there, whatever is mounted later."""
+        place = self._roots.get(root.directory)
+        if place is None:
+            place = self._roots[root.directory] = self._mounts.of(root.directory)
         return place
 
     def look(self, root: Root, path: bytes) -> Chain[FileStatus | int]:
@@ -138,7 +141,7 @@ class Files:
         found = self.look_now(root, path)
         if found != -errno.EAGAIN:
             return found
-        fd, _place = yield from self._open(root, path, LOOK_FLAGS)
+        fd, _place = yield from self._open_waiting(root, path, LOOK_FLAGS)
         if fd < 0:
             return fd
         try:
@@ -150,7 +153,7 @@ class Files:
         """See `Ring.load`."""
         found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
         if found == -errno.EAGAIN:
-            fd, place = yield from self._open(root, path, OPEN_FLAGS)
+            fd, place = yield from self._open_waiting(root, path, OPEN_FLAGS)
             found = self._loaded_of(fd, place) if fd >= 0 else fd
         unread = _unread(found, body_bytes_max)
         if isinstance(found, int) or unread is None:
@@ -199,29 +202,49 @@ class Files:
         if fd < 0:
             return fd
         look = partial(_look_and_wait, root, path)
+        answer: Names | int = yield from self._call(fd, lambda fd: directory.read_names(fd, names_max, rank, look))
+        return answer
 
+    def inventory(self, root: Root, path: bytes, bytes_max: int) -> Chain[frozenset[bytes] | int]:
+        """See `Ring.inventory`."""
+        if not self._place_of(root).local:
+            return -errno.EOPNOTSUPP
+        fd, place = yield from self._open(root, path, OPEN_FLAGS | os.O_DIRECTORY)
+        if fd < 0:
+            return fd
+        if not place.local:
+            self._close(fd)
+            return -errno.EOPNOTSUPP
+        answer: frozenset[bytes] | int = yield from self._call(fd, lambda fd: directory.inventory(fd, bytes_max))
+        return answer
+
+    def _call(self, fd: int, job: Callable[[int], object]) -> Chain[Any]:
+        """Have a helper do something with a descriptor, and close it."""
         held = [fd]
 
-        def read() -> Names:
+        def run() -> object:
             mine = held.pop()  # the helper's from here on, who may outlive everybody else
             try:
-                return directory.read_names(mine, names_max, rank, look)
+                return job(mine)
             finally:
                 os.close(mine)
 
         try:
-            answer: Names | int = yield Call(read, DIRECTORIES)
-            return answer
+            return (yield Call(run, DIRECTORIES))
         finally:
             if held:
                 self._close(held.pop())
 
     def watch(self, root: Root, path: bytes, notifier: int) -> Chain[int]:
         """See `Ring.watch`. notifier: the descriptor of inotify(7)."""
-        fd, _place = yield from self._open(root, path, DIRECTORY_FLAGS)
+        if not self._place_of(root).local:
+            return -errno.EOPNOTSUPP
+        fd, place = yield from self._open(root, path, DIRECTORY_FLAGS)
         if fd < 0:
             return fd
         try:
+            if not place.local:
+                return -errno.EOPNOTSUPP
             # By the open descriptor, so that the name is not looked up a second time and cannot have changed meanwhile.
             result = lib.ringserve_inotify_add(notifier, b"/proc/self/fd/%d" % fd, WATCH_MASK)
             if result < 0:
@@ -231,8 +254,18 @@ class Files:
             self._close(fd)
 
     def _open(self, root: Root, path: bytes, flags: int) -> Chain[tuple[int, Place]]:
+        """A descriptor or a negative errno, and where it is; at once if that is known without waiting."""
+        place = self._place_of(root)
+        if place.local:
+            resolve = _resolve(root) | RESOLVE_AT_ONCE
+            fd = lib.ringserve_openat2(root.directory, path or b".", flags, resolve)
+            if fd not in (-errno.EAGAIN, -errno.EXDEV):
+                return fd, place
+        return (yield from self._open_waiting(root, path, flags))
+
+    def _open_waiting(self, root: Root, path: bytes, flags: int) -> Chain[tuple[int, Place]]:
         """A descriptor or a negative errno, and where it is."""
-        place = self._roots.get(root.directory) or self._enter(root)
+        place = self._place_of(root)
         fd = -errno.EXDEV
         if place.local:
             fd = yield from self._submit_open(root, path, flags, RESOLVE_NO_XDEV)

@@ -54,10 +54,12 @@ from ringserve.ring.world import (
 )
 
 OWN = 1 << 63  # RINGSERVE_OWN of shim.c
-CLOSE, CANCEL, WAKE, CHANGES = OWN | 1, OWN | 2, OWN | 3, OWN | 4  # the first two are of shim.c
+CLOSE, CANCEL, CHANGES = OWN | 1, OWN | 2, OWN | 5  # of shim.c
+WAKE, CHANGED = OWN | 3, OWN | 4
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
 POLL_IN, POLL_OUT = 1, 4
-CHANGES_BUFFER_BYTES = 65536
+CHANGES_BYTES_MAX = 256 * 1024
+"""Of one turn. When more happens at once, it is cheaper to look at everything again."""
 
 LONGEST_SLEEP_S = 3600.0
 _COMMON = lib.IORING_SETUP_CLAMP | lib.IORING_SETUP_CQSIZE
@@ -142,7 +144,7 @@ class UringRing(Ring):
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._wake_write, False)
         self._wake_buffer = FilledMemory(64)
-        self._changes_buffer = FilledMemory(CHANGES_BUFFER_BYTES)
+        self._changes_buffer: FilledMemory | None = None
         self._helpers = Helpers(self.wake)
         self.now = time.monotonic()
         try:
@@ -162,7 +164,7 @@ class UringRing(Ring):
         self._buffer_bytes = options.buffer_bytes
         self._memory = ffi.buffer(lib.ringserve_buffers_memory(self._ring), options.buffers * options.buffer_bytes)
         self._completions = ffi.buffer(
-            lib.ringserve_completions_memory(self._ring), figures.completion_entries * COMPLETION.size
+            lib.ringserve_completions_memory(self._ring), (figures.completion_entries + 1) * COMPLETION.size
         )
         # Only an economy of a few ns per crossing; a kernel without it (before 5.18) does as well.
         lib.ringserve_ring_register_descriptor(self._ring)
@@ -216,6 +218,13 @@ class UringRing(Ring):
             if user_data == WAKE:
                 self._await_wake()
                 self._end_calls()
+            elif user_data == CHANGED:
+                if res < 0:
+                    first.append(self._end_changes(res))
+                else:
+                    self._await_changed()
+            elif user_data == CHANGES and self._changes_owner is None:
+                pass  # nobody awaits them any more
             elif user_data == CHANGES:
                 first.append(self._note_changes(res))
             elif user_data != CLOSE:
@@ -311,7 +320,7 @@ class UringRing(Ring):
                 self._end(asked, -errno.ECANCELED, None)
                 return
         elif user_data == self._changes_owner:
-            user_data = CHANGES
+            user_data = CHANGED
         elif self._held:
             for receive in self._held:
                 if receive[1] == user_data:
@@ -349,11 +358,20 @@ class UringRing(Ring):
     def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> Names | int | None:
         return self._ask(user_data, self._files.names(root, path, names_max, rank))
 
-    def inventory(self, *_asked: object) -> int:
-        return -errno.EOPNOTSUPP
+    def inventory(
+        self, user_data: int | None, root: Root, path: bytes, bytes_max: int
+    ) -> frozenset[bytes] | int | None:
+        return None if user_data is None else self._ask(user_data, self._files.inventory(root, path, bytes_max))
 
     def watch(self, user_data: int, root: Root, path: bytes) -> int | None:
-        return self._ask(user_data, self._files.watch(root, path, self._notifier))
+        return self._ask(user_data, self._watch(root, path))
+
+    def _watch(self, root: Root, path: bytes) -> Chain[int]:
+        watch = yield from self._files.watch(root, path, self._notifier)
+        if watch >= 0 and self._changes_buffer is None:
+            buffer = self._changes_buffer = FilledMemory(CHANGES_BYTES_MAX)
+            lib.ringserve_ring_read_changes(self._ring, self._notifier, buffer.address, buffer.length)
+        return watch
 
     def _ask(self, user_data: int, body: Chain[Answer]) -> Answer | None:
         """Begin a chain. Returns its answer if it waits for nothing."""
@@ -408,31 +426,32 @@ class UringRing(Ring):
         self._due.append((owner, res, -1, False))
 
     def await_changes(self, user_data: int) -> None:
-        # Non-blocking: a read of it then waits by poll and completes in the turn of the event. A blocking inotify
-        # descriptor is read by a kernel worker instead, and a request could overtake the event (seen on 6.18).
         notifier = lib.ringserve_inotify_open()
         if notifier < 0:
             self._due.append((user_data, notifier, -1, False))
             return
         self._notifier, self._changes_owner = notifier, user_data
-        self._read_changes()
+        self._await_changed()
 
-    def _read_changes(self) -> None:
-        buffer = self._changes_buffer
-        self._queue(lib.ringserve_read, CHANGES, self._notifier, buffer.address, buffer.length, -1)
+    def _await_changed(self) -> None:
+        # It only ends the sleep. What happened is read behind each turn's completions, since a request that was sent
+        # after a change may come before this one does.
+        self._queue(lib.ringserve_poll, CHANGED, self._notifier, POLL_IN)
 
     def _note_changes(self, res: int) -> Completion:
-        owner = self._changes_owner
-        assert owner is not None, "somebody awaits changes"
-        if res <= 0:
-            self._changes_owner = None
-            self.close(self._notifier)
-            self._notifier = -1
-            return owner, res, -1, False
-        found = changes_of(bytes(self._changes_buffer.memory[:res]))
+        assert self._changes_owner is not None, "somebody awaits changes"
+        assert self._changes_buffer is not None, "something is watched"
+        found = changes_of(bytes(self._changes_buffer.memory[:res])) if res > 0 else None
         self._changes = None if found is None or self._changes is None else self._changes + found
-        self._read_changes()
-        return owner, 0, -1, True
+        return self._changes_owner, 0, -1, True
+
+    def _end_changes(self, res: int) -> Completion:
+        owner, self._changes_owner = self._changes_owner, None
+        assert owner is not None, "somebody awaited changes"
+        lib.ringserve_ring_read_changes(self._ring, -1, 0, 0)
+        self.close(self._notifier)
+        self._notifier = -1
+        return owner, res, -1, False
 
     def changes(self) -> list[Change] | None:
         found, self._changes = self._changes, []

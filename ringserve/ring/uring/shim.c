@@ -17,6 +17,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <liburing.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -39,6 +40,8 @@
 #define RINGSERVE_OWN (1ULL << 63) /* of user_data: a submission of the ring's own, which nobody above it knows */
 #define RINGSERVE_CLOSE (RINGSERVE_OWN | 1) /* a completion tells Python only of an error */
 #define RINGSERVE_CANCEL (RINGSERVE_OWN | 2) /* a completion tells Python nothing: the target's does */
+#define RINGSERVE_CHANGES (RINGSERVE_OWN | 5) /* no submission: what was read of inotify(7), or -EOVERFLOW */
+#define RINGSERVE_CHANGE_BYTES_MAX (sizeof(struct inotify_event) + NAME_MAX + 1)
 #define RINGSERVE_ACCEPT_FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
 
 typedef struct {
@@ -75,6 +78,9 @@ typedef struct ringserve_ring {
     struct io_uring_buf_ring *buffer_ring;
     unsigned char *buffers;
     unsigned buffer_count, buffer_bytes;
+    int notifier;
+    unsigned char *changes;
+    unsigned changes_bytes;
     unsigned short *named; /* buffers that the last turn's completions named, as many as are lent */
 } ringserve_ring;
 
@@ -116,7 +122,8 @@ static int ringserve_ring_create(ringserve_ring **out, unsigned submission_entri
         free(ring);
         return result;
     }
-    ring->completions = calloc(parameters.cq_entries, sizeof *ring->completions);
+    ring->notifier = -1;
+    ring->completions = calloc(parameters.cq_entries + 1, sizeof *ring->completions); /* 1: the changes */
     ring->named = calloc(parameters.cq_entries, sizeof *ring->named);
     if (!ring->completions || !ring->named) {
         ringserve_ring_destroy(ring);
@@ -189,10 +196,28 @@ static void give_back_named_buffers(ringserve_ring *ring)
 
 /* -- control plane and interrupt: the turn -- */
 
+/* Reads inotify(7) until there is nothing more. */
+static int read_changes(ringserve_ring *ring)
+{
+    unsigned filled = 0;
+    int lost = 0;
+    ssize_t count;
+
+    while ((count = read(ring->notifier, ring->changes + filled, ring->changes_bytes - filled)) > 0) {
+        filled += (unsigned)count;
+        if (ring->changes_bytes - filled < RINGSERVE_CHANGE_BYTES_MAX) {
+            lost = 1;
+            filled = 0;
+        }
+    }
+    return lost ? -EOVERFLOW : (int)filled;
+}
+
 static int64_t reap(ringserve_ring *ring)
 {
     struct io_uring_cqe *cqe;
     unsigned head, count = 0, own = 0, told_nobody = 0;
+    int changes;
 
     io_uring_for_each_cqe(&ring->ring, head, cqe) {
         if (cqe->user_data == RINGSERVE_CANCEL || (cqe->user_data == RINGSERVE_CLOSE && cqe->res >= 0)) {
@@ -200,7 +225,7 @@ static int64_t reap(ringserve_ring *ring)
             continue;
         }
         ringserve_completion *completion = &ring->completions[
-            cqe->user_data & RINGSERVE_OWN ? ring->figures.completion_entries - ++own : count++];
+            cqe->user_data & RINGSERVE_OWN ? ring->figures.completion_entries - own++ : count++];
         completion->user_data = cqe->user_data;
         completion->res = cqe->res;
         completion->more = !!(cqe->flags & IORING_CQE_F_MORE);
@@ -213,6 +238,10 @@ static int64_t reap(ringserve_ring *ring)
     }
     io_uring_cq_advance(&ring->ring, count + own + told_nobody);
     ring->in_flight -= told_nobody;
+    /* Now, so that a change that was complete before a request was sent is told before the request is answered. */
+    if (ring->notifier >= 0 && count + own > 0 && (changes = read_changes(ring)) != 0)
+        ring->completions[ring->figures.completion_entries - own++] =
+            (ringserve_completion){.user_data = RINGSERVE_CHANGES, .res = changes, .buffer = -1};
     return (int64_t)own << 32 | count;
 }
 
@@ -461,6 +490,14 @@ static int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsign
     }
     ssize_t result = splice(fd, &offset, pipe_fd, NULL, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     return result < 0 ? -errno : (int)result;
+}
+
+/* From now on each turn reads the changes that `fd` tells of (-1: none) into `memory`. */
+static void ringserve_ring_read_changes(ringserve_ring *ring, int fd, uint64_t memory, unsigned bytes)
+{
+    ring->notifier = fd;
+    ring->changes = (unsigned char *)(uintptr_t)memory;
+    ring->changes_bytes = bytes;
 }
 
 static int ringserve_inotify_open(void)

@@ -64,6 +64,7 @@ int ringserve_look(int directory_fd, const char *path, uint64_t flags, uint64_t 
 int ringserve_load(int directory_fd, const char *path, uint64_t flags, uint64_t resolve, int read_flags,
                    int64_t body_bytes_max, int64_t closed_bytes_max, void *body, ringserve_loaded *loaded);
 int ringserve_splice_resident(int fd, int64_t offset, int pipe_fd, unsigned length);
+void ringserve_ring_read_changes(ringserve_ring *ring, int fd, uint64_t memory, unsigned bytes);
 int ringserve_inotify_open(void);
 int ringserve_inotify_add(int fd, const char *path, unsigned mask);
 int ringserve_inotify_remove(int fd, int watch);
