@@ -88,7 +88,6 @@ def test_files_beyond_their_share_are_503_until_a_download_ends_and_no_download_
             assert wires[index].socket.recv(1) == b"H"
         refused = wires[3].ask(get("/page3"))
         assert (refused.status, refused.fields["retry-after"]) == (503, "1")
-        assert wires[3].ask(get("/missing")).status == 503, "it cannot be looked for either"
         for index in range(3):
             wires[index].put_back(b"H")
             assert wires[index].answer().body == pages[index]

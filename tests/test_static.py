@@ -29,7 +29,7 @@ from ringserve.http.dates import format_date
 from ringserve.http.heads import CONFIGURED_FIELDS, Request
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import FileSlice, Response, SharedDescriptor
-from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, Validators, content_hash, locate
+from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, content_hash, locate
 from ringserve.responders.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.responders.policy import Site
 from ringserve.responders.steps import Claim, Lookup, Question, Verified
@@ -70,7 +70,7 @@ def with_siblings(source: File, *codings: bytes) -> File:
     """A file, and precompressed ones of it whose bytes are their names."""
     for coding in codings:
         path = source.path + CODINGS[coding]
-        source.siblings[coding] = in_memory(path, source.validators.modified or 0, path, coding)
+        source.siblings = {**source.siblings, coding: in_memory(path, source.validators.modified or 0, path, coding)}
     return source
 
 
@@ -312,13 +312,13 @@ def test_not_modified_has_the_fields_that_a_cache_updates_and_no_body() -> None:
 
 
 def test_a_file_without_an_honest_date_has_none() -> None:
-    file = in_memory()
-    file.validators = Validators(b'"tag"', None)
+    file = in_memory(modified=0)
+    assert file.validators.modified is None
     for fields in ([], [b"If-Modified-Since: " + DATE], [b"If-Unmodified-Since: " + format_date(0)]):
         response = answer(request_of(b"GET", b"/a.txt", *fields), file, NOW)
         assert response.status == 200
         assert b"Last-Modified" not in values_of(response)
-        assert values_of(response)[b"ETag"] == b'"tag"'
+        assert values_of(response)[b"ETag"] == TAG
 
 
 @pytest.mark.parametrize("fields", [[], [b"If-None-Match: *"], [b"Range: bytes=0-0"]])
@@ -502,7 +502,7 @@ def test_a_file_that_has_no_accepted_coding_is_406_and_says_what_it_varies_by() 
     request = request_of(b"GET", b"/a.txt", b"Accept-Encoding: identity;q=0")
     assert answer(request, file, NOW).status == 406
     assert b"Vary" not in values_of(answer(request, file, NOW))
-    file.siblings[b"gzip"] = in_memory(b"gz!", path=b"a.txt.gz", coding=b"gzip")
+    file.siblings = {**file.siblings, b"gzip": in_memory(b"gz!", path=b"a.txt.gz", coding=b"gzip")}
     assert body_of(answer(request_of(b"GET", b"/a.txt", b"Accept-Encoding: gzip"), file, NOW)) == b"gz!"
     refused = answer(request_of(b"GET", b"/a.txt", b"Accept-Encoding: *;q=0"), file, NOW)
     assert refused.status == 406

@@ -35,8 +35,6 @@ PAGE_ITEMS = 200
 """On a page of HTML: about what a reader scrolls through, and some 80 kB of markup, rendered in about 4 ms."""
 DATA_PAGE_ITEMS = 1000
 """On a page of JSON or text: programs do not scroll, and each page more is a request more for them."""
-ORDERS_MAX = 8
-"""Orders of directories that are remembered, which keep their directories in memory: 2 MiB each at most."""
 PAGE_DIGITS_MAX = 9
 """A longer number is beyond the last page of every directory; it is not even read."""
 
@@ -109,10 +107,12 @@ def arrange(items: Sequence[Item], view: View) -> list[Item]:
     return arranged
 
 
-@functools.lru_cache(ORDERS_MAX)
 def arranged(directory: Directory, sort: str, descending: bool) -> Sequence[Item]:
-    """What is in a directory, in the order of a view. Thousands of names take 20 ms to sort."""
-    return arrange(directory.items, View(sort, descending))
+    """What is in a directory, in the order of a view. Thousands of names take 20 ms to sort, so each order is kept."""
+    known = directory.orders.get((sort, descending))
+    if known is None:
+        known = directory.orders[sort, descending] = arrange(directory.items, View(sort, descending))
+    return known
 
 
 class _Page(NamedTuple):

@@ -757,7 +757,10 @@ def entry_of(path: bytes, kind: str) -> Entry:
         return Failure(path, int(kind))
     file = file_of(path, None if kind == "file" else b"another", int(kind == "other file"))
     if kind == "coded":
-        file.siblings[b"gzip"] = File(path + b".gz", status_of(2), b"gz", None, int(WALL_S) * 10**9, b"gzip")
+        file.siblings = {
+            **file.siblings,
+            b"gzip": File(path + b".gz", status_of(2), b"gz", None, int(WALL_S) * 10**9, b"gzip"),
+        }
     return file
 
 

@@ -18,7 +18,6 @@ from wire import Wire, eventually, get
 import ringserve.files.table
 import ringserve.files.watches
 from ringserve.files import table as files
-from ringserve.files.entries import Key
 from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
@@ -132,7 +131,7 @@ def test_directories_that_are_asked_for_and_missing_are_not_remembered_without_e
     with Wire(running.url) as wire:
         for number in range(100):
             assert wire.ask(get(f"/missing{number}/page")).status == 404
-    assert len(running.server.shared.files._watches._missing) <= 10
+    assert len(running.server.shared.files._trees[0].unwatched) <= 10
 
 
 def test_a_burst_of_changes_drops_everything(serving: Serving, site: Path) -> None:
@@ -581,14 +580,15 @@ def test_an_entry_dropped_while_it_is_looked_at_is_opened_anew(
     async def look_and_drop(task: Task, root: Root, path: bytes) -> FileStatus | int:
         found = await look(task, root, path)
         if path == b"page.bin":
-            running.server.shared.files.changed(Key(0, path))
+            table = running.server.shared.files
+            table.changed(table._trees[0], path)
             dropped.append(path)
         return found
 
     monkeypatch.setattr(Task, "look", look_and_drop)
-    monkeypatch.setattr(FileTable, "look_again", lambda _table, _key: False)  # only a look that waits can be overtaken
+    monkeypatch.setattr(FileTable, "find_now", lambda _table, _key: None)  # only a look that waits can be overtaken
     monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
-    monkeypatch.setattr("ringserve.files.table.FRESH_S", 0.0)
+    monkeypatch.setattr("ringserve.files.table.TRUSTED_S", 0.0)
     (site / "page.bin").write_bytes(b"content")
     running = serving(cached_file_bytes_max=cached)
     with Wire(running.url) as wire:
