@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import application
 import click
 import corpus
 import report
@@ -30,7 +31,7 @@ from processes import CLIENT_CPU, BenchmarkError, check_machine, raise_descripto
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from run import Fleet, run_workload
-from workloads import DEFAULT, WORKLOADS, Workload, named
+from workloads import DEFAULT, WORKLOADS, Kind, Workload, named
 
 CYCLES = 15
 RESULTS = HERE / "results"
@@ -90,6 +91,7 @@ def stage(workloads: Sequence[Workload], directory: Path | None) -> Iterator[Sta
         site = corpus.make(work / "site", targets)
         names = {HERE: "benchmarks", Path(sys.executable).parent: "BIN"}
         display = Display(workloads)
+        display.say(f"files on {results.file_system(site.root)}")
         fleet = Fleet(work, logs, site, names)
         try:
             with display.bar:
@@ -159,6 +161,8 @@ def main(
         limit = raise_descriptor_limit()
         if limit < DESCRIPTORS_MIN and any(workload.base_name == "many" for workload in workloads):
             raise BenchmarkError(f"`many` needs {DESCRIPTORS_MIN} open files, and {limit} are allowed (ulimit -Hn)")
+        if any(workload.kind is Kind.APPLICATION for workload in workloads):
+            application.check_browser()
         os.sched_setaffinity(0, {CLIENT_CPU})  # This script must not take time from the servers either.
         if checkouts:
             sys.exit(compare_revisions(checkouts, workloads, cycles, seconds, output, directory))

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import frontend
 from processes import BenchmarkError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+HERE = Path(__file__).resolve().parent
 PREFIX = "/files"
+APPLICATION = f"{PREFIX}/application"
 SINGLE_FILES = {
     "1k.bin": KIB,
     "64k.bin": 64 * KIB,
@@ -35,6 +38,9 @@ MIX_TYPES = ("html", "css", "js", "json", "png", "jpg", "webp", "svg", "woff2", 
 ZIPF_EXPONENT = 1.0
 """The n-th most wanted file is asked for 1/n times as often as the first, as measured for web sites again and again."""
 
+UNIQUE_FILES, UNIQUE_BYTES = 1_000, KIB
+TAIL_FILES, LONGTAIL_FILES, TAIL_BYTES = 50_000, 200_000, 800
+TAIL_FILES_PER_DIRECTORY = 500
 BROWSERS = 200
 COLD_FILES, COLD_BYTES = 200, 4 * MIB
 BLOCK_BYTES = 16 * MIB
@@ -74,6 +80,21 @@ def cold_targets() -> list[str]:
     return [f"{PREFIX}/cold/{number:03}.bin" for number in range(COLD_FILES)]
 
 
+def unique_targets() -> list[str]:
+    chance = random.Random("unique")
+    return [f"{PREFIX}/unique/{chance.getrandbits(40):010x}.{chance.choice(MIX_TYPES)}" for _ in range(UNIQUE_FILES)]
+
+
+def tail_targets(count: int) -> list[str]:
+    """So many of the files of the long tail. All are pages, as most of such a site are."""
+    return [f"{PREFIX}/tail/{number // TAIL_FILES_PER_DIRECTORY:03}/{number:06}.html" for number in range(count)]
+
+
+def application_files() -> dict[str, bytes]:
+    """The front end: what is in each of its files."""
+    return {f"{APPLICATION}/{name}": data for name, data in frontend.files().items()}
+
+
 def mix_files() -> list[MixFile]:
     """The files of the mix, the most wanted first. How much a file is wanted has nothing to do with its size."""
     chance = random.Random("mix")
@@ -101,13 +122,15 @@ def mix_sequence(length: int) -> list[tuple[MixFile, str]]:
     return [(file, chance.choice(browsers)) for file in wanted]
 
 
-def browser_blocks() -> list[str]:
-    """The header fields of 200 browsers, as lines. Each has cookies of its own, so no two are equal."""
+def browser_blocks(serial: str = "") -> list[str]:
+    """The header fields of 200 browsers, as lines. Each has cookies of its own, so no two are equal. serial: it
+    stands in the Referer and the Cookie.
+    """
     chance = random.Random("browsers")
-    return [_browser_block(chance) for _ in range(BROWSERS)]
+    return [_browser_block(chance, serial) for _ in range(BROWSERS)]
 
 
-def _browser_block(chance: random.Random) -> str:
+def _browser_block(chance: random.Random, serial: str) -> str:
     version = chance.randint(112, 131)
     agent, hints = chance.choice(
         (
@@ -130,10 +153,10 @@ def _browser_block(chance: random.Random) -> str:
         "Sec-Fetch-Site: same-origin",
         "Sec-Fetch-Mode: no-cors",
         "Sec-Fetch-Dest: empty",
-        f"Referer: http://localhost{PREFIX}/",
+        f"Referer: http://localhost{PREFIX}/{serial}",
         "Accept-Encoding: gzip, deflate, br, zstd",
         f"Accept-Language: {chance.choice(languages)}",
-        f"Cookie: {_cookies(chance)}",
+        f"Cookie: {_cookies(chance, serial)}",
     ]
     return "".join(f"{line}\r\n" for line in lines)
 
@@ -148,9 +171,12 @@ def _chrome(system: str, platform: str, version: int) -> tuple[str, list[str]]:
     return agent, hints
 
 
-def _cookies(chance: random.Random) -> str:
+def _cookies(chance: random.Random, serial: str) -> str:
     """A session and what analytics leave behind: 100 to 350 bytes."""
-    cookies = [f"session={chance.getrandbits(128):032x}", f"_ga=GA1.1.{chance.randrange(10**9)}.{LAST_MODIFIED_S}"]
+    cookies = [
+        f"session={serial}{chance.getrandbits(128):032x}",
+        f"_ga=GA1.1.{chance.randrange(10**9)}.{LAST_MODIFIED_S}",
+    ]
     more = [f"_pref{index}={chance.getrandbits(chance.randrange(32, 160)):x}" for index in range(chance.randint(0, 5))]
     return "; ".join(cookies + more)
 
@@ -160,6 +186,10 @@ def make(root: Path, targets: Iterable[str]) -> Site:
     sizes = {single(name): size for name, size in SINGLE_FILES.items()}
     sizes |= {file.target: file.file_bytes for file in mix_files()}
     sizes |= dict.fromkeys(cold_targets(), COLD_BYTES)
+    sizes |= dict.fromkeys(unique_targets(), UNIQUE_BYTES)
+    sizes |= dict.fromkeys(tail_targets(LONGTAIL_FILES), TAIL_BYTES)
+    contents = application_files()
+    sizes |= {target: len(data) for target, data in contents.items()}
     wanted = {target: sizes[target] for target in dict.fromkeys(targets)}
     root.mkdir()
     (root / PREFIX.lstrip("/")).mkdir()
@@ -169,8 +199,12 @@ def make(root: Path, targets: Iterable[str]) -> Site:
     site = Site(root)
     for target, size in wanted.items():
         path = site.path(target)
-        path.parent.mkdir(exist_ok=True)
-        _write(path, size, random.Random(target))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if target in contents:
+            path.write_bytes(contents[target])
+        else:
+            _write(path, size, random.Random(target))
+        os.utime(path, (LAST_MODIFIED_S, LAST_MODIFIED_S))
     return site
 
 
@@ -184,4 +218,3 @@ def _write(path: Path, size: int, chance: random.Random) -> None:
         if size >= COLD_BYTES:
             file.flush()
             os.fdatasync(file.fileno())
-    os.utime(path, (LAST_MODIFIED_S, LAST_MODIFIED_S))

@@ -130,7 +130,7 @@ def measures(outcome: Outcome, base: Outcome | None) -> Mapping[Measure, Spread]
     if base is not None:
         rates = ratios(outcome.rounds, base.rounds, lambda one: one.requests_per_s)
         found[Measure.RATIO] = rates
-        found[Measure.ROUND_TRIP] = [1 / rate for rate in rates]
+        found[Measure.P50_RATIO] = ratios(outcome.rounds, base.rounds, lambda one: one.p50_us)
         found[Measure.CPU_RATIO] = ratios(outcome.rounds, base.rounds, lambda one: one.cpu_us_per_request)
         found[Measure.P99_RATIO] = ratios(outcome.rounds, base.rounds, lambda one: one.p99_us)
     found[Measure.BESIDE] = ratios(outcome.rounds, outcome.alone, lambda one: one.p99_us)

@@ -16,7 +16,7 @@ END_S = 30.0
 
 
 class Report(NamedTuple):
-    """What wrk counted. `cpu_s` is its own CPU time in the round; `errors` are in words."""
+    """What wrk counted. `cpu_s` is its own CPU time in the round; `errors` are in words, `refused` of 400 or more."""
 
     requests: int
     seconds: float
@@ -25,6 +25,7 @@ class Report(NamedTuple):
     p50_us: int
     p99_us: int
     max_us: int
+    refused: int
     errors: tuple[str, ...]
 
 
@@ -36,11 +37,18 @@ def write_requests(path: Path, requests: Sequence[bytes]) -> None:
             file.write(b"%d\n%b" % (len(request), request))
 
 
-def run(port: int, requests: Path, connections: int, seconds: int, pause_ms: int = 0) -> Report:
-    """Load a server for a while. Raises BenchmarkError if wrk fails or its report is not understood."""
+def run(
+    port: int, requests: Path, connections: int, seconds: int, pause_ms: int = 0, first: int = 0, serial: int = 0
+) -> Report:
+    """Load a server for a while, from the request `first` on. Raises BenchmarkError if wrk fails or its report is not
+    understood.
+
+    serial: the first of the numbers for requests that never repeat (`workloads.SERIAL`).
+    """
     command = [
         tool("taskset"), "-c", str(CLIENT_CPU), tool("wrk"), "-t", "1", "-c", str(connections), "-d", f"{seconds}s",
         "-s", str(REPLAY), f"http://{HOST}:{port}/", "--", str(requests), str(pause_ms),
+        str(first), str(serial),
     ]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + END_S, check=False)
@@ -57,6 +65,7 @@ def run(port: int, requests: Path, connections: int, seconds: int, pause_ms: int
 
 def _report(text: str) -> Report:
     counted = json.loads(text)
+    refused = counted["errors"].pop("status of 400 or more")
     return Report(
         requests=counted["requests"],
         seconds=counted["seconds"],
@@ -65,5 +74,6 @@ def _report(text: str) -> Report:
         p50_us=counted["p50_us"],
         p99_us=counted["p99_us"],
         max_us=counted["max_us"],
+        refused=refused,
         errors=tuple(f"{number} errors: {kind}" for kind, number in counted["errors"].items() if number),
     )

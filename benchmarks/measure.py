@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import generator
@@ -24,12 +25,14 @@ from processes import (
     stray_threads,
     thaw,
 )
-from workloads import Exchange, Workload, get
+from workloads import SERIAL_STEP, Exchange, Workload, get, rotation
 
 LOG_DELAY_S = 2.0
 """For the last lines of a round to reach the log; some servers write in batches."""
 LINES_KEPT_MAX = 100
 """Lines that a server may still hold in a buffer of some KiB. lighttpd does so until there are more."""
+TARGETS_CHECKED_MAX = 2_000
+"""Of files that differ in their bytes only: to ask for 200,000 one by one would take as long as all rounds."""
 RANGES_CHECKED = 50
 """Exchanges with the same file that are checked. Another range of a file is no other path through a server."""
 FOREIGN_MAX = 0.1
@@ -48,10 +51,18 @@ class Plan(NamedTuple):
     batched: bool
     answered_bytes: Sequence[int]
     most_in_flight_bytes: int
+    refused: bool
 
-    def expected_bytes(self, answers: int) -> int:
-        """For so many answers in the sequence's order, which is repeated when it is at its end."""
-        whole, rest = divmod(answers, len(self.answered_bytes))
+    def first(self, cycle: int) -> int:
+        """The request that a cycle begins with."""
+        return rotation(cycle, len(self.answered_bytes))
+
+    def expected_bytes(self, first: int, answers: int) -> int:
+        """For so many answers from the first on in the sequence's order, which is repeated when it is at its end."""
+        return self._until(first + answers) - self._until(first)
+
+    def _until(self, end: int) -> int:
+        whole, rest = divmod(end, len(self.answered_bytes))
         return whole * self.answered_bytes[-1] + (self.answered_bytes[rest - 1] if rest else 0)
 
 
@@ -70,13 +81,21 @@ def plan(server: Server, workload: Workload, site: Site, directory: Path) -> Pla
     """Check the server's answers, and write down what wrk will send. Raises BenchmarkError for a wrong answer."""
     exchanges = workload.exchanges(etags(server, workload) if workload.conditional else {})
     overheads = check(server, exchanges, site)
-    sizes = [overheads[exchange.target] + exchange.length for exchange in exchanges]
+    unchecked = round(fmean(overheads.values()))
+    sizes = [overheads.get(exchange.target, unchecked) + exchange.length for exchange in exchanges]
     requests = directory / f"{workload.name}.requests"
     # wrk is given the requests of a batch as one.
     generator.write_requests(requests, [exchange.request * workload.depth for exchange in exchanges])
     in_flight = workload.connections * workload.depth * max(sizes)
+    refused = all(exchange.status >= 400 for exchange in exchanges)
     return Plan(
-        requests, workload.connections, workload.pause_ms, workload.depth > 1, list(accumulate(sizes)), in_flight
+        requests,
+        workload.connections,
+        workload.pause_ms,
+        workload.depth > 1,
+        list(accumulate(sizes)),
+        in_flight,
+        refused,
     )
 
 
@@ -85,6 +104,8 @@ def check(server: Server, exchanges: Sequence[Exchange], site: Site) -> Mapping[
     checked: list[Exchange] = []
     seen: dict[str, int] = {}
     for exchange in exchanges:
+        if exchange.target not in seen and len(seen) == TARGETS_CHECKED_MAX:
+            continue
         seen[exchange.target] = seen.get(exchange.target, 0) + 1
         # Of a file that is asked for in one way only (all but ranges), once is enough.
         if seen[exchange.target] == 1 or (exchange.status == 206 and seen[exchange.target] <= RANGES_CHECKED):
@@ -93,17 +114,24 @@ def check(server: Server, exchanges: Sequence[Exchange], site: Site) -> Mapping[
     answers = ask(server.port, [exchange.request for exchange in checked])
     for exchange, answer in zip(checked, answers, strict=True):
         _compare(exchange, answer, site)
-        overheads[exchange.target] = answer.overhead_bytes
+        overheads[exchange.target] = answer.overhead_bytes + len(answer.body) - exchange.length
     return overheads
 
 
 def _compare(exchange: Exchange, answer: Answer, site: Site) -> None:
     if answer.status != exchange.status:
         raise BenchmarkError(f"answers {exchange.target} with {answer.status} instead of {exchange.status}")
+    if exchange.status >= 400:
+        return  # each server has an error page of its own
     if len(answer.body) != exchange.length:
         raise BenchmarkError(f"answers {exchange.target} with {len(answer.body)} bytes instead of {exchange.length}")
     if answer.body != site.body(exchange.target, exchange.offset, exchange.length):
         raise BenchmarkError(f"answers {exchange.target} with other bytes than the file has")
+
+
+def warm_up(server: Server, plan: Plan, seconds: int) -> None:
+    """A round before those that count. Raises BenchmarkError."""
+    generator.run(server.port, plan.requests, plan.connections, seconds)
 
 
 def measure(server: Server, plan: Plan, cycle: int, seconds: int) -> Round:
@@ -114,14 +142,18 @@ def measure(server: Server, plan: Plan, cycle: int, seconds: int) -> Round:
         os.truncate(server.log, 0)
     cpu_before_s, busy_before_s = cpu_seconds(server.pid), busy_seconds(SERVER_CPU)
     try:
-        report = generator.run(server.port, plan.requests, plan.connections, seconds, plan.pause_ms)
+        report = generator.run(
+            server.port, plan.requests, plan.connections, seconds, plan.pause_ms,
+            plan.first(cycle), (cycle + 1) * SERIAL_STEP,
+        )  # fmt: skip
     except BenchmarkError as error:
         return Round(cycle, problems=(str(error),))
     cpu_s = cpu_seconds(server.pid) - cpu_before_s
     foreign_s = max(0.0, busy_seconds(SERVER_CPU) - busy_before_s - cpu_s)
     if report.requests == 0:
         return Round(cycle, problems=("nothing was answered", *report.errors))
-    problems = [*report.errors, *_missing_bytes(plan, report), *_missing_lines(server, report)]
+    problems = [*report.errors, *_refused(plan, report), *_missing_bytes(plan, report, cycle)]
+    problems += missing_lines(server, report.requests)
     return Round(
         cycle=cycle,
         requests=report.requests,
@@ -153,9 +185,16 @@ def frozen_but_for(server: Server, never_sleeps: bool, round_of: Callable[[], Ro
         freeze(server)
 
 
-def _missing_bytes(plan: Plan, report: generator.Report) -> list[str]:
+def _refused(plan: Plan, report: generator.Report) -> list[str]:
+    expected = report.requests if plan.refused else 0
+    if report.refused == expected:
+        return []
+    return [f"{report.refused} of {report.requests} answers had a status of 400 or more instead of {expected}"]
+
+
+def _missing_bytes(plan: Plan, report: generator.Report, cycle: int) -> list[str]:
     """For wrk only statuses from 400 on are errors. A 200 for a 304, or a body that is missing, shows in the bytes."""
-    expected = plan.expected_bytes(report.requests)
+    expected = plan.expected_bytes(plan.first(cycle), report.requests)
     # Answers overtake each other on different connections, and of the last ones wrk read a part and counted none.
     low = expected * (1 - TOLERANCE) - plan.most_in_flight_bytes
     high = expected * (1 + TOLERANCE) + plan.most_in_flight_bytes
@@ -164,15 +203,15 @@ def _missing_bytes(plan: Plan, report: generator.Report) -> list[str]:
     return [f"{report.requests} answers had {report.bytes_read} bytes instead of about {expected}"]
 
 
-def _missing_lines(server: Server, report: generator.Report) -> list[str]:
+def missing_lines(server: Server, answers: int) -> list[str]:
     """An answer without a line in the log would be a cheap one."""
     if server.log is None:
         return []
     deadline = time.monotonic() + LOG_DELAY_S
-    wanted = report.requests - LINES_KEPT_MAX
+    wanted = answers - LINES_KEPT_MAX
     while (lines := _lines(server.log)) < wanted and time.monotonic() < deadline:
         time.sleep(0.05)
-    return [f"{report.requests} answers, but {lines} lines in the log"] if lines < wanted else []
+    return [f"{answers} answers, but {lines} lines in the log"] if lines < wanted else []
 
 
 def _lines(log: Path) -> int:

@@ -221,7 +221,7 @@ PEERS = {
         Peer(
             "ringserve-busy-poll", "make install", _ringserve_version,
             ringserve_command(sys.executable, "--interrupt", "busy-poll"),
-            only=frozenset({"latency"}), frozen=True, log_to_stdout=True,
+            only=frozenset({"latency", "latency-unique"}), frozen=True, log_to_stdout=True,
         ),
         _PYTHON,
     )

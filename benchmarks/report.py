@@ -94,19 +94,23 @@ def summary(document: Document) -> str:
         parts.append(_besides(other))
     for title, tables in (("access log off", quiet), ("access log on", logged)):
         if tables:
-            parts.append(f"All servers, {title}: requests per second against nginx.\n\n{_everybody(tables)}")
+            parts += [
+                f"All servers, {title}: {measure.value} [quartiles].\n\n{_everybody(tables, measure)}"
+                for measure in (Measure.CPU_RATIO, Measure.RATIO)
+            ]
     marked = any(_mark(outcome) for table in document.tables for outcome in table.outcomes.values())
     return "\n\n".join([*parts, *([GENERATOR_NOTE] if marked else []), *_gaps(document)])
 
 
 def _against_nginx(tables: Sequence[Table]) -> str:
-    head = ["workload", "requests/s against nginx [quartiles]", "goal", "CPU us/request, nginx", "ringserve"]
+    head = ["workload", "CPU time per request against nginx [quartiles]", "requests/s against nginx", "goal"]
+    head += ["CPU us/request, nginx", "ringserve"]
     head += ["p50 ms, nginx", "ringserve", "p99 ms, nginx", "ringserve", "max ms, nginx", "ringserve"]
     rows = []
     for table in tables:
         base, ours = (table.outcomes.get(name) for name in (BASE, OURS))
-        ratio = _ratio(_found(table, OURS, Measure.RATIO)) or "failed"
-        row = [table.name, f"**{ratio}**{_mark(ours) if ours else ''}"]
+        cpu, rate = (_ratio(_found(table, OURS, measure)) or "failed" for measure in (Measure.CPU_RATIO, Measure.RATIO))
+        row = [table.name, f"**{cpu}**", f"{rate}{_mark(ours) if ours else ''}"]
         row.append(", ".join(_goal_of_full(table, goal) for goal in table.goals))
         row += [_median(outcome, "cpu_us_per_request", digits=1) for outcome in (base, ours)]
         for name in ("p50_us", "p99_us", "max_us"):
@@ -116,7 +120,8 @@ def _against_nginx(tables: Sequence[Table]) -> str:
 
 
 def _goal_of_full(table: Table, goal: Goal) -> str:
-    return _goal(table, goal) if goal.measure is Measure.RATIO else f"{goal.measure.value} {_goal(table, goal)}"
+    named = {Measure.RATIO: "requests/s", Measure.CPU_RATIO: "CPU"}.get(goal.measure, goal.measure.value)
+    return f"{named} {_goal(table, goal)}"
 
 
 def _besides(tables: Sequence[Table]) -> str:
@@ -126,12 +131,12 @@ def _besides(tables: Sequence[Table]) -> str:
     for table in tables:
         for goal in table.goals:
             reached = [_found(table, name, goal.measure) for name in names]
-            cells = [f"{figures.median:.2f}" if figures else "" for figures in reached]
+            cells = [_ratio(figures) for figures in reached]
             rows.append([table.name, goal.measure.value, _goal(table, goal), *cells])
     return _table(["workload", "what", "goal", *names], rows)
 
 
-def _everybody(tables: Sequence[Table]) -> str:
+def _everybody(tables: Sequence[Table], measure: Measure) -> str:
     names = [name for name in PEERS if any(name in table.outcomes for table in tables)]
     rows = []
     for name in names:
@@ -139,8 +144,9 @@ def _everybody(tables: Sequence[Table]) -> str:
             continue
         row = [name]
         for table in tables:
-            found, outcome = _found(table, name, Measure.RATIO), table.outcomes.get(name)
-            row.append(f"{found.median:.2f}{_mark(outcome)}" if found and outcome else "–")
+            found, outcome = _found(table, name, measure), table.outcomes.get(name)
+            mark = _mark(outcome) if outcome and measure is Measure.RATIO else ""
+            row.append(f"{_ratio(found)}{mark}" if found else "–")
         rows.append(row)
     return _table(["server", *(table.name for table in tables)], rows)
 
@@ -195,7 +201,8 @@ def _workload(table: Table) -> str:
     """One workload: all servers, all figures."""
     base = table.outcomes.get(BASE)
     columns: list[tuple[str, Callable[[Outcome], str]]] = [
-        ("against nginx [quartiles]", lambda one: _ratio(measures(one, base).get(Measure.RATIO)) + _mark(one)),
+        ("CPU time against nginx [quartiles]", lambda one: _ratio(measures(one, base).get(Measure.CPU_RATIO))),
+        ("requests/s against nginx", lambda one: _ratio(measures(one, base).get(Measure.RATIO)) + _mark(one)),
         ("requests/s", lambda one: _median(one, "requests_per_s", digits=0)),
         ("MiB/s", lambda one: _median(one, "mib_per_s", digits=1)),
         ("CPU us/request", lambda one: _median(one, "cpu_us_per_request", digits=2)),
@@ -207,7 +214,7 @@ def _workload(table: Table) -> str:
         ("max ms", lambda one: _median(one, "max_us", 1e-3, 3)),
     ]
     if kind(table) is Kind.LATENCY:
-        columns.insert(1, ("round trip against nginx", lambda one: _ratio(measures(one, base).get(Measure.ROUND_TRIP))))
+        columns.insert(2, ("p50 against nginx", lambda one: _ratio(measures(one, base).get(Measure.P50_RATIO))))
     if kind(table) is Kind.MANY:
         columns.append(("KiB/idle connection", lambda one: "" if one.idle_kib is None else f"{one.idle_kib:.2f}"))
     if any(outcome.alone for outcome in table.outcomes.values()):

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from application import measure_loads
 from beside import idle_crowd, measure_beside, problems_of
 from clients import CrowdReport
 from corpus import Site
 from figures import Outcome, Round, Table
-from measure import Plan, frozen_but_for, measure, plan
+from measure import Plan, frozen_but_for, measure, plan, warm_up
 from peers import Peer, Place
 from processes import BenchmarkError, Server, end, free_port, freeze, launch, published, wait_until_it_accepts
 from workloads import Kind, Workload
@@ -140,6 +141,8 @@ def _prepare(stack: ExitStack, fleet: Fleet, workload: Workload, peer: Peer) -> 
 
     def check() -> Round:
         plans.append(plan(server, workload, fleet.site, directory))
+        if workload.warm_s:
+            warm_up(server, plans[0], workload.warm_s)
         return Round(0)
 
     frozen_but_for(server, peer.frozen, check)
@@ -165,6 +168,8 @@ def _measure(workload: Workload, one: Runs, site: Site, cycle: int, seconds: int
     if workload.kind in (Kind.STALLED, Kind.COLD):
         alone, measured = measure_beside(one.server, workload, one.plan, site, cycle, seconds)
         one.outcome.alone.append(alone)
+    elif workload.kind is Kind.APPLICATION:
+        measured = measure_loads(one.server, cycle)
     else:
         measured = frozen_but_for(
             one.server, one.peer.frozen, lambda: measure(one.server, one.plan, cycle, seconds)

@@ -1,7 +1,8 @@
 """The workloads: what is asked for, by how many, what has to come back, and what ringserve wants to reach.
 
-A workload is a sequence of exchanges that wrk repeats (wrk/replay.lua); the kind says what happens beside it. To each
-workload that keeps the server full there is one with the access log on, named with `-log`.
+A workload is a sequence of exchanges that wrk repeats (wrk/replay.lua); the kind says what happens beside it. A request
+with SERIAL in it never repeats: wrk puts another number there each time. To each workload that keeps the server full
+there is one with the access log on, named with `-log`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ import corpus
 LOG_SUFFIX = "-log"
 MIX_REQUESTS = 20_000
 """In the sequence of the mix: some 15 MB in wrk's memory. Of 1,000 successive ones a tenth equal an earlier one."""
+SERIAL = "__serial__"
+"""Where a request has a number that no other has; as long as the number is, and fit for a target or a field."""
+SERIAL_STEP = 10_000_000
+"""Numbers of a round, far more than it has requests: ten digits are enough for a thousand rounds."""
+UNIQUE_REQUESTS, MISSING_REQUESTS = 5_000, 100
+"""In the sequence, whose requests come again with other numbers."""
+ROTATION = 61_803
+"""By so many requests each cycle begins later in the sequence than the one before. What a server remembers for some
+thousand paths would otherwise be what it is asked for first in each round, and no long tail."""
 RANGES = 20_000
 RANGE_BYTES = 64 * corpus.KIB
 PIPELINE_DEPTH = 16
@@ -48,6 +58,7 @@ class Kind(enum.Enum):
     LATENCY = "one connection, one request at a time"
     MANY = "idle connections beside"
     STALLED = "readers that read nothing beside"
+    APPLICATION = "a front end loaded in a browser"
     COLD = "fetching of files that are not in the page cache beside"
 
 
@@ -56,7 +67,7 @@ class Measure(enum.Enum):
 
     RATIO = "requests/s against nginx"
     CPU_RATIO = "CPU time per request against nginx"
-    ROUND_TRIP = "round trip against nginx"
+    P50_RATIO = "p50 against nginx"
     P99_RATIO = "p99 against nginx"
     BESIDE = "p99 beside the others against p99 alone"
     IDLE_KIB = "resident KiB per idle connection"
@@ -84,7 +95,7 @@ Exchanges = Callable[[ETags], Sequence[Exchange]]
 @dataclass(frozen=True)
 class Workload:
     """`depth`: requests that wrk sends at once. `conditional`: the exchanges need ETags of the server. `besides`: files
-    that others than wrk ask for.
+    that others than wrk ask for. `warm_s`: of a round that comes before those that count.
     """
 
     name: str
@@ -98,6 +109,7 @@ class Workload:
     conditional: bool = False
     logged: bool = False
     besides: tuple[str, ...] = ()
+    warm_s: int = 0
 
     @property
     def base_name(self) -> str:
@@ -105,7 +117,7 @@ class Workload:
 
     def targets(self) -> list[str]:
         """All files that have to exist for it."""
-        sample = self.exchanges(NoETags())
+        sample = [exchange for exchange in self.exchanges(NoETags()) if exchange.status < 400]
         return [*dict.fromkeys(exchange.target for exchange in sample), *self.besides]
 
 
@@ -150,6 +162,52 @@ def revalidate(etags: ETags) -> list[Exchange]:
     ]
 
 
+def rotation(cycle: int, length: int) -> int:
+    """The place in a sequence of this length that a cycle begins at."""
+    return cycle * ROTATION % length
+
+
+def unique(_: ETags) -> list[Exchange]:
+    """Browsers behind a proxy that numbers requests: three fields of each head are its own."""
+    chance = random.Random("unique")
+    targets, browsers = corpus.unique_targets(), corpus.browser_blocks(SERIAL)
+    wanted = chance.choices(targets, k=UNIQUE_REQUESTS - len(targets))
+    return [
+        Exchange(
+            get(target, f"X-Request-Id: {SERIAL}\r\n{chance.choice(browsers)}"), target, 200, 0, corpus.UNIQUE_BYTES
+        )
+        for target in [*targets, *wanted]
+    ]
+
+
+def query(_: ETags) -> list[Exchange]:
+    target = corpus.single("1k.bin")
+    return [Exchange(get(f"{target}?v={SERIAL}"), target, 200, 0, corpus.SINGLE_FILES["1k.bin"])]
+
+
+def missing(_: ETags) -> list[Exchange]:
+    """Of all types, in the directory of `unique`, which has a thousand other names."""
+    chance = random.Random("missing")
+    targets = [f"{corpus.PREFIX}/unique/{SERIAL}.{chance.choice(corpus.MIX_TYPES)}" for _ in range(MISSING_REQUESTS)]
+    return [Exchange(get(target), target, 404, 0, 0) for target in targets]
+
+
+def tail(count: int) -> Exchanges:
+    """Each file once, and as many again, without any order."""
+
+    def exchanges(_: ETags) -> list[Exchange]:
+        chance = random.Random("tail")
+        targets = corpus.tail_targets(count)
+        wanted = chance.sample(targets, count) + chance.choices(targets, k=count)
+        return [Exchange(get(target), target, 200, 0, corpus.TAIL_BYTES) for target in wanted]
+
+    return exchanges
+
+
+def application(_: ETags) -> list[Exchange]:
+    return [Exchange(get(name), name, 200, 0, len(data)) for name, data in corpus.application_files().items()]
+
+
 def ranges(_: ETags) -> list[Exchange]:
     chance = random.Random("ranges")
     target = corpus.single("1g.bin")
@@ -173,6 +231,27 @@ _QUIET = (
         "revalidate",
         "the mix with If-None-Match, all 304; 64 connections",
         64, revalidate, (at_least(1.5),), conditional=True,
+    ),
+    Workload(
+        "unique",
+        "1,000 files of 1 KiB, each head with an X-Request-Id, Referer and Cookie of its own; 64 connections",
+        64, unique, (at_most(1.3, Measure.CPU_RATIO),),
+    ),
+    Workload(
+        "query", "a file of 1 KiB, each time with another query; 64 connections",
+        64, query, (at_most(1.2, Measure.CPU_RATIO),),
+    ),
+    Workload(
+        "missing", "names that there are not, each time another; 64 connections",
+        64, missing, (at_most(1.5, Measure.CPU_RATIO),), besides=tuple(corpus.unique_targets()),
+    ),
+    Workload(
+        "tail", f"{corpus.TAIL_FILES:,} files of {corpus.TAIL_BYTES} bytes, evenly; 64 connections",
+        64, tail(corpus.TAIL_FILES), (at_most(1.5, Measure.CPU_RATIO),), warm_s=3,
+    ),
+    Workload(
+        "longtail", f"{corpus.LONGTAIL_FILES:,} files of {corpus.TAIL_BYTES} bytes, evenly; 64 connections",
+        64, tail(corpus.LONGTAIL_FILES), (at_most(3.0, Measure.CPU_RATIO),), warm_s=10,
     ),
     Workload("64k", "a file of 64 KiB, 64 connections", 64, whole_file("64k.bin"), (at_least(1.25),)),
     Workload("256k", "a file of 256 KiB, 64 connections", 64, whole_file("256k.bin"), (at_least(1.3),)),
@@ -208,7 +287,15 @@ _QUIET = (
     ),
     Workload(
         "latency", "a file of 1 KiB, one connection: the round trip", 1, whole_file("1k.bin"),
-        (at_most(1.15, Measure.ROUND_TRIP),), Kind.LATENCY,
+        (at_most(1.0, Measure.P50_RATIO),), Kind.LATENCY,
+    ),
+    Workload(
+        "latency-unique", "`unique` on one connection: the round trip of heads that never repeat", 1, unique,
+        (at_most(1.0, Measure.P50_RATIO),), Kind.LATENCY,
+    ),
+    Workload(
+        "application", "a front end of 217 files in Chromium with an empty cache, load by load; access log on",
+        6, application, (at_most(1.3, Measure.CPU_RATIO),), Kind.APPLICATION, logged=True,
     ),
 )  # fmt: skip
 _LOG_GOALS = {"small": (at_least(1.5),)}
@@ -224,7 +311,7 @@ WORKLOADS = {workload.name: workload for workload in _QUIET} | {
     for workload in _QUIET
     if workload.kind is Kind.FULL
 }
-DEFAULT = [*(workload.name for workload in _QUIET), "small-log", "mix-log", "64k-log"]
+DEFAULT = [*(workload.name for workload in _QUIET), "small-log", "unique-log", "mix-log", "64k-log"]
 """The log matters where requests are many; the other workloads have one too, for who wants to know."""
 
 

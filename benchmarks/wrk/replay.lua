@@ -1,6 +1,6 @@
 -- Sends the requests of a file, one after the other and from the start again, and reports as JSON.
 --
---     wrk -s replay.lua URL -- REQUESTS [PAUSE_MS]
+--     wrk -s replay.lua URL -- REQUESTS [PAUSE_MS [FIRST [SERIAL]]]
 --
 -- REQUESTS: a line with the count, then for each request a line with its length and the bytes themselves. All is made
 -- beforehand (workloads.py), so that a request costs wrk no more than an index into a table, or nothing if there is but
@@ -8,14 +8,30 @@
 -- a request, for pipelining.
 --
 -- PAUSE_MS: each connection rests so long, on average, before its next request. None keeps the server full.
+-- FIRST: how many requests are passed over at the start, so that rounds do not all begin with the same.
+-- SERIAL: the first of the numbers that stand in place of `__serial__`, of ten digits as that is. Each request has the
+-- next one, so that it never repeats. A request is cut at those places beforehand: to join it takes wrk 0.2 us.
 
+local PLACE = "__serial__"
 local requests = {}
 local count = 0
+local serial = 0
 local position = 0
 local threads = {}
 
 function setup(thread)
   threads[#threads + 1] = thread
+end
+
+-- The pieces of a request between the places of its number.
+local function cut(text)
+  local pieces, start = {}, 1
+  while true do
+    local first, last = text:find(PLACE, start, true)
+    pieces[#pieces + 1] = text:sub(start, (first or 0) - 1)
+    if not first then return pieces end
+    start = last + 1
+  end
 end
 
 function init(arguments)
@@ -34,7 +50,12 @@ function init(arguments)
     -- each time.
     function delay() return math.random(1, 2 * pause_ms - 1) end
   end
-  if count == 1 then
+  position = tonumber(arguments[3] or "0")
+  if requests[1]:find(PLACE, 1, true) then
+    serial = tonumber(arguments[4] or "0")
+    for index = 1, count do requests[index] = cut(requests[index]) end
+    request = numbered
+  elseif count == 1 then
     -- Without a function to call, wrk sends what `wrk.format` says over and over, and gets 4 % further.
     request = nil
     wrk.format = function() return requests[1] end
@@ -46,6 +67,12 @@ end
 function request()
   position = position % count + 1
   return requests[position]
+end
+
+function numbered()
+  position = position % count + 1
+  serial = serial + 1
+  return table.concat(requests[position], string.format("%010d", serial))
 end
 
 function done(summary, latency, _)
