@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ringserve.config.globs import compile_glob, compile_with_contents, fill_in
+from ringserve.config.glob_index import GlobIndex
+from ringserve.config.globs import fill_in
 from ringserve.config.rules import AuthRule
 from ringserve.config.settings import Config, SiteConfig
 from ringserve.http.response import NO_CACHE, Fields, Response, replaced, varying
@@ -45,22 +46,8 @@ class ProtectedArea:
     """A protected part of a site (RFC 7617). users: the hash of the password by name."""
 
     def __init__(self, rule: AuthRule) -> None:
-        # A rule for `/private` also covers everything below it.
-        self.patterns = [compile_with_contents(glob) for glob in rule.paths]
         self.users = {name.encode(): password_hash for name, password_hash in rule.users}
         self.challenge = b'Basic realm="%s", charset="UTF-8"' % rule.realm.encode()
-
-
-class Patterns:
-    """Globs, compiled. Whether one of them is about a path."""
-
-    def __init__(self, globs: Iterable[str]) -> None:
-        self.about_everything = any(glob in ("**", "/**") for glob in globs)
-        self._patterns = [compile_glob(glob) for glob in globs]
-
-    def match(self, path: bytes) -> bool:
-        """path: with its leading slash."""
-        return any(pattern.fullmatch(path) for pattern in self._patterns)
 
 
 class Redirection(NamedTuple):
@@ -90,38 +77,43 @@ class Site:
         self.listing = config.listing
         self.spa = config.spa
         self.clean_urls = config.clean_urls
-        self._redirects = [(compile_glob(rule.source), rule) for rule in config.redirects]
-        self._rewrites = [(compile_glob(rule.source), rule) for rule in config.rewrites]
+        self._redirects = _index((rule.source,) for rule in config.redirects)
+        self._rewrites = _index((rule.source,) for rule in config.rewrites)
         self._guards = [ProtectedArea(rule) for rule in config.auth]
-        self._cache = [(Patterns(rule.paths), rule.control.encode()) for rule in config.cache]
-        self._headers = [
-            (Patterns(rule.paths), [(name.encode(), value.encode()) for name, value in rule.fields])
-            for rule in config.headers
-        ]
+        # A rule for `/private` also covers everything below it.
+        self._guarded = _index((rule.paths for rule in config.auth), contents=True)
+        self._cache = [rule.control.encode() for rule in config.cache]
+        self._cached = _index(rule.paths for rule in config.cache)
+        self._headers = [[(name.encode(), value.encode()) for name, value in rule.fields] for rule in config.headers]
+        self._with_headers = _index(rule.paths for rule in config.headers)
+        self._headers_of_all = frozenset(
+            number for number, rule in enumerate(config.headers) if not {"**", "/**"}.isdisjoint(rule.paths)
+        )
         self._origins = frozenset(origin.encode() for origin in config.cors_origin)
         self._preset = SECURITY_FIELDS if config.security_headers else ()
 
     def redirect(self, location: Location) -> Redirection | None:
         """Where the configuration sends this location. The query goes along, unless the new address has its own."""
-        for pattern, rule in self._redirects:
-            match = pattern.fullmatch(b"/" + location.path)
-            if match:
-                reference = fill_in(rule.target, match.groups(b""), quote=True)
-                if reference.startswith(b"//"):
-                    reference = b"/" + reference.lstrip(b"/")  # what a star stood for must not name a host
-                address, mark, fragment = reference.partition(b"#")
-                query = b"" if b"?" in address else quote_query(location.query)
-                return Redirection(rule.status, address + query + mark + fragment)
-        return None
+        found = self._redirects.first(b"/" + location.path)
+        if found is None:
+            return None
+        number, match = found
+        rule = self.config.redirects[number]
+        reference = fill_in(rule.target, match.groups(b""), quote=True)
+        if reference.startswith(b"//"):
+            reference = b"/" + reference.lstrip(b"/")  # what a star stood for must not name a host
+        address, mark, fragment = reference.partition(b"#")
+        query = b"" if b"?" in address else quote_query(location.query)
+        return Redirection(rule.status, address + query + mark + fragment)
 
     def rewrite(self, location: Location) -> Location | None:
         """The location that answers for this one; None if it answers for itself. Raises TargetError."""
-        for pattern, rule in self._rewrites:
-            match = pattern.fullmatch(b"/" + location.path)
-            if match:
-                # Located anew: what the stars stood for must not add up to a dotfile or to a way out.
-                return locate(fill_in(rule.target, match.groups(b""), quote=True))
-        return None
+        found = self._rewrites.first(b"/" + location.path)
+        if found is None:
+            return None
+        number, match = found
+        # Located anew: what the stars stood for must not add up to a dotfile or to a way out.
+        return locate(fill_in(self.config.rewrites[number].target, match.groups(b""), quote=True))
 
     def guard(self, path: bytes) -> ProtectedArea | None:
         """The rule that protects a path (without its leading slash), if one does. A precompressed file is protected as
@@ -132,15 +124,14 @@ class Site:
         names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
         if self.clean_urls:
             names += [name.removesuffix(b".html") for name in names if name.endswith(b".html")]
-        for guard in self._guards:
-            if any(pattern.fullmatch(b"/" + name) for pattern in guard.patterns for name in names):
-                return guard
-        return None
+        numbers = [found[0] for name in names if (found := self._guarded.first(b"/" + name)) is not None]
+        return self._guards[min(numbers)] if numbers else None
 
     def cache_control(self, path: bytes, guarded: bool) -> tuple[bytes, bytes]:
         """The Cache-Control field of a file, by its path without the leading slash."""
         default = IMMUTABLE if _HASHED.search(path) else NO_CACHE[1]
-        control = next((control for patterns, control in self._cache if patterns.match(b"/" + path)), default)
+        found = self._cached.first(b"/" + path)
+        control = default if found is None else self._cache[found[0]]
         return b"Cache-Control", _for_one_reader(control) if guarded else control
 
     def preflight(self, asked: CrossOrigin) -> Fields:
@@ -170,9 +161,10 @@ class Site:
             fields = replaced(fields, name, value)
         if self._origins:
             fields = self._with_origin(fields, origin)
-        for patterns, added in self._headers:
-            if patterns.about_everything or any(patterns.match(b"/" + path) for path in paths):
-                for name, value in added:
+        if self._headers:
+            told = self._headers_of_all.union(*(self._with_headers.all(b"/" + path) for path in paths))
+            for number in sorted(told):
+                for name, value in self._headers[number]:
                     fields = _with_field(fields, name, value, response.status)
         return response if fields is response.fields else response._replace(fields=fields)
 
@@ -185,6 +177,11 @@ class Site:
         if allowed is None:
             return fields
         return (*fields, (b"Access-Control-Allow-Origin", allowed), (b"Access-Control-Expose-Headers", EXPOSED))
+
+
+def _index(rules: Iterable[Iterable[str]], *, contents: bool = False) -> GlobIndex:
+    """The globs of rules, which are numbered in their order."""
+    return GlobIndex(((number, glob) for number, globs in enumerate(rules) for glob in globs), contents=contents)
 
 
 def _for_one_reader(control: bytes) -> bytes:
