@@ -44,9 +44,10 @@ def test_a_name_that_shall_be_missing_is_not_made() -> None:
     assert WORKLOADS["missing"].targets() == corpus.unique_targets()
 
 
-@pytest.mark.parametrize(("name", "count"), [("tail", 50_000), ("longtail", 200_000)])
-def test_a_tail_asks_for_every_one_of_its_files(name: str, count: int) -> None:
-    assert len(WORKLOADS[name].targets()) == count
+def test_a_tail_asks_for_every_one_of_its_files_and_as_often_again_at_random() -> None:
+    asked = [exchange.target for exchange in workloads.tail(1000)({})]
+    assert set(asked) == set(corpus.tail_targets(1000))
+    assert len(asked) == 2000
 
 
 def test_numbers_have_the_length_of_their_place_for_a_hundred_rounds() -> None:
