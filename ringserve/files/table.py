@@ -375,8 +375,6 @@ class FileTable:
         except OSError as error:
             # It can be read but not entered (EACCES), there is no descriptor left to read it by, or the disk is bad.
             return -(error.errno or errno.EIO)
-        if names == -errno.EBUSY:
-            return Failure(path, 503)
         return names if isinstance(names, int) else Directory(path, items_of(names), names.truncated)
 
     async def _content(self, task: Task, tree: Tree, path: bytes, coding: bytes) -> Entry | int:
@@ -481,6 +479,8 @@ def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
     """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
     if -res in NOT_FOUND:
         return 404
+    if -res == errno.EBUSY:
+        return 503  # too many wait for what is slow, or hangs
     name = shown(path)
     if -res in (errno.EACCES, errno.EPERM):
         return 403

@@ -21,10 +21,12 @@ from ringserve.files import table as files
 from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
 from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
+from ringserve.ring.linux.mounts import Place
 from ringserve.ring.tasks import Task
 from ringserve.ring.uring import files as uring_files
 from ringserve.ring.uring import library
-from ringserve.ring.uring.files import Chain, Files
+from ringserve.ring.uring.chains import Chain
+from ringserve.ring.uring.files import Files
 from ringserve.ring.uring.ring import UringRing
 from ringserve.ring.world import FileStatus, Names, Root
 
@@ -409,9 +411,9 @@ def test_a_small_file_that_keeps_changing_while_it_is_read_has_a_weak_tag(
     path.write_bytes(b"0")
     read = Files._read
 
-    def change_and_read(files: Files, fd: int, size: int) -> Chain[bytes]:
+    def change_and_read(files: Files, fd: int, size: int, place: Place) -> Chain[bytes]:
         kept.write(b"0")
-        return read(files, fd, size)
+        return read(files, fd, size, place)
 
     monkeypatch.setattr(Files, "_load_now", lambda *_asked: -errno.EAGAIN)
     monkeypatch.setattr(Files, "_read", change_and_read)
@@ -525,9 +527,9 @@ def test_a_sibling_that_is_left_out_does_not_make_its_file_be_read_again(
     reads: list[object] = []
     read = Files._read
 
-    def noted_read(files: Files, fd: int, size: int) -> Chain[bytes]:
+    def noted_read(files: Files, fd: int, size: int, place: Place) -> Chain[bytes]:
         reads.append(fd)
-        return read(files, fd, size)
+        return read(files, fd, size, place)
 
     monkeypatch.setattr(Files, "_load_now", lambda *_asked: -errno.EAGAIN)
     monkeypatch.setattr(Files, "_read", noted_read)

@@ -64,6 +64,13 @@ def test_what_is_mounted_on_the_directory_in_which_a_path_begins_is_not_entered(
     assert table.reached(mount_of(table, 30), b"/mnt/nfs", b"/mnt/nfs/page").number == 30
 
 
+def test_what_is_mounted_below_a_directory_is_known() -> None:
+    table = table_of(MACHINE)
+    top = mount_of(table, 27)
+    assert {mount.number for mount in table.below(top, b"/mnt")} == {30, 32}
+    assert table.below(top, b"/mnt/nfs") == []
+
+
 def test_a_bind_mount_is_reached_as_any_other() -> None:
     table = table_of(MACHINE)
     assert table.reached(mount_of(table, 30), b"/mnt/nfs", b"/mnt/nfs/local/deep/page").number == 31

@@ -84,6 +84,10 @@ class MountTable:
         """Whether others are mounted on it."""
         return mount.number in self._on
 
+    def below(self, start: Mount, above: bytes) -> list[Mount]:
+        """What is mounted on `start`, below a directory of it that is called `above`."""
+        return [each for each in self._on.get(start.number, ()) if each.point != above and _is_below(each.point, above)]
+
     def reached(self, start: Mount, above: bytes, path: bytes) -> Mount:
         """Where a path leads that begins in a directory of the mount `start`, called `above`, if no symbolic link is on
         it.

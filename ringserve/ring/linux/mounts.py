@@ -50,14 +50,37 @@ class Mounts:
 
     def reached(self, start: Place, directory: int, path: bytes) -> Place:
         """Where a path leads below a directory that is at `start`, if no symbolic link is on it."""
+        above, mounts = self._below(start, directory)
+        if not mounts:
+            return start
+        return self._place(self._table.reached(start.mount, above, os.path.normpath(os.path.join(above, path))))
+
+    def has_others(self, start: Place, directory: int) -> bool:
+        """Whether there are other mounts below a directory that is at `start`."""
+        return bool(self._below(start, directory)[1])
+
+    def foreign_in(self, start: Place, directory: int) -> Place | None:
+        """One that may hang and is mounted on a name of a directory that is at `start`."""
+        above, mounts = self._below(start, directory)
+        return next(
+            (
+                place
+                for place in map(self._place, mounts)
+                if not place.local and os.path.dirname(place.mount.point) == above
+            ),
+            None,
+        )
+
+    def _below(self, start: Place, directory: int) -> tuple[bytes, list[Mount]]:
+        """The path of a directory, and what is mounted below it."""
         self._read_again()
         if not self._table.has_mounts(start.mount):
-            return start
+            return b"", []
         try:
             above = os.readlink(b"/proc/self/fd/%d" % directory)
         except OSError:
-            return start
-        return self._place(self._table.reached(start.mount, above, os.path.normpath(os.path.join(above, path))))
+            return b"", []
+        return above, self._table.below(start.mount, above)
 
     def close(self) -> None:
         """Nobody asks any more."""

@@ -1,9 +1,13 @@
 """Questions of files on the ring: each is a chain of submissions, and what can be had at once by a call.
 
 Theory of operation. A path is opened once by openat2(2) below the root's descriptor, so that no path string is trusted
-twice, and what was opened is asked for its status. A chain is a generator that yields what is to be submitted next and
-is sent the result; what it returns, or raises, is the answer. It keeps the memory that its submission needs. A chain
-that is cancelled ends when the submission in flight has ended: its generator is closed, and closes its descriptor.
+twice, and what was opened is asked for its status. On a local file system what the kernel has cached is answered at
+once; what it has not, the ring's workers find.
+
+A file system that hangs must hold up nobody but those who ask it. So the loop's thread asks nothing that may not be
+local, and what leaves the root's mount does so in a lane (`linux/lanes.py`). A path that leads to another mount by its
+names is known before it is opened. One that does so by a symbolic link shows, since it is opened with RESOLVE_NO_XDEV
+first, which is refused; such paths share the lane of the mount that the link is on.
 """
 
 from __future__ import annotations
@@ -12,16 +16,17 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Callable, Generator
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ringserve.ring.linux import directory
 from ringserve.ring.linux.directory import status_of
 from ringserve.ring.linux.inotify import WATCH_MASK
+from ringserve.ring.linux.lanes import Lane
 from ringserve.ring.linux.mounts import Mounts, Place
+from ringserve.ring.uring.chains import Call, Chain, Enter, Submit
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
-from ringserve.ring.world import FileStatus, Loaded, Names, Rank, Root
+from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Names, Pipe, Rank, Root
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 """Non-blocking, so that opening a FIFO does not wait for its writer; what is not a regular file is closed again."""
@@ -38,6 +43,7 @@ DIRECTORIES = "directories"
 
 STATUS = struct.Struct("=QQQqqqQ")  # ringserve_status of shim.h, in the order of FileStatus, and the links
 LOADED = struct.Struct("=QQQqqqQii")  # ringserve_loaded of shim.h
+STATX = struct.Struct("=16x I 8x H 2x Q Q 16x 16x 16x q I 4x q I 4x 8x I I 112x")  # struct statx
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -47,18 +53,12 @@ RESOLVE_AT_ONCE = RESOLVE_CACHED | RESOLVE_NO_XDEV
 """RESOLVE_CACHED bounds the walk only: the open itself asks the file system, so that it has to be a local one."""
 
 
-class Call(NamedTuple):
-    """A step of a chain that a helper makes."""
+class Opened(NamedTuple):
+    """fd: a descriptor, or a negative errno. place: where it is. lane: in which the chain is, if in any."""
 
-    function: Callable[[], object]
-    lane: str
-
-
-Answer = TypeVar("Answer")
-Step = tuple[Callable[..., int], *tuple[int, ...]]
-"""A step of a chain that is submitted: the function of the library, and its arguments behind ring and user_data."""
-Chain = Generator[Step | Call, Any, Answer]
-"""It is sent the result of a submission; of a call what it returned, or -EBUSY."""
+    fd: int
+    place: Place
+    lane: Lane[Any] | None
 
 
 def _resolve(root: Root) -> int:
@@ -66,12 +66,17 @@ def _resolve(root: Root) -> int:
 
 
 class Files:
-    """The chains. close: closes a descriptor through the ring, and waits for nothing."""
+    """The chains.
 
-    def __init__(self, close: Callable[[int], None]) -> None:
+    close: closes a descriptor, and waits for nothing. lane_of: takes the number of a mount. places: by descriptor,
+    where a root is, and what was opened on a mount that may hang, until it is closed.
+    """
+
+    def __init__(self, close: Callable[[int], None], lane_of: Callable[[int], Lane[Any]]) -> None:
         self._close = close
+        self._lane_of = lane_of
         self._mounts = Mounts()
-        self._roots: dict[int, Place] = {}
+        self.places: dict[int, Place] = {}
         self._how: dict[tuple[int, int], Memory] = {}
         self._status = ffi.new("ringserve_status *")
         self._status_memory = ffi.buffer(self._status)
@@ -125,44 +130,37 @@ class Files:
             trusted=links == 1 and stat.S_ISREG(mode),
         )
 
-    def shut(self) -> None:
-        """Give back what is open. No chain goes on."""
-        self._mounts.close()
-
-    def _place_of(self, root: Root) -> Place:
-        """Where a root is. It stays there, whatever is mounted later."""
-        place = self._roots.get(root.directory)
-        if place is None:
-            place = self._roots[root.directory] = self._mounts.of(root.directory)
-        return place
-
     def look(self, root: Root, path: bytes) -> Chain[FileStatus | int]:
         """See `Ring.look`."""
         found = self.look_now(root, path)
         if found != -errno.EAGAIN:
             return found
-        fd, _place = yield from self._open_waiting(root, path, LOOK_FLAGS)
+        fd, place, _lane = yield from self._open_waiting(root, path, LOOK_FLAGS)
         if fd < 0:
             return fd
         try:
-            return self._status_of(fd)[0]
+            status, _links = yield from self._status_of(fd, place)
+            return status
         finally:
             self._close(fd)
 
     def load(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Chain[Loaded | int]:
         """See `Ring.load`."""
+        place = self._place_of(root)
         found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
         if found == -errno.EAGAIN:
-            fd, place = yield from self._open_waiting(root, path, OPEN_FLAGS)
-            found = self._loaded_of(fd, place) if fd >= 0 else fd
+            fd, place, _lane = yield from self._open_waiting(root, path, OPEN_FLAGS)
+            if fd < 0:
+                return fd
+            found = yield from self._loaded_of(fd, place)
         unread = _unread(found, body_bytes_max)
         if isinstance(found, int) or unread is None:
             return found
         fd, status = unread, found.status
         try:
             for _attempt in range(READ_ATTEMPTS):
-                read = yield from self._read(fd, status.size)
-                before, (status, _links) = status, self._status_of(fd)
+                read = yield from self._read(fd, status.size, place)
+                before, (status, _links) = status, (yield from self._status_of(fd, place))
                 if status == before and len(read) == status.size:
                     if status.size <= closed_bytes_max:
                         return Loaded(status, read, None, found.trusted)
@@ -176,75 +174,89 @@ class Files:
             if fd >= 0:
                 self._close(fd)
 
-    def _loaded_of(self, fd: int, place: Place) -> Loaded:
+    def _loaded_of(self, fd: int, place: Place) -> Chain[Loaded]:
         """What was opened, without its bytes. Raises OSError."""
+        file = fd
         try:
-            status, links = self._status_of(fd)
-        except OSError:
-            self._close(fd)
-            raise
-        if stat.S_ISREG(status.mode):
-            return Loaded(status, None, fd, trusted=place.local and links == 1)
-        self._close(fd)
-        return Loaded(status, None, None, trusted=False)
+            status, links = yield from self._status_of(fd, place)
+            if stat.S_ISREG(status.mode):
+                file = -1
+                return Loaded(status, None, fd, trusted=place.local and links == 1)
+            return Loaded(status, None, None, trusted=False)
+        finally:
+            if file >= 0:
+                self._close(file)
 
-    def _status_of(self, fd: int) -> tuple[FileStatus, int]:
+    def _status_of(self, fd: int, place: Place) -> Chain[tuple[FileStatus, int]]:
         """The status of what is open, and how many names it has. Raises OSError."""
-        result = lib.ringserve_status_of(fd, self._status)
+        if place.local:
+            result = lib.ringserve_status_of(fd, self._status)
+            if result < 0:
+                raise OSError(-result, os.strerror(-result))
+            *status, links = STATUS.unpack(self._status_memory)
+            return FileStatus._make(status), links
+        memory = FilledMemory(STATX.size)
+        result = yield Submit(lib.ringserve_statx, (fd, memory.address))
         if result < 0:
             raise OSError(-result, os.strerror(-result))
-        *status, links = STATUS.unpack(self._status_memory)
-        return FileStatus._make(status), links
+        (
+            links, mode, inode, size, changed_s, changed_ns, modified_s, modified_ns, major, minor
+        ) = STATX.unpack(memory.memory)  # fmt: skip
+        return FileStatus(
+            mode,
+            os.makedev(major, minor),
+            inode,
+            size,
+            modified_s * NANOSECONDS + modified_ns,
+            changed_s * NANOSECONDS + changed_ns,
+        ), links
 
     def names(self, root: Root, path: bytes, names_max: int, rank: Rank) -> Chain[Names | int]:
-        """See `Ring.names`."""
-        fd, _place = yield from self._open(root, path, OPEN_FLAGS)
+        """See `Ring.names`. A directory that is local is read again in a lane, if a link in it leads elsewhere."""
+        crossed: list[bytes] = []
+
+        def look(name: bytes) -> FileStatus | int:
+            found = _look_and_wait(root, path + name, RESOLVE_NO_XDEV if lane is None else 0)
+            if found == -errno.EXDEV:
+                crossed.append(name)
+            return found
+
+        def read(fd: int) -> Names:
+            return directory.read_names(fd, names_max, rank, look)
+
+        fd, place, lane = yield from self._open(root, path, OPEN_FLAGS)
         if fd < 0:
             return fd
-        look = partial(_look_and_wait, root, path)
-        answer: Names | int = yield from self._call(fd, lambda fd: directory.read_names(fd, names_max, rank, look))
+        foreign = self._mounts.foreign_in(place, fd) if lane is None else None
+        if foreign is None:
+            answer: Names | int = yield from self._call(fd, read, lane)
+            if lane is not None or not crossed or not self._leads_elsewhere(root, place):
+                return answer
+            fd, foreign, lane = yield from self._open(root, path, OPEN_FLAGS)
+            if fd < 0:
+                return fd
+        if lane is None:
+            lane = self._lane_of(foreign.mount.number)
+            refused: int = yield from self._enter_with(fd, lane)
+            if refused:
+                return refused
+        answer = yield from self._call(fd, read, lane)
         return answer
 
     def inventory(self, root: Root, path: bytes, bytes_max: int) -> Chain[frozenset[bytes] | int]:
         """See `Ring.inventory`."""
-        if not self._place_of(root).local:
-            return -errno.EOPNOTSUPP
-        fd, place = yield from self._open(root, path, OPEN_FLAGS | os.O_DIRECTORY)
+        fd, _place, lane = yield from self._open_local(root, path, OPEN_FLAGS | os.O_DIRECTORY)
         if fd < 0:
             return fd
-        if not place.local:
-            self._close(fd)
-            return -errno.EOPNOTSUPP
-        answer: frozenset[bytes] | int = yield from self._call(fd, lambda fd: directory.inventory(fd, bytes_max))
+        answer: frozenset[bytes] | int = yield from self._call(fd, lambda fd: directory.inventory(fd, bytes_max), lane)
         return answer
-
-    def _call(self, fd: int, job: Callable[[int], object]) -> Chain[Any]:
-        """Have a helper do something with a descriptor, and close it."""
-        held = [fd]
-
-        def run() -> object:
-            mine = held.pop()  # the helper's from here on, who may outlive everybody else
-            try:
-                return job(mine)
-            finally:
-                os.close(mine)
-
-        try:
-            return (yield Call(run, DIRECTORIES))
-        finally:
-            if held:
-                self._close(held.pop())
 
     def watch(self, root: Root, path: bytes, notifier: int) -> Chain[int]:
         """See `Ring.watch`. notifier: the descriptor of inotify(7)."""
-        if not self._place_of(root).local:
-            return -errno.EOPNOTSUPP
-        fd, place = yield from self._open(root, path, DIRECTORY_FLAGS)
+        fd, _place, _lane = yield from self._open_local(root, path, DIRECTORY_FLAGS)
         if fd < 0:
             return fd
         try:
-            if not place.local:
-                return -errno.EOPNOTSUPP
             # By the open descriptor, so that the name is not looked up a second time and cannot have changed meanwhile.
             result = lib.ringserve_inotify_add(notifier, b"/proc/self/fd/%d" % fd, WATCH_MASK)
             if result < 0:
@@ -253,27 +265,104 @@ class Files:
         finally:
             self._close(fd)
 
-    def _open(self, root: Root, path: bytes, flags: int) -> Chain[tuple[int, Place]]:
-        """A descriptor or a negative errno, and where it is; at once if that is known without waiting."""
+    def fill(self, place: Place, pipe: Pipe, file: int, offset: int, length: int) -> Chain[int]:
+        """See `Ring.fill`; of a file that is at `place`, which may hang."""
+        refused: int = yield Enter(self._lane_of(place.mount.number))
+        if refused:
+            return refused
+        count: int = yield Submit(lib.ringserve_splice, (file, offset, pipe.write_fd, length), holds=True)
+        return count
+
+    def close(self, fd: int, lane: Lane[Any]) -> Chain[int]:
+        """Close what may hang. Nobody waits for it."""
+        yield Enter(lane, closes=True)
+        result: int = yield Submit(lib.ringserve_close, (fd,))
+        return result
+
+    def shut(self) -> None:
+        """Give back what is open. No chain goes on."""
+        self._mounts.close()
+
+    def _place_of(self, root: Root) -> Place:
+        """Where a root is. It stays there, whatever is mounted later."""
+        place = self.places.get(root.directory)
+        if place is None:
+            place = self.places[root.directory] = self._mounts.of(root.directory)
+        return place
+
+    def _leads_elsewhere(self, root: Root, place: Place) -> bool:
+        """Whether a path below a root can lead to another mount."""
+        return root.follow_symlinks or self._mounts.has_others(place, root.directory)
+
+    def _open(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
+        """At once, if that is known without waiting."""
         place = self._place_of(root)
         if place.local:
             resolve = _resolve(root) | RESOLVE_AT_ONCE
             fd = lib.ringserve_openat2(root.directory, path or b".", flags, resolve)
             if fd not in (-errno.EAGAIN, -errno.EXDEV):
-                return fd, place
+                return Opened(fd, place, None)
         return (yield from self._open_waiting(root, path, flags))
 
-    def _open_waiting(self, root: Root, path: bytes, flags: int) -> Chain[tuple[int, Place]]:
-        """A descriptor or a negative errno, and where it is."""
+    def _open_local(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
+        """The same; -EOPNOTSUPP if the path leads to where others write as well."""
+        start = self._place_of(root)
+        there = self._mounts.reached(start, root.directory, path)
+        if not there.local:
+            return Opened(-errno.EOPNOTSUPP, there, None)
+        opened = yield from self._open(root, path, flags)
+        if opened.fd < 0 or opened.place.local:
+            return opened
+        self._close(opened.fd)
+        return opened._replace(fd=-errno.EOPNOTSUPP)
+
+    def _open_waiting(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
         place = self._place_of(root)
-        fd = -errno.EXDEV
-        if place.local:
+        there = self._mounts.reached(place, root.directory, path)
+        if place.local and there.mount.number == place.mount.number:
+            # On this mount alone nothing hangs; a symbolic link that leads to another one is not followed yet.
             fd = yield from self._submit_open(root, path, flags, RESOLVE_NO_XDEV)
-        if fd == -errno.EXDEV:
-            fd = yield from self._submit_open(root, path, flags, 0)
-            if fd >= 0:
-                place = self._mounts.of(fd)
-        return fd, place
+            if fd != -errno.EXDEV or not self._leads_elsewhere(root, place):
+                return Opened(fd, place, None)
+        lane = self._lane_of(there.mount.number)
+        refused: int = yield Enter(lane)
+        if refused:
+            return Opened(refused, there, None)
+        fd = yield from self._submit_open(root, path, flags, 0)
+        if fd >= 0:
+            there = self._mounts.of(fd)
+            if not there.local and not flags & os.O_PATH:
+                self.places[fd] = there
+        return Opened(fd, there, lane)
+
+    def _enter_with(self, fd: int, lane: Lane[Any]) -> Chain[int]:
+        """Enter a lane with a descriptor, which is closed if that is refused or given up."""
+        entered = False
+        try:
+            refused: int = yield Enter(lane)
+            entered = not refused
+            return refused
+        finally:
+            if not entered:
+                self._close(fd)
+
+    def _call(self, fd: int, job: Callable[[int], object], lane: Lane[Any] | None) -> Chain[Any]:
+        """Have a helper do something with a descriptor, and close it."""
+        held = [fd]
+
+        def run() -> object:
+            mine = held.pop()  # the helper's from here on, who may outlive everybody else
+            try:
+                return job(mine)
+            finally:
+                self.places.pop(mine, None)
+                os.close(mine)
+
+        try:
+            return (yield Call(run, DIRECTORIES if lane is None else f"{DIRECTORIES} {lane.number}"))
+        finally:
+            if held:
+                self._close(held.pop())
 
     def _submit_open(self, root: Root, path: bytes, flags: int, resolve: int) -> Chain[int]:
         resolve |= _resolve(root)
@@ -282,17 +371,18 @@ class Files:
             how = self._how[flags, resolve] = Memory(OPEN_HOW.pack(flags, 0, resolve))
         name = Memory((path or b".") + b"\0")
         for _attempt in range(OPEN_ATTEMPTS):
-            fd: int = yield lib.ringserve_open_beneath, root.directory, name.address, how.address
+            fd: int = yield Submit(lib.ringserve_open_beneath, (root.directory, name.address, how.address), opens=True)
             if fd != -errno.EAGAIN:
-                break
-        return fd
+                return fd
+        return -errno.EAGAIN
 
-    def _read(self, fd: int, size: int) -> Chain[bytes]:
+    def _read(self, fd: int, size: int, place: Place) -> Chain[bytes]:
         """Up to `size` bytes from the start of a file. Raises OSError."""
         buffer = FilledMemory(size)
+        flags = 0 if place.local else lib.IOSQE_ASYNC
         filled = 0
         while filled < size:
-            res = yield lib.ringserve_read, fd, buffer.address + filled, size - filled, filled
+            res = yield Submit(lib.ringserve_read, (fd, buffer.address + filled, size - filled, filled, flags))
             if res < 0:
                 raise OSError(-res, os.strerror(-res))
             if res == 0:
@@ -308,10 +398,10 @@ def _unread(found: Loaded | int, body_bytes_max: int) -> int | None:
     return found.file
 
 
-def _look_and_wait(root: Root, path: bytes, name: bytes) -> FileStatus | int:
-    """The status of a name in a directory, on the way that requests take. It may wait for a disk."""
+def _look_and_wait(root: Root, path: bytes, resolve: int) -> FileStatus | int:
+    """The status of a path, on the way that requests take. It may wait for a disk."""
     for _attempt in range(OPEN_ATTEMPTS):
-        fd = lib.ringserve_openat2(root.directory, path + name, LOOK_FLAGS, _resolve(root))
+        fd = lib.ringserve_openat2(root.directory, path, LOOK_FLAGS, _resolve(root) | resolve)
         if fd != -errno.EAGAIN:
             break
     if fd < 0:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import socket
 import struct
@@ -34,7 +33,9 @@ from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.interrupt import WAIT, Interrupt
 from ringserve.ring.linux.inotify import changes_of
-from ringserve.ring.uring.files import Answer, Call, Chain, Files, Step
+from ringserve.ring.linux.lanes import IN_LANE_MAX, Lane
+from ringserve.ring.uring.chains import Chain, Chains
+from ringserve.ring.uring.files import Files
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import (
     NANOSECONDS,
@@ -91,22 +92,6 @@ def _create(options: RingOptions, interrupt: Interrupt) -> Any:
     raise RingRefusedError(explain_refusal(-result, circumstances()))
 
 
-class _Chain:
-    """A question of files on its way: its generator, whose it is, and what it waits for.
-
-    step: the user_data of the submission, or of the job, that is in flight for it. owner: None when nobody waits for
-    the answer any more.
-    """
-
-    __slots__ = ("body", "calls", "cancelled", "owner", "step")
-
-    def __init__(self, owner: int, body: Chain[Any]) -> None:
-        self.owner: int | None = owner
-        self.body = body
-        self.step = 0
-        self.calls = self.cancelled = False
-
-
 class UringRing(Ring):
     """A ring of the kernel. See `Ring` for the contract, and the module for how it is kept."""
 
@@ -122,12 +107,8 @@ class UringRing(Ring):
         self._deferred: deque[tuple[Callable[..., int], tuple[int, ...]]] = deque()
         self._send = lib.ringserve_send
         self._diagnostics = diagnostics or Diagnostics()
-        self._files = Files(self.close)
-        self._steps: dict[int, _Chain] = {}
-        """The chains by what they wait for."""
-        self._asked: dict[int, _Chain] = {}
-        """The chains by their owners."""
-        self._step_serial = itertools.count(OWN | 16)
+        self._files = Files(self.close, self._lane_of)
+        self._places = self._files.places
         self._due: list[Completion] = []
         """Completions for the next turn that are none of the kernel's."""
         self._held: deque[tuple[Callable[..., int], int, int]] = deque()
@@ -146,6 +127,9 @@ class UringRing(Ring):
         self._wake_buffer = FilledMemory(64)
         self._changes_buffer: FilledMemory | None = None
         self._helpers = Helpers(self.wake)
+        self._chains = Chains(
+            self._helpers, self._queue, self._queue_cancel, self._close_in, self._tell, lambda: self.now
+        )
         self.now = time.monotonic()
         try:
             self._prepare()
@@ -197,6 +181,8 @@ class UringRing(Ring):
             self._queue_deferred()
         if self._held:
             self._queue_held()
+        if self._chains.lanes.waiting:
+            timeout_s = min(timeout_s, self._refuse_late())
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
         # Not with submissions that did not fit: what is waited for may be among them.
@@ -228,16 +214,22 @@ class UringRing(Ring):
             elif user_data == CHANGES:
                 first.append(self._note_changes(res))
             elif user_data != CLOSE:
-                self._advance(self._steps.pop(user_data), res)
+                self._chains.finished(user_data, res)
             else:
                 # EIO and the like come from a file system that reports late; the descriptor is gone all the same.
                 self._diagnostics.report(self.now, "close: {}", errno_name(res))
         due, self._due = self._due, []
         return chain(first, kernels, due)
 
+    def _refuse_late(self) -> float:
+        """Tell those who wait for a lane since too long. Returns when that is to be done again: in so many seconds."""
+        self._chains.refuse_late()
+        deadline = self._chains.lanes.deadline()
+        return LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - time.monotonic())
+
     def _await_wake(self) -> None:
         buffer = self._wake_buffer
-        self._queue(lib.ringserve_read, WAKE, self._wake_read, buffer.address, buffer.length, -1)
+        self._queue(lib.ringserve_read, WAKE, self._wake_read, buffer.address, buffer.length, -1, 0)
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -300,7 +292,14 @@ class UringRing(Ring):
             return
         if armed is not None:
             self.cancel(armed)  # before it and in one batch: a close with a receive that goes on sends no FIN
-        self._queue(lib.ringserve_close, CLOSE, fd)
+        place = self._places.pop(fd, None)
+        self._close_in(fd, None if place is None or place.local else self._lane_of(place.mount.number))
+
+    def _close_in(self, fd: int, lane: Lane[Any] | None) -> None:
+        if lane is None:
+            self._queue(lib.ringserve_close, CLOSE, fd)
+        else:
+            self._chains.ask(None, self._files.close(fd, lane))
 
     def call(self, user_data: int, job: Callable[[], object], lane: str, origin: str = "") -> None:
         self._helpers.call(user_data, job, lane, origin)
@@ -312,14 +311,9 @@ class UringRing(Ring):
         return result
 
     def cancel(self, user_data: int) -> None:
-        asked = self._asked.get(user_data)
-        if asked is not None:
-            asked.cancelled = True
-            user_data = asked.step
-            if asked.calls:  # the helper goes on, and nobody waits for it
-                self._end(asked, -errno.ECANCELED, None)
-                return
-        elif user_data == self._changes_owner:
+        if self._chains.cancel(user_data):
+            return
+        if user_data == self._changes_owner:
             user_data = CHANGED
         elif self._held:
             for receive in self._held:
@@ -327,13 +321,14 @@ class UringRing(Ring):
                     self._held.remove(receive)
                     self._due.append((user_data, -errno.ECANCELED, -1, False))
                     return
+        self._queue_cancel(user_data)
+
+    def _queue_cancel(self, user_data: int) -> None:
         self._queue(lib.ringserve_cancel, CANCEL, user_data)
 
     def _end_calls(self) -> None:
         for token, res, result, failure in self._helpers.ended():
-            asked = self._steps.pop(token, None)
-            if asked is not None:
-                self._advance(asked, res or result, failure)
+            if self._chains.finished(token, res or result, failure):
                 continue
             if res == 0:
                 self._results[token] = result, failure
@@ -345,7 +340,7 @@ class UringRing(Ring):
         if user_data is None:
             known = self._files.look_now(root, path)
             return None if known == -errno.EAGAIN else known
-        return self._ask(user_data, self._files.look(root, path))
+        return self._chains.ask(user_data, self._files.look(root, path))
 
     def load(
         self, user_data: int | None, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int
@@ -353,18 +348,18 @@ class UringRing(Ring):
         if user_data is None:
             known = self._files.load_now(root, path, body_bytes_max, closed_bytes_max)
             return None if known == -errno.EAGAIN else known
-        return self._ask(user_data, self._files.load(root, path, body_bytes_max, closed_bytes_max))
+        return self._chains.ask(user_data, self._files.load(root, path, body_bytes_max, closed_bytes_max))
 
     def names(self, user_data: int, root: Root, path: bytes, names_max: int, rank: Rank) -> Names | int | None:
-        return self._ask(user_data, self._files.names(root, path, names_max, rank))
+        return self._chains.ask(user_data, self._files.names(root, path, names_max, rank))
 
     def inventory(
         self, user_data: int | None, root: Root, path: bytes, bytes_max: int
     ) -> frozenset[bytes] | int | None:
-        return None if user_data is None else self._ask(user_data, self._files.inventory(root, path, bytes_max))
+        return None if user_data is None else self._chains.ask(user_data, self._files.inventory(root, path, bytes_max))
 
     def watch(self, user_data: int, root: Root, path: bytes) -> int | None:
-        return self._ask(user_data, self._watch(root, path))
+        return self._chains.ask(user_data, self._watch(root, path))
 
     def _watch(self, root: Root, path: bytes) -> Chain[int]:
         watch = yield from self._files.watch(root, path, self._notifier)
@@ -373,57 +368,21 @@ class UringRing(Ring):
             lib.ringserve_ring_read_changes(self._ring, self._notifier, buffer.address, buffer.length)
         return watch
 
-    def _ask(self, user_data: int, body: Chain[Answer]) -> Answer | None:
-        """Begin a chain. Returns its answer if it waits for nothing."""
-        asked = _Chain(user_data, body)
-        try:
-            step = body.send(None)
-        except StopIteration as done:
-            answer: Answer = done.value
-            return answer
-        except Exception as error:  # it is raised where the answer is taken
-            self._asked[user_data] = asked
-            self._end(asked, None, error)
-            return None
-        self._asked[user_data] = asked
-        self._take_step(asked, step)
-        return None
-
-    def _advance(self, asked: _Chain, result: object, failure: BaseException | None = None) -> None:
-        """Go on with a chain: what it waited for ended with a result, or raised `failure`."""
-        try:
-            step = asked.body.send(result) if failure is None else asked.body.throw(failure)
-        except StopIteration as done:
-            self._end(asked, done.value, None)
-            return
-        except Exception as error:
-            self._end(asked, None, error)
-            return
-        if asked.cancelled:
-            asked.body.close()
-            self._end(asked, -errno.ECANCELED, None)
-            return
-        self._take_step(asked, step)
-
-    def _take_step(self, asked: _Chain, step: Step | Call) -> None:
-        asked.step = next(self._step_serial)
-        asked.calls = isinstance(step, Call)
-        self._steps[asked.step] = asked
-        if isinstance(step, Call):
-            self._helpers.call(asked.step, step.function, step.lane, "")
-        else:
-            function, *arguments = step
-            self._queue(function, asked.step, *arguments)
-
-    def _end(self, asked: _Chain, answer: object, failure: BaseException | None) -> None:
-        owner, asked.owner = asked.owner, None
-        if owner is None:
-            return
-        del self._asked[owner]
+    def _tell(self, owner: int, answer: object, failure: BaseException | None) -> None:
         res = answer if isinstance(answer, int) else 0
         if res == 0:
             self._results[owner] = answer, failure
         self._due.append((owner, res, -1, False))
+
+    def _lane_of(self, mount: int) -> Lane[Any]:
+        lanes = self._chains.lanes
+        count = len(lanes)
+        lane = lanes.of(mount)
+        if len(lanes) > count:
+            # Whatever hangs in a lane leaves as many workers to local files as there were.
+            workers = self._options.workers + IN_LANE_MAX * len(lanes)
+            lib.ringserve_ring_limit_workers(self._ring, workers, workers)
+        return lane
 
     def await_changes(self, user_data: int) -> None:
         notifier = lib.ringserve_inotify_open()
@@ -461,6 +420,9 @@ class UringRing(Ring):
         lib.ringserve_inotify_remove(self._notifier, watch)  # EINVAL: it ended by itself
 
     def fill(self, user_data: int, pipe: Pipe, file: int, offset: int, length: int) -> int | None:
+        place = self._places.get(file)
+        if place is not None:
+            return self._chains.ask(user_data, self._files.fill(place, pipe, file, offset, length))
         count = -errno.EINTR
         while count == -errno.EINTR:  # a signal came: nothing has moved, and its handler has run by now
             count = lib.ringserve_splice_resident(file, offset, pipe.write_fd, length)
@@ -495,7 +457,7 @@ class UringRing(Ring):
             return self._left
         its_own = 1 + (self._notifier >= 0)  # the reads that wait for a wake and for changes
         kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
-        return kernels + self._helpers.running() + len(self._due) + len(self._held)
+        return kernels + self._helpers.running() + len(self._due) + len(self._held) + self._chains.lanes.waiting
 
     def shut(self) -> None:
         if self._ring is None:
@@ -505,9 +467,7 @@ class UringRing(Ring):
         with self._wake_lock:
             lib.ringserve_ring_destroy(self._ring)
             self._ring = None
-        for asked in self._steps.values():
-            if not asked.calls:
-                asked.body.close()  # the kernel has ended what it waited for
+        self._chains.shut()
         self._files.shut()
         for fd in (self._wake_read, self._wake_write, self._notifier):
             if fd >= 0:

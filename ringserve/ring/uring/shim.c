@@ -345,14 +345,22 @@ static int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsi
 static int ringserve_open_beneath(ringserve_ring *ring, uint64_t user_data, int directory_fd, uint64_t path,
                                   uint64_t how)
 {
+    /* By a worker: what the kernel can do at once has been tried, and a file system may hang whatever is cached. */
     QUEUE(io_uring_prep_openat2(sqe, directory_fd, (const char *)(uintptr_t)path,
-                                (struct open_how *)(uintptr_t)how));
+                                (struct open_how *)(uintptr_t)how); sqe->flags |= IOSQE_ASYNC);
+}
+
+static int ringserve_statx(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t statx_address)
+{
+    QUEUE(io_uring_prep_statx(sqe, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS,
+                              (struct statx *)(uintptr_t)statx_address));
 }
 
 static int ringserve_read(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length,
-                          int64_t offset)
+                          int64_t offset, unsigned flags)
 {
-    QUEUE(io_uring_prep_read(sqe, fd, (void *)(uintptr_t)address, length, (uint64_t)offset));
+    QUEUE(io_uring_prep_read(sqe, fd, (void *)(uintptr_t)address, length, (uint64_t)offset);
+          sqe->flags |= (unsigned char)flags);
 }
 
 static int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length)

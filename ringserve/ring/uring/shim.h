@@ -53,7 +53,8 @@ int ringserve_poll(ringserve_ring *ring, uint64_t user_data, int fd, unsigned ev
 int ringserve_open_beneath(ringserve_ring *ring, uint64_t user_data, int directory_fd, uint64_t path,
                            uint64_t how);
 int ringserve_read(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length,
-                   int64_t offset);
+                   int64_t offset, unsigned flags);
+int ringserve_statx(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t statx_address);
 int ringserve_write(ringserve_ring *ring, uint64_t user_data, int fd, uint64_t address, unsigned length);
 int ringserve_close(ringserve_ring *ring, uint64_t user_data, int fd);
 int ringserve_cancel(ringserve_ring *ring, uint64_t user_data, uint64_t target_user_data);
@@ -69,6 +70,7 @@ int ringserve_inotify_open(void);
 int ringserve_inotify_add(int fd, const char *path, unsigned mask);
 int ringserve_inotify_remove(int fd, int watch);
 
+#define IOSQE_ASYNC ...
 #define IORING_SETUP_SQPOLL ...
 #define IORING_SETUP_CQSIZE ...
 #define IORING_SETUP_CLAMP ...
