@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ringserve.files.directory import Item
 from ringserve.http.media_types import content_type
 from ringserve.http.response import SharedDescriptor
-from ringserve.http.semantics import Validators, validators_of
+from ringserve.http.semantics import validators_of
 from ringserve.ring.world import FileStatus
 
 RACY_NS = 2_000_000_000
@@ -77,8 +77,7 @@ class File(Entry):
     """
 
     __slots__ = (
-        "_mark", "_modified", "body", "coding", "content_type", "descriptor", "entity_tag", "racy", "siblings", "size",
-        "trusted",
+        "_mark", "body", "coding", "content_type", "descriptor", "racy", "siblings", "size", "trusted", "validators",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +95,7 @@ class File(Entry):
         self.path = path
         self.freshness = Freshness(0.0)
         _mode, _device, _inode, self.size, modified_ns, changed_ns = status
-        self._mark = _MARK.pack(*status)
+        self._mark = _MARK.pack(*status)  # a third of the status's memory
         self.body = body
         self.descriptor = descriptor
         self.racy = now_ns - (modified_ns if modified_ns > changed_ns else changed_ns) < RACY_NS
@@ -104,12 +103,7 @@ class File(Entry):
         self.coding = coding
         self.siblings = NO_SIBLINGS
         self.trusted = trusted
-        self.entity_tag, self._modified = validators_of(modified_ns, changed_ns, self.size, now_ns, coding, digest)
-
-    @property
-    def validators(self) -> Validators:
-        """What names its bytes, and their time."""
-        return Validators(self.entity_tag, self._modified)
+        self.validators = validators_of(modified_ns, changed_ns, status.size, now_ns, coding, digest)
 
     @property
     def status(self) -> FileStatus:
@@ -123,15 +117,19 @@ class File(Entry):
     @property
     def memory_bytes(self) -> int:
         """See `Entry`; with its siblings."""
-        body = self.body
-        held = FILE_BYTES + len(self.path) + (len(body) if body is not None else 0)
-        for sibling in self.siblings.values():
-            held += sibling.memory_bytes
+        held = FILE_BYTES + len(self.path)
+        if self.body is not None:
+            held += len(self.body)
+        if self.siblings:
+            held += sum(sibling.memory_bytes for sibling in self.siblings.values())
         return held
 
+    @property
     def has_descriptor(self) -> bool:
         """Whether it or a sibling keeps one open."""
-        return self.descriptor is not None or any(file.descriptor is not None for file in self.siblings.values())
+        if self.siblings:
+            return any(file.descriptor is not None for file in (self, *self.siblings.values()))
+        return self.descriptor is not None
 
     def retire(self) -> None:
         """Close the descriptors, its own and its siblings', when the last transfer is done with them."""

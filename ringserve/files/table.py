@@ -107,6 +107,7 @@ class FileTable:
         self._loads = 0
         self._load_ended = Signal()
         self._descriptors = 0
+        self._turn, self._turn_ns = -1.0, 0
         self._said: set[tuple[Tree, bytes]] = set()
         names_bytes_max = limits.memory_bytes_max // NAMES_SHARE
         self._memory_bytes_max = limits.memory_bytes_max - names_bytes_max
@@ -187,16 +188,14 @@ class FileTable:
         """What is at a path that is covered, if it can be opened and read without waiting."""
         if self._descriptors + self._loads >= self._limits.files_max:
             return None
-        # Before it is looked at, so that a file that changes meanwhile counts as younger than it is.
-        now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)
-        entry = self._open_now(tree, path, now_ns)
+        entry = self._open_now(tree, path)
         if entry is None:
             return None
         codings = NO_CODINGS
         if isinstance(entry, File):
             codings = self._codings(tree, entry, place)
             for coding, ending in codings.items():
-                sibling = self._open_now(tree, path + ending, now_ns, coding)
+                sibling = self._open_now(tree, path + ending, coding)
                 if sibling is None:
                     entry.retire()
                     return None
@@ -207,15 +206,26 @@ class FileTable:
         self._refresh(entry, place, codings)
         return entry
 
-    def _open_now(self, tree: Tree, path: bytes, now_ns: int, coding: bytes = b"") -> Entry | None:
+    def _open_now(self, tree: Tree, path: bytes, coding: bytes = b"") -> Entry | None:
         loaded = self._ring.load(None, tree.root, path, HASHED_AT_ONCE_BYTES_MAX, self._limits.body_bytes_max)
         if not isinstance(loaded, Loaded):
             return None if loaded is None or loaded in OUT_OF_DESCRIPTORS else self._refused(tree, path, loaded)
-        body, fd = loaded.body, loaded.file
-        if body is None and fd is not None and loaded.status.size <= CONTENT_TAG_BYTES_MAX:
+        status, body, fd, trusted = loaded
+        if body is not None and fd is None:
+            return File(path, status, body, None, self._now_ns(), coding, content_hash(body), trusted)
+        if body is None and fd is not None and status.size <= CONTENT_TAG_BYTES_MAX:
             self._ring.close(fd)  # a helper hashes it
             return None
-        return self._entry_of(path, loaded, now_ns, coding, None if body is None else content_hash(body))
+        return self._entry_of(path, loaded, self._now_ns(), coding, None if body is None else content_hash(body))
+
+    def _now_ns(self) -> int:
+        """The time as of this turn, in nanoseconds since the epoch: no later than any look at a file that follows, so
+        that a file that changes meanwhile counts as younger than it is.
+        """
+        now = self._ring.now
+        if now != self._turn:
+            self._turn, self._turn_ns = now, int(self._tasks.system.wall_time_s() * NANOSECONDS)
+        return self._turn_ns
 
     def _entry_of(self, path: bytes, loaded: Loaded, now_ns: int, coding: bytes, digest: bytes | None) -> Entry:
         status, body, fd, trusted = loaded
@@ -381,7 +391,7 @@ class FileTable:
         """A file, or what else a path stands for. Raises OSError if it cannot be read."""
         if self._is_full:
             return -errno.EMFILE
-        now_ns = int(self._tasks.system.wall_time_s() * NANOSECONDS)  # as in `_load_now`
+        now_ns = self._now_ns()
         body_bytes_max = self._limits.body_bytes_max
         loaded = await task.load(tree.root, path, max(body_bytes_max, CONTENT_TAG_BYTES_MAX), body_bytes_max)
         if isinstance(loaded, int):

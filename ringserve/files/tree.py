@@ -80,10 +80,11 @@ class Tree:
     def store(self, entry: Entry) -> None:
         """Keep an entry in place of another."""
         path = entry.path
-        self.drop(path)
+        if path in self.entries:
+            self.drop(path)
         self.entries[path] = entry
         self._count(1, entry.memory_bytes)
-        if isinstance(entry, File) and entry.has_descriptor():
+        if isinstance(entry, File) and entry.has_descriptor:
             self.holders[path] = entry
 
     def drop(self, path: bytes) -> None:

@@ -7,6 +7,8 @@ say differs between machines. Text types, JSON and JavaScript get `charset=utf-8
 
 from __future__ import annotations
 
+from functools import cache
+
 UNKNOWN = b"application/octet-stream"
 
 _WITH_CHARSET = {
@@ -138,6 +140,7 @@ _BY_EXTENSION: dict[bytes, bytes] = {
 }
 
 
+@cache  # there are as many types as the table has
 def is_compressible(content_type: bytes) -> bool:
     """Whether files of a type are worth compressing, so that siblings of them are looked for."""
     name = content_type.partition(b";")[0]
