@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from ringserve.responders.policy import Sites
 from ringserve.ring import open_world
 from ringserve.ring.diagnostics import Diagnostics
 from ringserve.ring.interrupt import STRATEGIES
+from ringserve.ring.linux.limits import available_memory
 from ringserve.ring.linux.listeners import (
     LISTEN_BACKLOG,
     Listener,
@@ -60,6 +62,11 @@ LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
 PIECE_BYTES_MIN = 4096
 """What is thrown away counts as so much at least, since a call for one byte takes time as well."""
+MEMORY_SHARE = 8
+"""Of the memory that the server may use, one part of as many is for what is known of files, and one for responses. In a
+reload there are two generations of workers, with a half of it in all."""
+CACHE_BYTES_MAX = 1024 * 1024 * 1024
+"""More than that, the collector of cycles would hold the loop up for too long."""
 FINISH_S = 1.0
 """How long the last closes and the last log lines may take; after that they are given up."""
 
@@ -150,6 +157,7 @@ class Server:
     """See the module. The constructor opens the directories and the listeners; `run` serves until it is told to end.
 
     listeners: where it listens, if that is not its own to open; it closes them when it stops to accept.
+    processes: how many servers share the memory that there is.
     log: the sink of the access log, which it closes in the end. log_fd: without one, the sink that it leaves open;
         standard output by default.
     diagnostics: what it reports on standard error; what is still there when `run` has ended was not written.
@@ -163,11 +171,15 @@ class Server:
         config: Config,
         *,
         listeners: list[Listener] | None = None,
+        processes: int = 1,
         log: Sink | None = None,
         log_fd: int = 1,
         diagnostics: Diagnostics | None = None,
         world: Callable[..., World] = open_world,
     ) -> None:
+        if not config.cache_bytes_max:
+            share = available_memory() // MEMORY_SHARE // processes
+            config = replace(config, cache_bytes_max=min(share, CACHE_BYTES_MAX))
         self.config = config
         self._log_fd = log_fd if log is None else log.fd
         self._log_owned = log is not None

@@ -260,11 +260,16 @@ class Config(ListenConfig, SiteConfig):
         metavar="BYTES",
     )  # fmt: skip
     cache_bytes_max: int = declare(
-        64 * MIB, "Memory for files, all together.", minimum=0, maximum=64 * KIB * MIB, metavar="BYTES"
-    )
+        0,
+        "Memory of a worker for what is known of files, bytes and names included, and as much again for prepared "
+        "responses; 0: an eighth of what the server may use, by its control group or the machine, divided by the "
+        "workers, and 1 GiB at most.",
+        minimum=0, maximum=64 * KIB * MIB, metavar="BYTES",
+    )  # fmt: skip
     cached_files_max: int = declare(
-        16_384, "Paths remembered, missing ones included.", minimum=1, maximum=10_000_000, tuning=True, metavar="COUNT"
-    )
+        10_000_000, "Paths remembered at most, where memory would allow more.", minimum=1, maximum=10_000_000,
+        tuning=True, metavar="COUNT",
+    )  # fmt: skip
     open_files_max: int = declare(
         512, "Files too large for memory that are kept open.", minimum=1, maximum=100_000, tuning=True, metavar="COUNT"
     )

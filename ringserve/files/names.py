@@ -84,11 +84,9 @@ class Names:
         if place.freshness.until > now:
             return names
         found = self._ring.look(None, tree.root, prefix or b".")
-        if not isinstance(found, FileStatus):
+        if not isinstance(found, FileStatus) or (found.device, found.inode) != place.identity:
             self.forget(place)
-            return None
-        if (found.device, found.inode) != place.identity:
-            self._watched.moved(tree, prefix)
+            self._want(tree, prefix, place)
             return None
         place.freshness.until = now + FRESH_S
         return names
@@ -157,6 +155,7 @@ class Names:
         root, path = tree.root, prefix or b"."
         before = await task.look(root, path)
         if isinstance(before, int) or not await self._watched.is_watched(task, tree, prefix):
+            self._watched.moved(tree, prefix)
             return -errno.EAGAIN
         names = await task.inventory(root, prefix, self._bytes_max // SHARE_OF_ONE)
         if isinstance(names, int):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-MOUNT = "/sys/fs/cgroup"
-"""Where version 2 of control groups is mounted, by convention and by every container runtime (cgroups(7))."""
+from ringserve.ring.linux.limits import GROUPS, MOUNT, group_limits
 
 
 def available_cpus() -> int:
@@ -15,29 +14,15 @@ def available_cpus() -> int:
     return count if quota is None else max(1, min(count, quota))
 
 
-def cgroup_quota(mount: str = MOUNT, groups: str = "/proc/self/cgroup") -> int | None:
+def cgroup_quota(mount: str = MOUNT, groups: str = GROUPS) -> int | None:
     """Whole processors that the tightest quota (cpu.max) of the control groups above this process allows; None without
-    any. What cannot be read is no limit. Version 1 is not looked at.
-
-    A container without a control group namespace sees the host's path, which is not below its mount; the mount itself
-    is its own group then.
+    any.
     """
-    path = next((line[3:] for line in _read(groups).splitlines() if line.startswith("0::")), "")
-    parts = [part for part in path.split("/") if part]
-    found = [_quota(os.path.join(mount, *parts[:depth], "cpu.max")) for depth in range(len(parts) + 1)]
-    return min((cpus for cpus in found if cpus is not None), default=None)
+    return min((cpus for cpus in map(_quota, group_limits("cpu.max", mount, groups)) if cpus is not None), default=None)
 
 
-def _quota(path: str) -> int | None:
-    quota, _space, period = _read(path).strip().partition(" ")
+def _quota(limit: str) -> int | None:
+    quota, _space, period = limit.partition(" ")
     if not quota.isdigit() or not period.isdigit() or not int(period):
         return None
     return max(1, -(-int(quota) // int(period)))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -27,6 +27,7 @@ from ringserve.config.rules import setting_of
 from ringserve.config.settings import Config
 from ringserve.observe.access_log import Sink
 from ringserve.processes.channel import Channel, ChannelEndedError
+from ringserve.processes.cpus import available_cpus
 from ringserve.processes.machine import BEAT_S, BROKEN, USER_ERROR
 from ringserve.processes.messages import FILE, Kind, Message
 from ringserve.ring.diagnostics import Diagnostics
@@ -143,9 +144,12 @@ def pin(slot: int) -> None:
 
 
 def _serve(channel: Channel, given: Assignment, diagnostics: Diagnostics) -> None:
+    processes = given.config.worker_count(available_cpus())  # before there is but one
     if given.config.pin_workers:
         pin(given.slot)
-    server = Server(given.config, listeners=given.listeners, log=given.log, diagnostics=diagnostics)
+    server = Server(
+        given.config, listeners=given.listeners, processes=processes, log=given.log, diagnostics=diagnostics
+    )
     if given.slot:
         server.shortage = None  # said once, since all have the same limit
 
