@@ -50,7 +50,7 @@ def _ratios_by_cycle(outcome: Outcome, base: Outcome, of: Callable[[Round], floa
 
 
 def verdict(figures: Sequence[float]) -> str:
-    """Whether the revisions are the same, as far as the rounds can tell."""
+    """Whether the revisions cost the same, as far as the rounds can tell."""
     low, high = median_interval(figures)
     bounds = f"{low - 1:+.1%} to {high - 1:+.1%}"
     if len(figures) < CYCLES_MIN:
@@ -58,17 +58,17 @@ def verdict(figures: Sequence[float]) -> str:
     if low >= 1 - SAME and high <= 1 + SAME:
         return f"the same within {SAME:.0%} ({bounds})"
     if low > 1:
-        return f"**B is faster** ({bounds})"
+        return f"**B costs more** ({bounds})"
     if high < 1:
-        return f"**B is slower** ({bounds})"
+        return f"**B costs less** ({bounds})"
     return f"not to be told ({bounds}): more cycles"
 
 
 def markdown(tables: Sequence[Table]) -> str:
     lines = [
-        "Requests per second; the interval has the median of B/A with 95 % confidence. A2/A1 and B2/B1 are the noise.",
+        "CPU time per request; the interval has the median of B/A with 95 % confidence. A2/A1 and B2/B1 are the noise.",
         "",
-        "| workload | B/A [quartiles] | verdict | A2/A1 | B2/B1 | CPU time per request, B/A | CPU us, A and B |",
+        "| workload | B/A [quartiles] | verdict | A2/A1 | B2/B1 | requests/s, B/A | CPU us, A and B |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [_row(table) for table in tables]
@@ -76,11 +76,11 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _row(table: Table) -> str:
-    if any(name not in table.outcomes for name in SERVERS) or not (figures := between(table, _rate)):
+    if any(name not in table.outcomes for name in SERVERS) or not (figures := between(table, _cpu)):
         return f"| {table.name} | failed |" + " |" * 5
-    ratio, cpu = spread(figures), spread(between(table, _cpu))
+    ratio, rate = spread(figures), spread(between(table, _rate))
     noise = [
-        f"{spread(found).median - 1:+.1%}" if (found := ratios(two.rounds, one.rounds, _rate)) else "failed"
+        f"{spread(found).median - 1:+.1%}" if (found := ratios(two.rounds, one.rounds, _cpu)) else "failed"
         for one, two in ((table.outcomes[f"{name}1"], table.outcomes[f"{name}2"]) for name in "AB")
     ]
     cpu_us = [
@@ -92,7 +92,7 @@ def _row(table: Table) -> str:
         f"{ratio.median:.3f} [{ratio.lower:.3f}, {ratio.upper:.3f}]",
         verdict(figures),
         *noise,
-        f"{cpu.median:.3f} [{cpu.lower:.3f}, {cpu.upper:.3f}]",
+        f"{rate.median:.3f} [{rate.lower:.3f}, {rate.upper:.3f}]",
         f"{cpu_us[0]:.2f}, {cpu_us[1]:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
