@@ -112,8 +112,9 @@ class Root(NamedTuple):
 class Loaded(NamedTuple):
     """What a path stands for. file: of a regular file an open descriptor, which is to be closed; None if its body is
     all that is wanted. body: its bytes as of the status, if there are few and they do not change while they are read.
-    trusted: it is a regular file with one name, on a file system that no one else writes to: a watch of its directory
-    tells of every change, except those that send no event (a write by mmap(2), a mount over a directory).
+    trusted: it is a regular file with one name, on a file system that no one else writes to, and no symbolic link is on
+    its path: a watch of its directory tells of every change, except those that send no event (a write by mmap(2), a
+    mount over a directory).
     """
 
     status: FileStatus

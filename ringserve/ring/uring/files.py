@@ -47,6 +47,7 @@ STATX = struct.Struct("=16x I 8x H 2x Q Q 16x 16x 16x q I 4x q I 4x 8x I I 112x"
 OPEN_HOW = struct.Struct("=QQQ")  # struct open_how of openat2(2): flags, mode, resolve
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20
 RESOLVE_AT_ONCE = RESOLVE_CACHED | RESOLVE_NO_XDEV
@@ -109,17 +110,12 @@ class Files:
         place = self._place_of(root)
         if not place.local:
             return -errno.EAGAIN
-        result = lib.ringserve_load(
-            root.directory,
-            path or b".",
-            OPEN_FLAGS,
-            _resolve(root) | RESOLVE_AT_ONCE,
-            place.read_flags,
-            min(body_bytes_max, READ_AT_ONCE_BYTES_MAX),
-            closed_bytes_max,
-            self._body,
-            self._loaded,
-        )
+        limits = min(body_bytes_max, READ_AT_ONCE_BYTES_MAX), closed_bytes_max
+        resolve = _resolve(root) | RESOLVE_AT_ONCE
+        result = self._load_by(root, path, resolve | RESOLVE_NO_SYMLINKS, place, limits)
+        direct = result != -errno.ELOOP
+        if not direct:
+            result = self._load_by(root, path, resolve, place, limits)
         if result:
             return -errno.EAGAIN if result == -errno.EXDEV else result
         mode, device, inode, size, modified_ns, changed_ns, links, file, read = LOADED.unpack(self._loaded_memory)
@@ -127,8 +123,22 @@ class Files:
             FileStatus(mode, device, inode, size, modified_ns, changed_ns),
             self._body_memory[:size] if read == size else None,
             file if file >= 0 else None,
-            trusted=links == 1 and stat.S_ISREG(mode),
+            trusted=direct and links == 1 and stat.S_ISREG(mode),
         )
+
+    def _load_by(self, root: Root, path: bytes, resolve: int, place: Place, limits: tuple[int, int]) -> int:
+        result: int = lib.ringserve_load(
+            root.directory, path or b".", OPEN_FLAGS, resolve, place.read_flags, *limits, self._body, self._loaded
+        )
+        return result
+
+    @staticmethod
+    def _is_direct(root: Root, path: bytes) -> bool:
+        """Whether no symbolic link is on a path below a local root; not if that cannot be told without waiting."""
+        fd = lib.ringserve_openat2(root.directory, path, LOOK_FLAGS, RESOLVE_AT_ONCE | RESOLVE_NO_SYMLINKS)
+        if fd >= 0:
+            os.close(fd)
+        return bool(fd >= 0)
 
     def look(self, root: Root, path: bytes) -> Chain[FileStatus | int]:
         """See `Ring.look`."""
@@ -153,6 +163,8 @@ class Files:
             if fd < 0:
                 return fd
             found = yield from self._loaded_of(fd, place)
+            if found.trusted and not self._is_direct(root, path):
+                found = found._replace(trusted=False)
         unread = _unread(found, body_bytes_max)
         if isinstance(found, int) or unread is None:
             return found
