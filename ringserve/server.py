@@ -29,6 +29,7 @@ from ringserve.connection.budget import FEW, Shares, share, shortage
 from ringserve.connection.listening import Client, Listening, Shared
 from ringserve.connection.plain import PipePool
 from ringserve.connection.states import ABORTED
+from ringserve.files.roots import Roots
 from ringserve.files.table import FileLimits, FileTable
 from ringserve.observe.access_log import LOG_FORMATS, AccessLog, Sink
 from ringserve.responders import listing, passwords
@@ -194,6 +195,7 @@ class Server:
         self._looks: list[Client] = []
         """The connections whose deadlines are still to be looked at, of those that there were when it began."""
         self._roots: list[Root] = []
+        self._top: Root | None = None
         self.listeners: list[Listener] = []
         try:
             self.sites = Sites(config)
@@ -202,6 +204,7 @@ class Server:
                 listing.prepare()
             for site in self.sites.all:
                 self._roots.append(Root(open_root(site.config.directory), site.config.follow_symlinks))
+            self._top = Root(open_root("/"), follow_symlinks=True)
             self.listeners = self._listen() if listeners is None else list(listeners)
             for listener in self.listeners:
                 tune_listener(listener)
@@ -238,6 +241,9 @@ class Server:
     def _close_roots(self) -> None:
         while self._roots:
             close(self._roots.pop().directory)
+        if self._top is not None:
+            close(self._top.directory)
+            self._top = None
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -286,7 +292,11 @@ class Server:
             self._shares.files,
         )
         files = FileTable(tasks, self._roots, limits)
-        files.start_watching()
+        assert self._top is not None, "it is not closed yet"
+        paths = [bytes(Path(site.config.directory).absolute())[1:] for site in self.sites.all]
+        self._root_keepers = Roots(tasks, files, self._roots, paths, self._top, open_directory)
+        files.start_watching(self._root_keepers.look)
+        self._root_keepers.start()
         form = LOG_FORMATS.get(config.log_format)
         log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
@@ -421,6 +431,7 @@ class Server:
         shared, log = self.shared, self.shared.log
         for task in self._attending:
             task.interrupt(ServerEndedError())
+        self._root_keepers.shut()
         shared.files.shut()
         shared.pipes.shut()
         self._turn_until(lambda: log is None or log.idle)

@@ -105,7 +105,7 @@ def serving(request: pytest.FixtureRequest, site: Path) -> Iterator[Serving]:
 @pytest.fixture
 def only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without inotify, and every entry is old at once: a change is seen by the look alone."""
-    monkeypatch.setattr("ringserve.files.watches.Watches.start", lambda _watches: None)
+    monkeypatch.setattr("ringserve.files.watches.Watches.start", lambda _watches, _root_gone: None)
     monkeypatch.setattr("ringserve.files.entries.RACY_NS", 0)
     monkeypatch.setattr("ringserve.files.table.FRESH_S", 1e-9)
 

@@ -139,10 +139,13 @@ class Names:
 
     async def _read_one(self, task: Task, tree: Tree, prefix: bytes, place: Place) -> None:
         place.came = []
+        tree.hold()
         try:
             found = await self._read(task, tree, prefix, place)
         except OSError:
             found = -errno.EIO
+        finally:
+            tree.release()
         came, place.came = place.came, None
         place.read_again_at = 0.0
         if isinstance(found, int):

@@ -42,13 +42,14 @@ from typing import NamedTuple
 
 from ringserve.files.directory import items_of, ranking
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
+from ringserve.files.refusals import is_passing, shown, status_of_open
 from ringserve.files.tree import Held, Load, Place, Tree, directory_of, missing
 from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
 from ringserve.http.response import SharedDescriptor
 from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
-from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Root, errno_name
+from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Root
 
 FRESH_S = 1.0
 """How old an answer from memory may be."""
@@ -68,12 +69,6 @@ NAMES_SHARE = 8
 ENDINGS = tuple(CODINGS.values())
 NO_CODINGS: Mapping[bytes, bytes] = {}
 OUT_OF_DESCRIPTORS = (-errno.EMFILE, -errno.ENFILE)
-NOT_FOUND = frozenset(
-    (
-        errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EINVAL,
-        errno.EXDEV,
-    )
-)  # fmt: skip
 
 
 class FileLimits(NamedTuple):
@@ -103,7 +98,7 @@ class FileTable:
         self._ring = tasks.ring
         self._limits = limits
         self._held = Held()
-        self._trees = [Tree(root, self._held) for root in roots]
+        self._trees = [Tree(root, number, self._held) for number, root in enumerate(roots)]
         self._loads = 0
         self._load_ended = Signal()
         self._descriptors = 0
@@ -123,6 +118,8 @@ class FileTable:
         entry = tree.entries.get(path)
         if entry is not None and (entry.freshness.until > self._ring.now or self._look_again(tree, path, entry)):
             return entry
+        if tree.lost:
+            return Failure(path, 404)
         at = path.rfind(b"/") + 1
         prefix = path[:at]
         place = tree.places.get(prefix)
@@ -254,7 +251,7 @@ class FileTable:
             load = tree.loading.get(path)
             if load is None and self._has_place():
                 found = await self._load_alone(task, tree, path)
-                if tree is self._trees[number]:
+                if self._is_served(tree):
                     return found
             else:
                 await task.wait(self._load_ended if load is None else load.signal)
@@ -269,11 +266,13 @@ class FileTable:
     async def _load_alone(self, task: Task, tree: Tree, path: bytes) -> Entry:
         load = tree.loading[path] = Load()
         self._loads += 1
+        tree.hold()
         try:
             return await self._load(task, tree, path, load)
         finally:
             self._loads -= 1
             del tree.loading[path]
+            tree.release()
             load.signal.raise_()
             self._load_ended.raise_()
 
@@ -299,10 +298,17 @@ class FileTable:
                     raise
             if is_passing(entry):
                 return entry
-            self._store(tree, entry)
+            if self._is_served(tree):
+                self._store(tree, entry)
+            elif isinstance(entry, File):
+                entry.retire()
         if not load.spoiled:
             self._refresh(entry, place, codings)
         return entry
+
+    def _is_served(self, tree: Tree) -> bool:
+        """Whether it is that of a directory which is still its root's."""
+        return tree is self._trees[tree.number] and not tree.lost
 
     @property
     def _is_full(self) -> bool:
@@ -453,9 +459,23 @@ class FileTable:
             tree.changed(source)
         tree.changed(path[: path.rfind(b"/", 0, -1) + 1])
 
-    def start_watching(self) -> None:
-        """Begin to read the kernel's events. Without inotify the look after a second is the only guard."""
-        self._watches.start()
+    def start_watching(self, root_gone: Callable[[], None] = lambda: None) -> None:
+        """Begin to read the kernel's events. Without inotify the look after a second is the only guard. root_gone:
+        called when the directory of a root has another name, or none.
+        """
+        self._watches.start(root_gone)
+
+    def replace_root(self, number: int, root: Root) -> None:
+        """Another directory is served from now on; the descriptor of the old one is closed when nobody uses it."""
+        old, self._trees[number] = self._trees[number], Tree(root, number, self._held)
+        self._watches.drop_below(old, (b"",))
+        old.retire(self._ring.close)
+
+    def lose_root(self, number: int) -> None:
+        """There is no directory: everything is 404 until there is one."""
+        tree = self._trees[number]
+        tree.lost = True
+        self._watches.drop_below(tree, (b"",))
 
     def shut(self) -> None:
         """Drop every entry and stop watching."""
@@ -470,32 +490,5 @@ class FileTable:
         return -errno.EMFILE if self._is_full else await task.watch(tree.root, prefix)
 
 
-def is_passing(entry: Entry) -> bool:
-    """Whether it is a failure that says nothing of the path (no descriptor left, a disk error), and is not kept."""
-    return isinstance(entry, Failure) and entry.status >= 500
-
-
-def shown(path: bytes) -> str:
-    """A path below a root for people, on one line."""
-    name = path.decode(errors="backslashreplace")
-    return "/" + "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
-
-
 def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
     return fault_of_sibling(sibling.modified_ns, sibling.size, source.modified_ns, source.size)
-
-
-def status_of_open(report: Callable[..., None], path: bytes, res: int) -> int:
-    """The HTTP status for an open that failed with `res`. report: told of what is not the client's mistake."""
-    if -res in NOT_FOUND:
-        return 404
-    if -res == errno.EBUSY:
-        return 503  # too many wait for what is slow, or hangs
-    name = shown(path)
-    if -res in (errno.EACCES, errno.EPERM):
-        return 403
-    if -res in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):
-        report("cannot open {}: {}; if it goes on, raise the limit of open files (ulimit -n)", name, errno_name(res))
-        return 503
-    report("cannot open {}: {}", name, errno_name(res))
-    return 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from ringserve.files.entries import Entry, Failure, File, Freshness
 from ringserve.ring.tasks import Signal
@@ -52,22 +53,48 @@ class Held:
 class Tree:
     """See the module.
 
-    held: of all trees. entries: by path, in the order of their last look. holders: those of them that keep descriptors.
+    held: of all trees. lost: there is no directory at the moment.
+    entries: by path, in the order of their last look. holders: those of them that keep descriptors.
     places: the watched directories. unwatched: directories that were asked for and are not watched.
     memory_bytes: of the entries.
     """
 
-    __slots__ = ("_held", "entries", "holders", "loading", "memory_bytes", "places", "root", "unwatched")
+    __slots__ = (
+        "_close", "_held", "_users", "entries", "holders", "loading", "lost", "memory_bytes", "number", "places",
+        "root", "unwatched",
+    )  # fmt: skip
 
-    def __init__(self, root: Root, held: Held) -> None:
+    def __init__(self, root: Root, number: int, held: Held) -> None:
         self.root = root
+        self.number = number
+        self.lost = False
         self._held = held
+        self._users = 0
+        self._close: Callable[[int], None] | None = None
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self.holders: dict[bytes, Entry] = {}
         self.loading: dict[bytes, Load] = {}
         self.places: dict[bytes, Place] = {}
         self.unwatched: set[bytes] = set()
         self.memory_bytes = 0
+
+    def hold(self) -> None:
+        """One more asks below the root's descriptor, and may wait."""
+        self._users += 1
+
+    def release(self) -> None:
+        """One fewer."""
+        self._users -= 1
+        self._close_if_done()
+
+    def retire(self, close: Callable[[int], None]) -> None:
+        """Another takes its place; `close` gets the root's descriptor when nobody uses it."""
+        self._close = close
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._close is not None and not self._users:
+            self._close(self.root.directory)
 
     def size(self) -> int:
         """Bytes of the entries."""

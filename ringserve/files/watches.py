@@ -8,6 +8,7 @@ show is found by the look after a while (`table.py`).
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Protocol
 
 from ringserve.files.names import Names
@@ -47,15 +48,19 @@ class Watches:
         self._ring = tasks.ring
         self.names = Names(tasks, self, names_bytes_max)
         self.watching = False
+        self._root_gone: Callable[[], None] = lambda: None
         self._said: set[str] = set()
         self._by_watch: dict[int, dict[tuple[Tree, bytes], None]] = {}
         """In the order in which they came: a set would be ordered by a seed of the process."""
         self._count = 0
         self._user_data = 0
 
-    def start(self) -> None:
-        """Begin to hear of changes; where there are no events it is said once, and nothing is watched."""
+    def start(self, root_gone: Callable[[], None]) -> None:
+        """Begin to hear of changes; where there are no events it is said once, and nothing is watched. root_gone:
+        called when a root's directory has another name, or none.
+        """
         self.watching = True
+        self._root_gone = root_gone
         self._user_data = self._tasks.register(Kind.SHARED, self._changed)
         self._ring.await_changes(self._user_data)
 
@@ -168,6 +173,8 @@ class Watches:
         for something else now, if there is one.
         """
         if kind is ChangeKind.GONE or kind is ChangeKind.ALTERED:
+            if kind is ChangeKind.GONE and not prefix:
+                self._root_gone()
             return prefix
         path = prefix + name
         self._table.changed(tree, path)

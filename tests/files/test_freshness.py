@@ -18,7 +18,8 @@ from wire import Wire, eventually, get
 import ringserve.files.table
 import ringserve.files.watches
 from ringserve.files import table as files
-from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable, status_of_open
+from ringserve.files.refusals import status_of_open
+from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable
 from ringserve.files.watches import BURST_EVENTS
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.linux.mounts import Place

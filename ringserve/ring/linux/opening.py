@@ -1,4 +1,4 @@
-"""What is opened before a loop starts, and closed when there is none any more. It may wait for a disk."""
+"""What is opened before a loop starts or by a helper, and closed when there is no loop. It may wait for a disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class NotEnterableError(PermissionError):
     """A directory can be read, but nothing in it."""
 
 
-def open_directory(path: str) -> int:
+def open_directory(path: str | bytes) -> int:
     """A descriptor of a directory that is to be served. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     if not os.access(".", os.X_OK, dir_fd=fd):
