@@ -30,6 +30,19 @@ How long a connection may take (`ringserve/connection/states.py` has what follow
 | what answers the request | `answer-timeout` | 503, and the connection ends |
 | that the client takes the response | `write-timeout`, `rate-bytes-min` | closed, by a reset if it took nothing |
 | the end of what it still sends after the last response | `linger-timeout`, 30 s in all | closed |
+
+When a change is served (`tests/files/test_silent_changes.py`, `tests/files/test_roots.py`). A file system is trusted if
+only this kernel writes to it: ext4, XFS, Btrfs, F2FS, tmpfs, and overlay over them.
+
+| what | served to requests sent |
+|---|---|
+| a file comes, goes, is written or replaced, or gets other permissions | after the change |
+| the same by mmap(2), or by another name of the file that was made later | 10 s after it |
+| something is mounted over the directory of a file | 10 s after it |
+| a file that has several names, or is behind a symbolic link | 1 s after it |
+| a file system that others write to (NFS, FUSE, 9p) | 1 s after it |
+| a directory that is not watched: no inotify, no permission, or more than 4,096 | 1 s after it |
+| the directory of a site is removed and made, renamed, linked to elsewhere, or mounted over | 1 s after it |
 """
 
 
