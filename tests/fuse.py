@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 OPERATIONS = {"lookup": 1, "getattr": 3, "open": 14, "read": 15, "flush": 25, "opendir": 27, "readdir": 28}
 INIT, FORGET, RELEASE, INTERRUPT, RELEASEDIR, BATCH_FORGET, ENOENT, ENOSYS = 26, 2, 18, 36, 29, 42, 2, 38
+PARALLEL_DIROPS = 1 << 18
 MNT_DETACH = 2
 HEADER = struct.Struct("=IIQQIIIHH")
 CONTENT = bytes(range(256)) * 8192
@@ -40,7 +40,7 @@ def attributes(node: int) -> bytes:
 def answer(operation: int, node: int, body: bytes, ttl: int) -> bytes | int:
     """What is behind the header of a reply; or an errno."""
     if operation == INIT:
-        return struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, 0, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7)
+        return struct.pack("=IIIIHHIIHHI7I", 7, 31, 65536, PARALLEL_DIROPS, 12, 9, 65536, 1, 0, 0, 0, *[0] * 7)
     if operation == 1:
         name = body.rstrip(b"\0").decode()
         is_directory, name = name.startswith("d"), name.removeprefix("d")
@@ -120,6 +120,10 @@ class HangingFileSystem:
         while self.hung < count:
             self._until("hangs")
 
+    def close(self) -> None:
+        """End it: whatever hangs fails, and all else that is asked."""
+        self._process.kill()
+
     def _until(self, expected: str) -> None:
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline().strip()) != expected:
@@ -146,8 +150,7 @@ def hanging_file_system(point: Path, ttl: int) -> Iterator[HangingFileSystem]:
             raise FuseRefusedError(said)
         yield HangingFileSystem(process)
     finally:
-        # Its end closes /dev/fuse: whatever still hangs fails.
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         libc.umount2(os.fsencode(point), MNT_DETACH)
 

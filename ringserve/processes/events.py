@@ -64,6 +64,13 @@ class Said(NamedTuple):
     word: Kind
 
 
+class Hangs(NamedTuple):
+    """A worker has nothing left to do but to end, and file systems at `where` have not answered it."""
+
+    worker: int
+    where: str
+
+
 class Died(NamedTuple):
     """A worker's process has ended. code: its status, or the negative number of a signal. how: the same in words."""
 
@@ -72,7 +79,7 @@ class Died(NamedTuple):
     how: str
 
 
-Event = Fact | Bound | NotLoaded | NotStarted | Said | Died
+Event = Fact | Bound | NotLoaded | NotStarted | Said | Hangs | Died
 
 # -- actions ----------------------------------------------------------------------------------------------------
 

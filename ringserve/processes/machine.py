@@ -44,6 +44,7 @@ from ringserve.processes.events import (
     End,
     Event,
     Fact,
+    Hangs,
     Kill,
     Notify,
     NotLoaded,
@@ -109,7 +110,9 @@ class Life(Enum):
 
 @dataclass
 class Worker:
-    """One process. deadline_s, began_s: by the machine's clock. served: it has said that it serves."""
+    """One process. deadline_s, began_s: by the machine's clock. served: it has said that it serves. hangs: on which
+    file systems.
+    """
 
     number: int
     slot: int
@@ -121,6 +124,7 @@ class Worker:
     served: bool = False
     accepts: bool = True
     silent_looks: int = 0
+    hangs: str = ""
 
     @property
     def is_late(self) -> bool:
@@ -190,6 +194,8 @@ class Machine:
                 self._not_started(self.workers.pop(number), why)
             case Said(number, word):
                 self._said(self.workers[number], word)
+            case Hangs(number, where):
+                self._hangs(self.workers[number], where)
             case _:
                 self._died(self.workers.pop(event.worker), event.code, event.how)
         self._settle()
@@ -340,6 +346,11 @@ class Machine:
                 self._miss(worker, "retires")
                 self._set_retiring(worker)
 
+    def _hangs(self, worker: Worker, where: str) -> None:
+        worker.hangs = where
+        if worker.life is Life.RETIRING:
+            self._kill(worker)
+
     def _leave(self, worker: Worker) -> None:
         worker.life, worker.deadline_s = Life.LEAVING, self._clock_s + HANDSHAKES_S
 
@@ -426,7 +437,10 @@ class Machine:
         else:
             assert worker.life is Life.KILLED, "one that serves has no deadline"
             worker.deadline_s = math.inf
-            stuck = "is stuck in the kernel; it ends by itself when what it waits for answers"
+            if worker.hangs:
+                stuck = f"is stuck in the kernel on {worker.hangs}; it ends when that file system answers"
+            else:
+                stuck = "is stuck in the kernel; it ends by itself when what it waits for answers"
             self._do(Say("{}", (stuck,), worker.number))
             if self._is_ending:
                 self._abandon(worker)

@@ -28,6 +28,8 @@ class Kind(Enum):
     """Its sockets are closed, and their queues are empty."""
     ALIVE = b"."
     """Its loop turns."""
+    HANGS = b"?"
+    """It ends now, and file systems that have not answered may keep it from that. The text is where they are."""
     FAILED = b"!"
     """The text is what it would have written on stderr: why it ends, or lines that it had no time to write."""
 

@@ -49,6 +49,7 @@ from ringserve.processes.events import (
     End,
     Event,
     Fact,
+    Hangs,
     Kill,
     Notify,
     NotLoaded,
@@ -241,6 +242,8 @@ class Supervisor:
             while (message := process.channel.receive()) is not None:
                 if message.kind is Kind.FAILED:
                     self.stderr.say(message.text)
+                elif message.kind is Kind.HANGS:
+                    self._step(Hangs(number, message.text))
                 else:
                     self._step(Said(number, message.kind))
         except ChannelEndedError:

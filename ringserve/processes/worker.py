@@ -172,6 +172,8 @@ def _serve(channel: Channel, given: Assignment, diagnostics: Diagnostics) -> Non
         channel.send(Message(Kind.SERVES))
 
     server.run(started, lambda: channel.send(Message(Kind.ACCEPTS_NO_MORE)))
+    if hanging := server.tasks.ring.hanging():
+        channel.send(Message(Kind.HANGS, ", ".join(hanging)))
 
 
 async def _listen_to(channel: Channel, server: Server, task: Task) -> None:

@@ -351,6 +351,10 @@ class Ring(ABC):
         """How many submissions, closes and cancels have not ended; after `shut`, how many had not."""
 
     @abstractmethod
+    def hanging(self) -> tuple[str, ...]:
+        """Which file systems owe an answer, and may never give it, by where they are; after `shut`, which did."""
+
+    @abstractmethod
     def shut(self) -> None:
         """Give the ring back. Operations still in flight are ended by the kernel."""
 

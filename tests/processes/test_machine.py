@@ -21,6 +21,7 @@ from ringserve.processes.events import (
     End,
     Event,
     Fact,
+    Hangs,
     Kill,
     Notify,
     NotLoaded,
@@ -562,6 +563,25 @@ def test_nobody_waits_for_a_process_that_stays_after_it_was_killed(play: Play) -
     assert Abandon(1) in play.take()
     play.do(died(2, 0), died(3, 0))
     assert play.take() == [End(BROKEN)]
+
+
+@pytest.mark.parametrize("event", [Fact.STOP_ASKED, Fact.RELOAD_ASKED])
+def test_a_worker_that_a_file_system_keeps_from_ending_is_abandoned_by_name(play: Play, event: Fact) -> None:
+    play.do(event)
+    if event is Fact.RELOAD_ASKED:
+        play.do(Fact.LOADED, Bound(plan()))
+        play.serve(3, 4)
+    play.wait(HANDSHAKES_S + MOMENT_S)
+    play.do(Hangs(1, "/mnt/nfs"), died(2, 0))
+    assert of(Kill, play.take()) == [Kill(1)]
+    done = play.wait(GONE_S + MOMENT_S)
+    assert said(done) == ["worker 1 is stuck in the kernel on /mnt/nfs; it ends when that file system answers"]
+    assert (Abandon(1) in done) is (event is Fact.STOP_ASKED)
+
+
+def test_a_worker_that_serves_is_not_ended_for_what_hangs(play: Play) -> None:
+    play.do(Hangs(1, "/mnt/nfs"))
+    assert play.take() == []
 
 
 def test_a_stop_abandons_a_process_that_stays_after_it_was_killed(play: Play) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from ringserve.ring.linux.lanes import IN_LANE_MAX, LANES_MAX, WAIT_S, WAITING_MAX, Lane, Lanes
+from ringserve.ring.linux.mountinfo import Mount
 
 
-def full(lanes: Lanes[str], mount: int = 1) -> Lane[str]:
-    lane = lanes.of(mount)
+def mount(number: int) -> Mount:
+    return Mount(number, 0, b"/mnt/%d" % number, "nfs4", b"0:30")
+
+
+def full(lanes: Lanes[str], number: int = 1) -> Lane[str]:
+    lane = lanes.of(mount(number))
     assert all(lanes.enter(lane, "inside", 0.0) for _item in range(IN_LANE_MAX))
     return lane
 
@@ -27,8 +32,11 @@ def test_few_are_in_a_lane_and_the_next_goes_on_when_one_has_ended() -> None:
 def test_a_full_lane_holds_up_no_other() -> None:
     lanes: Lanes[str] = Lanes()
     full(lanes)
-    assert lanes.enter(lanes.of(2), "other", 0.0) is True
+    assert lanes.enter(lanes.of(mount(2)), "other", 0.0) is True
     assert len(lanes) == 2
+    assert lanes.busy() == (mount(1), mount(2))
+    lanes.leave(lanes.of(mount(2)))
+    assert lanes.busy() == (mount(1),)
 
 
 def test_who_waits_too_long_is_told() -> None:
@@ -74,11 +82,11 @@ def test_who_gives_up_waits_no_longer() -> None:
 
 def test_more_mounts_than_lanes_take_one_that_is_idle_or_share() -> None:
     lanes: Lanes[str] = Lanes()
-    made = [full(lanes, mount) for mount in range(LANES_MAX)]
-    assert lanes.of(LANES_MAX + 3) is made[3]
-    assert made[3].mount == 3
+    made = [full(lanes, number) for number in range(LANES_MAX)]
+    assert lanes.of(mount(LANES_MAX + 3)) is made[3]
+    assert made[3].mount == mount(3)
     for _ended in range(IN_LANE_MAX):
         lanes.leave(made[5])
-    assert lanes.of(1000) is made[5]
-    assert (made[5].mount, len(lanes)) == (1000, LANES_MAX)
-    assert lanes.of(1000) is made[5]
+    assert lanes.of(mount(1000)) is made[5]
+    assert (made[5].mount, len(lanes)) == (mount(1000), LANES_MAX)
+    assert lanes.of(mount(1000)) is made[5]

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from ringserve.ring.linux.mountinfo import Mount
+
 IN_LANE_MAX = 4
 """Questions of one mount that are with the kernel or a helper. A few, so that a slow server is kept busy; each may cost
 a thread for as long as the mount hangs."""
@@ -34,7 +36,7 @@ class Lane(Generic[Item]):
 
     __slots__ = ("closes", "inside", "mount", "number", "waiting")
 
-    def __init__(self, number: int, mount: int) -> None:
+    def __init__(self, number: int, mount: Mount) -> None:
         self.number = number
         self.mount = mount
         self.inside = 0
@@ -56,18 +58,22 @@ class Lanes(Generic[Item]):
     def __len__(self) -> int:
         return len(self._lanes)
 
-    def of(self, mount: int) -> Lane[Item]:
-        """The lane of a mount, by its number."""
+    def of(self, mount: Mount) -> Lane[Item]:
+        """The lane of a mount."""
         for lane in self._lanes:
-            if lane.mount == mount:
+            if lane.mount.number == mount.number:
                 return lane
         if len(self._lanes) < LANES_MAX:
             self._lanes.append(Lane(len(self._lanes), mount))
             return self._lanes[-1]
-        lane = next(filter(Lane.is_idle, self._lanes), self._lanes[mount % LANES_MAX])
+        lane = next(filter(Lane.is_idle, self._lanes), self._lanes[mount.number % LANES_MAX])
         if lane.is_idle():
             lane.mount = mount
         return lane
+
+    def busy(self) -> tuple[Mount, ...]:
+        """The mounts that have not answered."""
+        return tuple(lane.mount for lane in self._lanes if lane.inside)
 
     def enter(self, lane: Lane[Item], item: Item, now: float, closes: bool = False) -> bool | None:
         """Whether an item may go on. False: it waits, and `leave` or `late` will name it; None: too many wait."""

@@ -23,6 +23,7 @@ from ringserve.ring.linux import directory
 from ringserve.ring.linux.directory import status_of
 from ringserve.ring.linux.inotify import WATCH_MASK
 from ringserve.ring.linux.lanes import Lane
+from ringserve.ring.linux.mountinfo import Mount
 from ringserve.ring.linux.mounts import Mounts, Place
 from ringserve.ring.uring.chains import Call, Chain, Enter, Submit
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
@@ -69,11 +70,11 @@ def _resolve(root: Root) -> int:
 class Files:
     """The chains.
 
-    close: closes a descriptor, and waits for nothing. lane_of: takes the number of a mount. places: by descriptor,
+    close: closes a descriptor, and waits for nothing. lane_of: takes a mount. places: by descriptor,
     where a root is, and what was opened on a mount that may hang, until it is closed.
     """
 
-    def __init__(self, close: Callable[[int], None], lane_of: Callable[[int], Lane[Any]]) -> None:
+    def __init__(self, close: Callable[[int], None], lane_of: Callable[[Mount], Lane[Any]]) -> None:
         self._close = close
         self._lane_of = lane_of
         self._mounts = Mounts()
@@ -248,7 +249,7 @@ class Files:
             if fd < 0:
                 return fd
         if lane is None:
-            lane = self._lane_of(foreign.mount.number)
+            lane = self._lane_of(foreign.mount)
             refused: int = yield from self._enter_with(fd, lane)
             if refused:
                 return refused
@@ -279,7 +280,7 @@ class Files:
 
     def fill(self, place: Place, pipe: Pipe, file: int, offset: int, length: int) -> Chain[int]:
         """See `Ring.fill`; of a file that is at `place`, which may hang."""
-        refused: int = yield Enter(self._lane_of(place.mount.number))
+        refused: int = yield Enter(self._lane_of(place.mount))
         if refused:
             return refused
         count: int = yield Submit(lib.ringserve_splice, (file, offset, pipe.write_fd, length), holds=True)
@@ -336,7 +337,7 @@ class Files:
             fd = yield from self._submit_open(root, path, flags, RESOLVE_NO_XDEV)
             if fd != -errno.EXDEV or not self._leads_elsewhere(root, place):
                 return Opened(fd, place, None)
-        lane = self._lane_of(there.mount.number)
+        lane = self._lane_of(there.mount)
         refused: int = yield Enter(lane)
         if refused:
             return Opened(refused, there, None)

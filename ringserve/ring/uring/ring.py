@@ -34,6 +34,7 @@ from ringserve.ring.helpers import Helpers
 from ringserve.ring.interrupt import WAIT, Interrupt
 from ringserve.ring.linux.inotify import changes_of
 from ringserve.ring.linux.lanes import IN_LANE_MAX, Lane
+from ringserve.ring.linux.mountinfo import Mount
 from ringserve.ring.uring.chains import Chain, Chains
 from ringserve.ring.uring.files import Files
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
@@ -293,7 +294,7 @@ class UringRing(Ring):
         if armed is not None:
             self.cancel(armed)  # before it and in one batch: a close with a receive that goes on sends no FIN
         place = self._places.pop(fd, None)
-        self._close_in(fd, None if place is None or place.local else self._lane_of(place.mount.number))
+        self._close_in(fd, None if place is None or place.local else self._lane_of(place.mount))
 
     def _close_in(self, fd: int, lane: Lane[Any] | None) -> None:
         if lane is None:
@@ -374,7 +375,7 @@ class UringRing(Ring):
             self._results[owner] = answer, failure
         self._due.append((owner, res, -1, False))
 
-    def _lane_of(self, mount: int) -> Lane[Any]:
+    def _lane_of(self, mount: Mount) -> Lane[Any]:
         lanes = self._chains.lanes
         count = len(lanes)
         lane = lanes.of(mount)
@@ -458,6 +459,9 @@ class UringRing(Ring):
         its_own = 1 + (self._notifier >= 0)  # the reads that wait for a wake and for changes
         kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
         return kernels + self._helpers.running() + len(self._due) + len(self._held) + self._chains.lanes.waiting
+
+    def hanging(self) -> tuple[str, ...]:
+        return tuple(os.fsdecode(mount.point) for mount in self._chains.lanes.busy())
 
     def shut(self) -> None:
         if self._ring is None:
