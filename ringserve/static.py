@@ -102,13 +102,13 @@ class _Answering:
         if line.method not in KNOWN_METHODS:
             return self._error(501)
         if line.method == b"OPTIONS":
-            return self._options(line.location, line.target)
+            return self._options(line.location, line.asked)
         if line.method not in (b"GET", b"HEAD"):
             return self._error(405)
         location = line.location
         if isinstance(location, TargetError):
             return self._error(400)
-        moved = self.site.redirect(location)
+        moved = self.site.redirect(location, line)
         if moved is not None:
             return _moved(moved.reference, moved.status)
         if location.hidden:
@@ -117,7 +117,7 @@ class _Answering:
             rewritten = self.site.rewrite(location)
         except TargetError:
             return (yield from self._refuse(404))
-        target = location if rewritten is None else rewritten._replace(query=location.query)
+        target = rewritten or location
         refusal = yield from self._admit(location.path)
         if refusal is not None:
             return refusal
@@ -233,14 +233,14 @@ class _Answering:
         """
         path = location.path[:-1]
         name = path.rpartition(b"/")[2]
-        if not name or [unquote_to_bytes(one) for one in self._target().rsplit(b"/", 2)[1:]] != [name, b""]:
+        if not name or [unquote_to_bytes(one) for one in self.request.line.asked.rsplit(b"/", 2)[1:]] != [name, b""]:
             return None
         page = yield from self._look(path + b".html")
         if not isinstance(page, File):
             return (yield from self._answer_with(page))
         beside = yield from self._look(path)
         if isinstance(beside, Failure) and beside.status == 404:
-            return _moved(b"../" + quote_path(name) + quote_query(location.query))
+            return _moved(b"../" + quote_path(name) + quote_query(self.request.line.query))
         return None if isinstance(beside, File) else (yield from self._answer_with(beside))
 
     def _to_slash(self, location: Location) -> Response:
@@ -249,13 +249,9 @@ class _Answering:
         """
         path, above = location.path.rpartition(b"/")[2], 0
         if location.path != self.asked_path:  # a rewrite's; it counts from the root, to which the slashes lead
-            target = self._target()
+            target = self.request.line.asked
             path, above = location.path, target.count(b"/") - (1 if target.startswith(b"/") else 3)
-        return _moved((b"../" * above or b"./") + quote_path(path) + b"/" + quote_query(location.query))
-
-    def _target(self) -> bytes:
-        """The target as it came, without its query: what a client resolves a reference against."""
-        return self.request.line.target.partition(b"?")[0]
+        return _moved((b"../" * above or b"./") + quote_path(path) + b"/" + quote_query(self.request.line.query))
 
     # -- errors -----------------------------------------------------------------------------------------------------
 
@@ -357,7 +353,7 @@ class _Answering:
         if media_type is None:
             return self._error(406, (), (b"Accept",))
         path = location.path
-        view = listing.parse_view(location.query)
+        view = listing.parse_view(self.request.line.query)
         items = [
             item
             for item in listing.arranged(directory, view.sort, view.descending)

@@ -22,7 +22,7 @@ def described(request: Request) -> tuple[object, ...]:
     return (
         line.method, line.target, line.version, line.http_10, location, request.is_head,
         block.persistent, block.says_keep_alive, block.plain, block.has_body,
-        block.referer, block.user_agent, selection.conditions, selection.accept, selection.accept_encoding,
+        request.told, line.query, selection.conditions, selection.accept, selection.accept_encoding,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from ringserve.connection.states import (
 )
 from ringserve.connection.transport import Transport
 from ringserve.connection.verifier import Asker
-from ringserve.http.heads import HeaderBlock
+from ringserve.http.heads import Told, told_of
 from ringserve.observe.responses import LoggedBlock, Outcome
 from ringserve.ring.world import Pinned
 
@@ -43,11 +43,10 @@ class HotPath(Asker):
     did, or lingering.
     proxy, client_piece: see `Peer`.
     told_client: whom a proxy named before the first request, in a preface.
-    _revalidates: a hint. Its last request had fields that are set apart, so that lookup is tried first.
     """
 
     __slots__ = (
-        "_hot", "_listening", "_outbound", "_requests_left", "_revalidates", "_sending", "_sent_bytes", "began",
+        "_hot", "_listening", "_outbound", "_requests_left", "_sending", "_sent_bytes", "began",
         "client_piece", "ending", "fd", "inbound", "proxy", "state", "told_client", "transport", "waiting_since",
     )  # fmt: skip
 
@@ -63,7 +62,6 @@ class HotPath(Asker):
         self._outbound: Outbound | None = None
         self.began = self.waiting_since = self.ring.now
         self._requests_left = listening.config.requests_max
-        self._revalidates = False
         self._hot: tuple[KnownHead, Prepared] | None = None
         self._sending: Pinned | None = None
         self._sent_bytes = 0
@@ -101,11 +99,10 @@ class HotPath(Asker):
     def _answer_hot(self, data: bytes) -> bool:
         """Send the prepared response for exactly one remembered head; False if the general path has to look."""
         listening = self._listening
-        head = listening.memory.recall(data, self._revalidates)
+        head = listening.memory.recall(data)
         if head is None:
             return False
         line, block, apart = head
-        self._revalidates = apart is not None
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
         if prepared is None or not block.plain or listening.draining:
             return False
@@ -210,12 +207,12 @@ class HotPath(Asker):
         trusted = listening.proxies is not None and listening.proxies.trusts(client)
         self.proxy = client if trusted else None
 
-    def client_of(self, block: HeaderBlock | None) -> str:
+    def client_of(self, told: Told) -> str:
         """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
         proxies, client = self._listening.proxies, self.proxy
-        if proxies is None or client is None or block is None:
+        if proxies is None or client is None:
             return self.told_client or self.tasks.system.peer_name(self.fd)
-        return proxies.client_of(client, block.x_forwarded_for)
+        return proxies.client_of(client, told.x_forwarded_for)
 
     def piece_for(self, block: LoggedBlock) -> bytes:
         """See `Peer`."""
@@ -224,7 +221,7 @@ class HotPath(Asker):
         assert proxy is not None, "it is asked of a proxy"
         known = block.client_piece
         if known is None or known[0] != proxy:
-            known = block.client_piece = proxy, log.form.client(self.client_of(block.block))
+            known = block.client_piece = proxy, log.form.client(self.client_of(told_of(block.header_bytes)))
         return known[1]
 
     def _finished(self, record: Record, body_bytes: int, aborted: bool) -> None:

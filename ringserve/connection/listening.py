@@ -184,7 +184,12 @@ class Listening:
         self.server = shared.server
         self.proxies = TrustedProxies(rule.trusted_proxy) if rule.trusted_proxy else None
         self.limits = Limits(rule.head_bytes_max, rule.target_bytes_max, rule.fields_max)
-        self.memory = Memory(Parser(self.limits, sites.selecting_fields), shared.prepared, enabled=config.hot_path)
+        self.memory = Memory(
+            Parser(self.limits, sites.selecting_fields),
+            shared.prepared,
+            enabled=config.hot_path,
+            tells=self.log is not None or self.proxies is not None,
+        )
         self.answers = Answers(respond, shared.sources, shared.files, sites, self.memory)
         self.draining = False
         self.closes_idle = False

@@ -1,10 +1,14 @@
-"""What is remembered of requests: of the request line and of the header block, each under its exact bytes, and what
-hangs on them.
+"""What is remembered of requests: of the request line and of the header block, each under its bytes, and what hangs on
+them.
 
 h11 is the one parser (`request.py`). It costs 11 us for a bare head and 28 us for a browser's, so its *results* are
 remembered. A browser sends the same header block for every file of a page, and every browser asks for the same paths,
 so that two small tables cover their product. The answers that were prepared, and pieces of log lines, are kept with
 what is remembered.
+
+A header block is looked up twice: as it came, and then without what decides nothing (`heads.sieve`) and what is set
+apart (`heads.set_apart`). A request with an id or a cookie of its own is found at the second look, which costs 4 us. A
+block that comes again is found at the first one from then on.
 
 Why that is sound
  1. Only a head that h11 accepted whole, and for which it consumed exactly the bytes up to and including the first
@@ -15,15 +19,14 @@ Why that is sound
     remembered.
  4. What follows a head with a body is never parsed (`conn.py`), so that nothing of such a head decides where the next
     one begins.
- 5. Some fields make a header block like no other: what a browser asks about its copy, and which range it wants. So the
-    lines of If-None-Match, If-Modified-Since, Range and If-Range are *set apart*, taken out of the block before it is
-    looked up, if their values are plain: printable ASCII without spaces at the ends or two in a row.
-    h11's verdict on the block without them still holds for the whole. h11 reads each field by itself, has no rule about
-    these four, and takes a plain value as it is (a test holds plain values against h11). The limits of number and size
-    are checked for the whole.
-    A line is taken out only if two line ends follow its value, that of the line and that of the empty line. In
-    `Host: a CRLF CRLF Range: bytes=0-1 CRLF` the Range stands behind the end of the head and belongs to no request;
-    taken out, it would leave `Host: a CRLF CRLF`, which is a whole block.
+ 5. What is taken out of a block changes no verdict on the rest (`heads.py`). The rest was accepted by h11 as part of a
+    whole head, and the limits of number and size are checked for the whole that came.
+ 6. Some fields make a header block like no other: what a browser asks about its copy, and which range it wants. So the
+    lines of If-None-Match, If-Modified-Since, Range and If-Range are *set apart*, if their values are plain: printable
+    ASCII without spaces at the ends or two in a row. h11 has no rule about these four, and takes a plain value as it is
+    (a test holds plain values against h11).
+ 7. A request line that is new is taken without h11 if it is plain (`heads.PLAIN_LINE`). Lines with the same path share
+    the answers that were made without the query (`RequestLine.query_heeded`).
 """
 
 from __future__ import annotations
@@ -34,9 +37,8 @@ from typing import Generic, Protocol, TypeVar
 
 from ringserve.files.entries import Entry, Freshness, Key
 from ringserve.http.heads import (
-    APART_NAMES,
     HEAD_END,
-    IF_NONE_MATCH,
+    PLAIN_LINE,
     Apart,
     HeaderBlock,
     Request,
@@ -59,8 +61,8 @@ entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 
 SELECTION_BYTES_MAX = 1024
 """Of the fields that select; a browser's have 300. A request line keeps 16 (`PREPARED_PER_LINE_MAX`), so that hostile
 ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
-TAIL_BYTES_MAX = 512
-"""Of the end of a head that consists of what is set apart."""
+SEEN = 4096
+"""Of so many keys it is known whether they came before. One that comes once is not worth being remembered whole."""
 PREPARED_PER_LINE_MAX = 16
 """Selections remembered with a request line: the kinds of browsers there are, not their number. What is remembered is
 a reference, since those that get the same answer share it."""
@@ -252,21 +254,35 @@ class PreparedResponses:
 class KnownBlock:
     """A header block, and what is remembered with it.
 
+    header_bytes: as it came, for the log; of a block that several share, as it came first.
     joinable: it may have the fields that are set apart beside its own.
     selection, plain, persistent: those of the block, as near as the hot path needs them.
     log_piece: in the access log. client_piece: the client that it names there, by the peer that said so.
     """
 
-    __slots__ = ("block", "client_piece", "joinable", "log_piece", "persistent", "plain", "selection")
+    __slots__ = (
+        "block", "client_piece", "header_bytes", "joinable", "log_piece", "persistent", "plain", "selection",
+    )  # fmt: skip
 
-    def __init__(self, block: HeaderBlock, joinable: bool) -> None:
+    def __init__(self, block: HeaderBlock, header_bytes: bytes, joinable: bool) -> None:
         self.block = block
+        self.header_bytes = header_bytes
         self.joinable = joinable
         self.selection = block.selection
         self.plain = block.plain
         self.persistent = block.persistent
         self.log_piece: bytes | None = None
         self.client_piece: tuple[str, bytes] | None = None
+
+
+class Blocks:
+    """Header blocks that came with one version. whole: as they came. sifted: without what decides nothing."""
+
+    __slots__ = ("sifted", "whole")
+
+    def __init__(self) -> None:
+        self.whole: Remembered[tuple[KnownBlock, Apart | None]] = Remembered(REMEMBERED_BLOCKS)
+        self.sifted: Remembered[KnownBlock] = Remembered(REMEMBERED_BLOCKS)
 
 
 AnswerKey = Selection | tuple[Selection, Apart]
@@ -276,17 +292,30 @@ AnswerKey = Selection | tuple[Selection, Apart]
 class KnownLine:
     """A request line, and what is remembered with it.
 
-    blocks: the header blocks that came with its HTTP version. prepared: the answers to it. log_piece: in the access
-    log.
+    line_bytes: as it came, but for its last byte. blocks: those of its HTTP version. log_piece: in the access log.
+    prepared: the answers to it. shared: those that are answers whatever the query. They are the same dictionary until
+    an answer to this line heeds its query.
     """
 
-    __slots__ = ("blocks", "line", "log_piece", "prepared")
+    __slots__ = ("_line", "blocks", "line_bytes", "log_piece", "prepared", "shared")
 
-    def __init__(self, line: RequestLine, blocks: Remembered[KnownBlock]) -> None:
-        self.line = line
+    def __init__(
+        self, line_bytes: bytes, blocks: Blocks, shared: dict[AnswerKey, Prepared], line: RequestLine | None = None
+    ) -> None:
+        self.line_bytes = line_bytes
         self.blocks = blocks
-        self.prepared: dict[AnswerKey, Prepared] = {}
+        self.shared = self.prepared = shared
         self.log_piece: bytes | None = None
+        self._line = line
+
+    @property
+    def line(self) -> RequestLine:
+        """What it says. That of a plain one is made when it is needed, which an answer from memory does not."""
+        line = self._line
+        if line is None:
+            method, target, _version = self.line_bytes.split(b" ")
+            line = self._line = RequestLine(method, target, b"1.1")
+        return line
 
 
 KnownHead = tuple[KnownLine, KnownBlock, Apart | None]
@@ -297,7 +326,7 @@ names costs as much as to find a response."""
 def request_of(head: KnownHead) -> Request:
     """The request, as far as an answer depends on it."""
     line, block, apart = head
-    return Request(line.line, block.block, apart)
+    return Request(line.line, block.block, apart, block.header_bytes)
 
 
 def key_of(head: KnownHead) -> AnswerKey:
@@ -309,88 +338,130 @@ def key_of(head: KnownHead) -> AnswerKey:
 class Memory:
     """What is remembered of the heads that h11 accepted, for all connections of a listener.
 
-    enabled: False makes every head go through h11; the tests compare the two.
+    enabled: False makes every head go through h11; the tests compare the two. tells: what header blocks tell beside
+    what decides is asked for, by a log, or for whom a proxy asks.
     """
 
-    def __init__(self, parser: Parser, prepared: PreparedResponses, *, enabled: bool = True) -> None:
+    def __init__(
+        self, parser: Parser, prepared: PreparedResponses, *, enabled: bool = True, tells: bool = True
+    ) -> None:
         self.enabled = enabled
+        self._tells = tells
         self._parser = parser
         self._prepared = prepared
-        self._head_bytes_max = parser.limits.head_bytes_max
+        self._limits = parser.limits
+        self._sieve = parser.sieve
         self.lines: Remembered[KnownLine] = Remembered(REMEMBERED_LINES)
-        self._blocks: dict[bool, Remembered[KnownBlock]] = {
-            http_10: Remembered(REMEMBERED_BLOCKS) for http_10 in (False, True)
-        }
-        self._tails: Remembered[Apart] = Remembered(REMEMBERED_LINES, TAIL_BYTES_MAX)
+        self.blocks_10 = Blocks()
+        self.blocks = Blocks()
+        """Those of HTTP/1.1 and later."""
+        self._seen = [0] * SEEN
         self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
 
-    def blocks(self, http_10: bool) -> Remembered[KnownBlock]:
-        """Those of HTTP/1.0, or of 1.1 and later."""
-        return self._blocks[http_10]
-
-    def recall(self, head: bytes, revalidates: bool = False) -> KnownHead | None:
-        """What is remembered of exactly this head; None if that is not all of it.
-
-        revalidates: it seems to have fields that are set apart. It only decides what is looked for first.
-        """
+    def recall(self, head: bytes) -> KnownHead | None:
+        """What is remembered of exactly this head; None if that is not all of it."""
         line_bytes, _end, block_bytes = head.partition(b"\n")  # 190 ns less than to find and to slice
         line = self.lines.recent.get(line_bytes)
+        blocks = self.blocks if line is None else line.blocks
+        known = blocks.whole.recent.get(block_bytes)
+        if known is None:
+            known = self._sift(blocks, head, block_bytes)
+            if known is None:
+                return None
         if line is None:
-            line = self.lines.get(line_bytes)
+            line = self._new_line(line_bytes)
             if line is None:
                 return None
-        if not revalidates:
-            block = line.blocks.recent.get(block_bytes)
-            if block is not None:
-                return line, block, None
-        if len(head) <= self._head_bytes_max:
-            joined = self._join(line.blocks, block_bytes)
-            if joined is not None:
-                return line, *joined
-        block = line.blocks.get(block_bytes)
-        return None if block is None else (line, block, None)
+        return line, known[0], known[1]
 
-    def _join(self, blocks: Remembered[KnownBlock], block_bytes: bytes) -> tuple[KnownBlock, Apart] | None:
-        """A header block and what is set apart from it, if the block without that is remembered."""
-        start = block_bytes.rfind(IF_NONE_MATCH)
-        if start >= 0:
-            # All browsers that have the same copy of a file end their heads in the same way.
-            apart = self._tails.recent.get(block_bytes[start:])
-            if apart is not None:
-                block = blocks.recent.get(block_bytes[:start] + HEAD_END)
-                if block is not None:
-                    return (block, apart) if block.joinable else None
-        found = set_apart(block_bytes)
-        if found is None:
+    def _sift(self, blocks: Blocks, head: bytes, block_bytes: bytes) -> tuple[KnownBlock, Apart | None] | None:
+        """The block, if what is left of it is remembered, and what was set apart from it."""
+        limits = self._limits
+        if (
+            not self.enabled
+            or head.find(HEAD_END) != len(head) - len(HEAD_END)
+            or len(head) > limits.head_bytes_max
+            or block_bytes.count(b"\n") - 1 > limits.fields_max
+        ):
             return None
-        rest, apart = found
-        if start >= 0 and rest == block_bytes[:start] + HEAD_END:
-            self._tails.put(block_bytes[start:], apart)
-        block = blocks.get(rest)
-        return (block, apart) if block is not None and block.joinable else None
+        rest = b"".join(self._sieve(block_bytes))
+        found = set_apart(rest)
+        block, apart = None, None
+        if found is not None:
+            block, apart = blocks.sifted.get(found[0]), found[1]
+        if block is None or not block.joinable:
+            block, apart = blocks.sifted.get(rest), None
+        if block is None:
+            return None
+        if self._tells:
+            block = KnownBlock(block.block, block_bytes, block.joinable)
+        known = block, apart
+        if self._came_before(block_bytes):
+            blocks.whole.put(block_bytes, known)
+        return known
+
+    def _came_before(self, key: bytes) -> bool:
+        """Whether a key came before, and not long ago."""
+        code = hash(key)
+        slot = code % SEEN
+        if self._seen[slot] == code:
+            return True
+        self._seen[slot] = code
+        return False
+
+    def _new_line(self, line_bytes: bytes) -> KnownLine | None:
+        """What is remembered of a line of HTTP/1.1 that did not come lately, or is plain."""
+        line = self.lines.get(line_bytes)
+        if line is not None:
+            return line if line.blocks is self.blocks else None
+        plain = PLAIN_LINE.fullmatch(line_bytes)
+        if plain is None or len(plain[1]) > self._limits.target_bytes_max:
+            return None
+        mark = line_bytes.find(b"?")
+        if mark < 0:
+            line = KnownLine(line_bytes, self.blocks, {})
+            self.lines.put(line_bytes, line)
+            return line
+        path_bytes = line_bytes[:mark] + b" HTTP/1.1\r"
+        of_path = self.lines.recent.get(path_bytes) or self._new_line(path_bytes)
+        assert of_path is not None, "a plain line is one without its query too"
+        line = KnownLine(line_bytes, self.blocks, of_path.shared)
+        if self._came_before(line_bytes):
+            self.lines.put(line_bytes, line)
+        return line
 
     def read(self, head: bytes) -> KnownHead:
         """What is remembered of a whole head, or what h11 says of it, which is remembered. Raises RequestError."""
+        if not self.enabled:
+            return self._unknown(self._parser.parse(head), *head.split(b"\n", 1))
         known = self.recall(head)
         if known is not None:
             return known
         line_bytes, _end, block_bytes = head.partition(b"\n")
-        found = set_apart(block_bytes) if self.enabled else None
-        request = self._parser.parse(head, found)
-        apart = request.apart
-        conditions = request.block.selection.conditions
-        has_none = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
-        joinable = has_none and block_bytes.count(CRLF) - 1 + len(APART_NAMES) <= self._parser.limits.fields_max
-        blocks = self._blocks[request.line.http_10]
-        selection = self._interned(request.block.selection) if self.enabled else None
+        rest = b"".join(self._sieve(block_bytes))
+        found = set_apart(rest)
+        request = self._parser.parse(head, rest, found)
+        selection = self._interned(request.block.selection)
         if selection is None:
-            # A line of its own, so that what is kept with it goes with it: nothing of it is found again.
-            return KnownLine(request.line, blocks), KnownBlock(request.block, joinable), apart
+            return self._unknown(request, line_bytes, block_bytes)
         request.block.selection = selection
-        line, block = self.lines.get(line_bytes) or KnownLine(request.line, blocks), KnownBlock(request.block, joinable)
-        self.lines.put(line_bytes, line)
-        blocks.put(block_bytes if found is None or apart is None else found[0], block)
-        return line, block, apart
+        conditions = selection.conditions
+        joinable = conditions.if_none_match is None and conditions.range is None and conditions.if_range is None
+        block = KnownBlock(request.block, block_bytes, joinable)
+        blocks = self.blocks_10 if request.line.http_10 else self.blocks
+        line = self.lines.get(line_bytes) or (None if request.line.http_10 else self._new_line(line_bytes))
+        if line is None:
+            line = KnownLine(line_bytes, blocks, {}, request.line)
+            self.lines.put(line_bytes, line)
+        self._came_before(block_bytes)
+        blocks.sifted.put(rest if found is None or request.apart is None else found[0], block)
+        return line, block, request.apart
+
+    def _unknown(self, request: Request, line_bytes: bytes, block_bytes: bytes) -> KnownHead:
+        """A head of which nothing is found again: what is kept with its line goes with it."""
+        blocks = self.blocks_10 if request.line.http_10 else self.blocks
+        line = KnownLine(line_bytes, blocks, {}, request.line)
+        return line, KnownBlock(request.block, block_bytes, joinable=False), request.apart
 
     def _interned(self, selection: Selection) -> Selection | None:
         """The one object for all selections that are equal, so that a response can be looked up by identity: two
@@ -403,9 +474,13 @@ class Memory:
         return known
 
     def prepare(self, head: KnownHead, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
-        """The response as it answers every request with this line and selection while what was looked at is fresh."""
-        of_line = head[0].prepared
-        if len(of_line) >= PREPARED_PER_LINE_MAX:
-            of_line.clear()
-        prepared = of_line[key_of(head)] = self._prepared.share(response, looked_at)
+        """The response as it answers every request with this line and selection while what was looked at is fresh; and
+        with every query, if it does not heed that.
+        """
+        line = head[0]
+        if line.line.query_heeded and line.prepared is line.shared:
+            line.prepared = {}
+        if len(line.prepared) >= PREPARED_PER_LINE_MAX:
+            line.prepared.clear()
+        prepared = line.prepared[key_of(head)] = self._prepared.share(response, looked_at)
         return prepared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ringserve.http.heads import HeaderBlock, Request
+from ringserve.http.heads import Request, Told
 from ringserve.http.proxies import network_of
 from ringserve.responders import passwords
 from ringserve.responders.policy import ProtectedArea
@@ -23,7 +23,7 @@ class Asker(Task):
 
     __slots__ = ()
 
-    def client_of(self, block: HeaderBlock | None) -> str:
+    def client_of(self, told: Told) -> str:
         """The client of a request, as text: the peer, or the client that a trusted proxy names."""
         raise NotImplementedError
 
@@ -59,7 +59,7 @@ class Verifier:
         job = self._verifying.get(key)
         try:
             if job is None:
-                origin = network_of(task.client_of(request.block))
+                origin = network_of(task.client_of(request.told))
                 job = self._tasks.call(verify, PASSWORDS, origin, lambda: self._forget(key))
                 self._verifying[key] = job
             right = await job.result(task) and known_hash is not None

@@ -1,17 +1,33 @@
 """What is parsed of a request's head: its request line, its header block, and what of them decides an answer.
 
-h11 is the one parser (`request.py`). What is remembered of its results is elsewhere (`remembered.py`), and is why some
-fields are *set apart* (`set_apart`): they make a header block like no other.
+h11 is the one parser (`request.py`) of all that decides. Its results are remembered (`remembered.py`) under the bytes
+that they follow from. So that these bytes come again, what decides nothing is taken out of them first (`sieve`), and
+what makes a header block like no other is *set apart* (`set_apart`).
+
+Why taking out is sound. A head is a request line, field lines, and an empty line, which is its end.
+ 1. A line is taken out if it is a whole one: `name: value` with CRLF, where the name is a token that is not kept, and
+    the value has no control character but the tab. h11 takes each such line wherever it stands: it reads field lines
+    one by one, and has rules about names that are kept only (`KEPT_FIELDS`). A property test holds this against h11.
+ 2. All other lines stay, in their order: those of kept names, and whatever is odd. So doubles of what decides are still
+    doubles, and a folded line, a bare CR or LF, or a control character is in what is left. What is left is looked up by
+    its exact bytes, and those were once accepted by h11: none of these is in there.
+ 3. So the lines that were taken out stand between lines of a good head. None of them is behind its end, because what is
+    looked up ends with the first empty line (`Memory.recall` looks for that).
+ 4. Our own limits of size and of number are checked with the whole.
+A request line that says GET or HEAD, a target of visible characters, and HTTP/1.1, is one for h11 as well
+(`PLAIN_LINE`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 from ringserve.http.response import CRLF
-from ringserve.http.semantics import Conditions, Location, TargetError, locate
+from ringserve.http.semantics import NO_FRAGMENT, Conditions, Location, TargetError, locate
 
 HEAD_END = CRLF + CRLF
 
@@ -79,13 +95,9 @@ class HeaderBlock:
     says_keep_alive: an HTTP/1.0 peer asked for it, and expects to be told.
     has_body: bytes follow that are no request. How they are framed (RFC 9112 6.3) does not matter: none is parsed.
     plain: nothing beside `selection` and `persistent` bears on the response, so that a prepared one may answer.
-    x_forwarded_for: for whom a proxy asks.
     """
 
-    __slots__ = (
-        "has_body", "host", "persistent", "plain", "preflight", "referer", "says_keep_alive", "selection", "user_agent",
-        "x_forwarded_for",
-    )  # fmt: skip
+    __slots__ = ("has_body", "persistent", "plain", "preflight", "says_keep_alive", "selection")
 
     def __init__(self, fields: dict[bytes, bytes], http_10: bool, selection: Selection) -> None:
         connection = fields.get(b"connection", b"")
@@ -93,38 +105,89 @@ class HeaderBlock:
         self.persistent = not _CLOSE.search(connection) and (not http_10 or self.says_keep_alive)
         self.has_body = b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0") != b""
         self.plain = not self.says_keep_alive and not self.has_body
-        self.host = fields.get(b"host")
-        self.referer = fields.get(b"referer")
-        self.user_agent = fields.get(b"user-agent")
-        self.x_forwarded_for = fields.get(b"x-forwarded-for")
         method = fields.get(b"access-control-request-method")
         self.preflight = None if method is None else Preflight(method, fields.get(b"access-control-request-headers"))
         self.selection = selection
 
 
-class RequestLine:
-    """A request line, and what follows from it alone."""
+class Told(NamedTuple):
+    """What a header block tells and nothing is decided by: for the log, and for who asks through a proxy."""
 
-    __slots__ = ("http_10", "location", "method", "target", "version")
+    host: bytes | None = None
+    referer: bytes | None = None
+    user_agent: bytes | None = None
+    x_forwarded_for: bytes | None = None
+
+
+_TOLD = re.compile(rb"\n(host|referer|user-agent|x-forwarded-for):[ \t]*+([^\r]*)", re.IGNORECASE)
+
+
+def told_of(header_bytes: bytes) -> Told:
+    """What is told by a header block that h11 accepted, read when it is needed: a few microseconds, which a request
+    that is not logged does not pay.
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in _TOLD.findall(b"\n" + header_bytes):
+        name, value = name.lower(), value.rstrip(b" \t")
+        found[name] = b"%s, %s" % (found[name], value) if name in found else value  # a list (RFC 9110 5.2)
+    return Told(*map(found.get, (b"host", b"referer", b"user-agent", b"x-forwarded-for")))
+
+
+PLAIN_LINE = re.compile(rb"(?:GET|HEAD) (/[!-\"$-~]*+) HTTP/1\.1\r")
+
+
+class RequestLine:
+    """A request line, and what follows from it alone.
+
+    target: whole, for the log. asked: without its query. query_heeded: an answer was made of the query too. One that
+    was not is the answer to every query, so whoever makes answers asks for `query`, and never for `target`.
+    """
+
+    __slots__ = ("_location", "_query", "asked", "http_10", "method", "query_heeded", "target", "version")
 
     def __init__(self, method: bytes, target: bytes, version: bytes) -> None:
         self.method = method
         self.target = target
         self.version = version
         self.http_10 = version == b"1.0"
-        self.location: Location | TargetError
-        try:
-            self.location = locate(target)
-        except TargetError as error:
-            self.location = error
+        self.asked, mark, query = target.partition(b"?")
+        self._query = mark + query
+        self.query_heeded = False
+        self._location: Location | TargetError | None = None
+
+    @property
+    def query(self) -> bytes:
+        """What follows the path of the target, with its question mark, or nothing."""
+        self.query_heeded = True
+        return self._query
+
+    @property
+    def location(self) -> Location | TargetError:
+        """Where the target points, whatever its query."""
+        location = self._location
+        if location is None:
+            try:
+                location = locate(self.asked)
+                if b"#" in self._query:
+                    raise TargetError(NO_FRAGMENT)
+            except TargetError as error:
+                location = error
+            self._location = location
+        return location
 
 
 class Request(NamedTuple):
-    """One request's head. apart: what was set apart from its header block, if anything."""
+    """One request's head. apart: what was set apart from its header block, if anything. header_bytes: that block."""
 
     line: RequestLine
     block: HeaderBlock
     apart: Apart | None = None
+    header_bytes: bytes = b""
+
+    @property
+    def told(self) -> Told:
+        """What the header block tells."""
+        return told_of(self.header_bytes)
 
     @property
     def asked_range(self) -> bytes | None:
@@ -204,3 +267,42 @@ CONDITIONS = len(Conditions._fields)
 FETCH_MODE = b"sec-fetch-mode"
 CONFIGURED_FIELDS = (b"host", b"authorization", b"origin", b"accept", FETCH_MODE)
 """In the order of `Selection`."""
+
+KEPT_FIELDS = (
+    b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", *SELECTING_FIELDS,
+)  # fmt: skip
+"""Those that decide an answer whatever is configured, and those that h11 has rules about."""
+_KEPT_WITH = {
+    b"origin": (b"access-control-request-method", b"access-control-request-headers"),
+    FETCH_MODE: (b"sec-fetch-dest", b"sec-fetch-site"),
+}
+"""What is read of a request because a field is heeded."""
+_NAME_BYTES = rb"-!#$%&'*+.^_`|~0-9A-Za-z"
+
+
+def sieve(heeded: Iterable[bytes] = ()) -> Callable[[bytes], list[bytes]]:
+    """What finds the parts of a header block that stay, in order, where fields that decide nothing are taken out.
+
+    heeded: those of `CONFIGURED_FIELDS` that the configuration reads. One expression, since a loop over the lines costs
+    three times as much: each match is a run of lines that are taken out, or one that stays.
+    """
+    names = {*KEPT_FIELDS, *heeded, *(name for each in heeded for name in _KEPT_WITH.get(each, ()))}
+    initials = b"".join(sorted({name[:1] + name[:1].upper() for name in names}))
+    other_initials = bytes(
+        byte for byte in range(0x21, 0x7F) if re.match(rb"[%s]" % _NAME_BYTES, bytes((byte,))) and byte not in initials
+    )
+    # Most names begin like none that is kept, which one look into a set tells.
+    name = rb"(?:[%s]|(?!(?i:%s):)[%s])[%s]*+" % (
+        re.escape(other_initials), _as_tree(sorted(names)), _NAME_BYTES, _NAME_BYTES,
+    )  # fmt: skip
+    expression = rb"(?:%s:[\t -~\x80-\xff]*+\r\n)++|([^\n]*+\n)" % name
+    return re.compile(expression).findall
+
+
+def _as_tree(words: list[bytes]) -> bytes:
+    """An expression for any of the words, in which each letter that several begin with is tried once."""
+    branches = []
+    for initial, group in groupby(words, lambda word: word[:1]):
+        rests = [word[1:] for word in group]
+        branches.append(re.escape(initial) + (_as_tree(rests) if any(rests) else b""))
+    return b"(?:%s)" % b"|".join(branches)

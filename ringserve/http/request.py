@@ -26,6 +26,7 @@ from ringserve.http.heads import (
     Request,
     RequestLine,
     Selection,
+    sieve,
 )
 from ringserve.http.response import CRLF
 from ringserve.http.semantics import LIST_MEMBERS_MAX, Conditions, is_authority
@@ -126,16 +127,19 @@ class Parser:
     """Heads through h11 and the rules of ours.
 
     heeded: those of `CONFIGURED_FIELDS` by which the configuration makes a difference; by the others none is made.
+    sieve: takes all other fields out of a header block (`heads.sieve`).
     """
 
     def __init__(self, limits: Limits, heeded: tuple[bytes, ...] = ()) -> None:
         self.limits = limits
+        self.sieve = sieve(heeded)
         self._names = (*SELECTING_FIELDS, *(name if name in heeded else None for name in CONFIGURED_FIELDS))
 
-    def parse(self, head: bytes, found: tuple[bytes, Apart] | None = None) -> Request:
+    def parse(self, head: bytes, sifted: bytes = b"", found: tuple[bytes, Apart] | None = None) -> Request:
         """The request of a whole head. Raises RequestError.
 
-        found: by `set_apart` in its header block. It is set apart in the request too, unless h11 found more of it.
+        sifted: its header block without what decides nothing. found: by `set_apart` in that. It is set apart in the
+        request too, unless h11 found more of it.
         """
         limits = self.limits
         if head.find(CRLF) > limits.target_bytes_max + LONGEST_METHOD_AND_VERSION:
@@ -164,7 +168,7 @@ class Parser:
         if event.http_version[:1] != b"1":
             raise RequestError(505, "not HTTP/1")
         fields = _combined(event)
-        apart = None if found is None else _take_apart(head[head.find(CRLF) + len(CRLF) :], *found, event, fields)
+        apart = None if found is None else _take_apart(sifted, *found, event, fields)
         if b"if-none-match" in fields:
             fields.pop(b"if-modified-since", None)  # it is not to be heeded beside the other (RFC 9110 13.1.3)
         line = RequestLine(event.method, event.target, event.http_version)

@@ -39,13 +39,11 @@ class Location(NamedTuple):
 
     path: relative to the root, decoded, without empty, `.` or `..` segments; it ends with a slash, or is empty, where
         the target named a directory.
-    query: what followed the question mark, with it, or nothing.
     hidden: the file is not to be served: a segment begins with a dot, or it is a configuration of ours.
     authority: the host and port of a target in absolute-form; they go before the Host field (RFC 9112 3.2.2).
     """
 
     path: bytes
-    query: bytes
     hidden: bool
     authority: bytes = b""
 
@@ -87,27 +85,29 @@ def is_authority(value: bytes) -> bool:
     return True
 
 
+NO_FRAGMENT = "a target has no fragment"
+
+
 def locate(target: bytes) -> Location:
-    """Where a request target in origin-form or absolute-form points (RFC 9112 3.2). Raises TargetError.
+    """Where a request target in origin-form or absolute-form points (RFC 9112 3.2), without its query. Raises
+    TargetError.
 
     Percent-encoding is undone once. An encoded slash is refused, since whether it separates segments is anybody's
     guess; NUL ends a path for the kernel and not for us, so it is refused too. Dot segments are resolved before the
     lookup, and one that would leave the root is refused.
     """
-    absolute = _ABSOLUTE_FORM.match(target)
+    path = target.partition(b"?")[0]
+    absolute = _ABSOLUTE_FORM.match(path)
     authority = b""
     if absolute:
         authority = absolute["authority"]
         if not is_authority(authority):
             raise TargetError("a malformed authority")
-        target = target[absolute.end() :] or b"/"
-        if target[:1] == b"?":
-            target = b"/" + target
-    if target[:1] != b"/":
+        path = path[absolute.end() :] or b"/"
+    if path[:1] != b"/":
         raise TargetError("the target is neither a path nor an http URL")
-    path, mark, query = target.partition(b"?")
     if b"#" in target:
-        raise TargetError("a target has no fragment")
+        raise TargetError(NO_FRAGMENT)
     if b"%" in path:
         if _BAD_ESCAPE.search(path):
             raise TargetError("a percent sign is not followed by two hexadecimal digits")
@@ -122,7 +122,7 @@ def locate(target: bytes) -> Location:
         trailing = segments and path.rpartition(b"/")[2] in (b"", b".", b"..")
         path = b"/" + b"/".join(segments) + (b"/" if trailing else b"")
     path = path[1:]
-    return Location(path, mark + query, is_hidden(path), authority)
+    return Location(path, is_hidden(path), authority)
 
 
 def is_hidden(path: bytes) -> bool:

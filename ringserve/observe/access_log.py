@@ -31,7 +31,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ringserve.http.dates import iso_date, log_date
-from ringserve.http.heads import HeaderBlock, RequestLine
+from ringserve.http.heads import RequestLine, Told
 from ringserve.ring.tasks import Kind, Tasks
 from ringserve.ring.world import PIPE_BUF, Pinned, errno_name
 
@@ -118,7 +118,7 @@ class LogFormat(ABC):
         return b""
 
     @abstractmethod
-    def block(self, block: HeaderBlock | None) -> bytes:
+    def block(self, told: Told) -> bytes:
         """Last, with the line end: what the header fields say of the client."""
 
 
@@ -140,16 +140,16 @@ class CommonFormat(LogFormat):
     def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:  # noqa: ARG002
         return b"%d %d" % (status, body_bytes)
 
-    def block(self, block: HeaderBlock | None) -> bytes:  # noqa: ARG002
+    def block(self, told: Told) -> bytes:  # noqa: ARG002
         return b"\n"
 
 
 class CombinedFormat(CommonFormat):
     """The format that nginx and Apache call combined: the common one, and what led the client here."""
 
-    def block(self, block: HeaderBlock | None) -> bytes:
-        referer = shorten(block.referer, REFERER_BYTES_MAX) if block and block.referer is not None else b"-"
-        agent = shorten(block.user_agent, USER_AGENT_BYTES_MAX) if block and block.user_agent is not None else b"-"
+    def block(self, told: Told) -> bytes:
+        referer = b"-" if told.referer is None else shorten(told.referer, REFERER_BYTES_MAX)
+        agent = b"-" if told.user_agent is None else shorten(told.user_agent, USER_AGENT_BYTES_MAX)
         return b' "%s" "%s"\n' % (referer, agent)
 
 
@@ -186,12 +186,12 @@ class JsonFormat(LogFormat):
         mark = b'"shortened":true,' if shortened or isinstance(range_, Shortened) else b""
         return b'"duration":%.6f,"range":%s,%s' % (duration_s, range_, mark)
 
-    def block(self, block: HeaderBlock | None) -> bytes:
+    def block(self, told: Told) -> bytes:
         return _put(
             b'"host":%s,"referer":%s,"user_agent":%s}\n',
-            _json(block.host if block else None, HOST_BYTES_MAX),
-            _json(block.referer if block else None, REFERER_BYTES_MAX),
-            _json(block.user_agent if block else None, USER_AGENT_BYTES_MAX),
+            _json(told.host, HOST_BYTES_MAX),
+            _json(told.referer, REFERER_BYTES_MAX),
+            _json(told.user_agent, USER_AGENT_BYTES_MAX),
         )
 
 

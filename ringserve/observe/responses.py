@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ringserve.http.heads import Apart, HeaderBlock, Request, RequestLine
+from ringserve.http.heads import Apart, HeaderBlock, Request, RequestLine, Told, told_of
 from ringserve.observe.access_log import AccessLog, Shortened
 
 STATUSES = 1000
@@ -16,8 +16,11 @@ STATUSES = 1000
 class LoggedLine(Protocol):
     """A request line, and its piece, which is kept with it once it is made."""
 
-    line: RequestLine
     log_piece: bytes | None
+
+    @property
+    def line(self) -> RequestLine:
+        """What it says."""
 
 
 class LoggedBlock(Protocol):
@@ -26,6 +29,7 @@ class LoggedBlock(Protocol):
     """
 
     block: HeaderBlock
+    header_bytes: bytes
     log_piece: bytes | None
     client_piece: tuple[str, bytes] | None
 
@@ -98,14 +102,14 @@ class Responses:
             if not aborted:
                 outcome.log_piece = piece
         if head is None:
-            client, line_piece, block_piece = peer.client_piece, form.line(None), form.block(None)
+            client, line_piece, block_piece = peer.client_piece, form.line(None), form.block(Told())
         else:
             line, block, _apart = head
             client = peer.client_piece if peer.proxy is None else peer.piece_for(block)
             if line.log_piece is None:
                 line.log_piece = form.line(line.line)
             if block.log_piece is None:
-                block.log_piece = form.block(block.block)
+                block.log_piece = form.block(told_of(block.header_bytes))
             line_piece, block_piece = line.log_piece, block.log_piece
         if form.detailed:
             asked_range = None if head is None else Request(head[0].line, head[1].block, head[2]).asked_range

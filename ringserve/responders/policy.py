@@ -15,6 +15,7 @@ from ringserve.config.glob_index import GlobIndex
 from ringserve.config.globs import fill_in
 from ringserve.config.rules import AuthRule
 from ringserve.config.settings import Config, SiteConfig
+from ringserve.http.heads import RequestLine
 from ringserve.http.response import NO_CACHE, Fields, Response, replaced, varying
 from ringserve.http.semantics import ALLOWED, CODINGS, LIST_MEMBERS_MAX, Location, locate, quote_query
 
@@ -92,8 +93,10 @@ class Site:
         self._origins = frozenset(origin.encode() for origin in config.cors_origin)
         self._preset = SECURITY_FIELDS if config.security_headers else ()
 
-    def redirect(self, location: Location) -> Redirection | None:
-        """Where the configuration sends this location. The query goes along, unless the new address has its own."""
+    def redirect(self, location: Location, line: RequestLine) -> Redirection | None:
+        """Where the configuration sends this location. The query of the request line goes along, unless the new address
+        has its own.
+        """
         found = self._redirects.first(b"/" + location.path)
         if found is None:
             return None
@@ -103,7 +106,7 @@ class Site:
         if reference.startswith(b"//"):
             reference = b"/" + reference.lstrip(b"/")  # what a star stood for must not name a host
         address, mark, fragment = reference.partition(b"#")
-        query = b"" if b"?" in address else quote_query(location.query)
+        query = b"" if b"?" in address else quote_query(line.query)
         return Redirection(rule.status, address + query + mark + fragment)
 
     def rewrite(self, location: Location) -> Location | None:

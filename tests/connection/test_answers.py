@@ -34,7 +34,7 @@ from ringserve.connection.verifier import PASSWORDS, Asker, Verifier
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory, Entry, Failure, File, Freshness, Key
 from ringserve.files.table import FRESH_S, FileTable
-from ringserve.http.heads import CONFIGURED_FIELDS, HeaderBlock, Request
+from ringserve.http.heads import CONFIGURED_FIELDS, Request, Told
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Response, SharedDescriptor
 from ringserve.responders import passwords
@@ -80,8 +80,8 @@ class Clock:
     def random_bytes(self, count: int) -> bytes:
         return os.urandom(count)
 
-    def client_of(self, block: HeaderBlock) -> str:
-        assert block.plain is not None
+    def client_of(self, told: Told) -> str:
+        assert told.host is not None
         return self.client
 
 

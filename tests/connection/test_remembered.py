@@ -41,7 +41,16 @@ from ringserve.connection.remembered import (
     request_of,
 )
 from ringserve.files.entries import Entry, Key
-from ringserve.http.heads import APART_BYTES_MAX, APART_NAMES, Request, set_apart
+from ringserve.http.heads import (
+    APART_BYTES_MAX,
+    APART_NAMES,
+    CONFIGURED_FIELDS,
+    PLAIN_LINE,
+    Request,
+    set_apart,
+    sieve,
+    told_of,
+)
 from ringserve.http.response import Response, head_parts
 from ringserve.http.semantics import Conditions
 
@@ -195,17 +204,18 @@ def remembered(memory: Memory, head: bytes) -> Request:
 
 def test_both_halves_of_a_head_are_remembered() -> None:
     memory = new_memory()
-    first = remembered(memory, GOOD[1])
-    again = remembered(memory, GOOD[1])
+    browser = b"GET /a/b HTTP/1.1\r\n" + BROWSER
+    first = remembered(memory, browser)
+    again = remembered(memory, browser)
     assert again.line is first.line
     assert again.block is first.block
-    line_bytes, _end, block_bytes = GOOD[1].partition(b"\n")
+    line_bytes, _end, block_bytes = browser.partition(b"\n")
     line = memory.lines.recent[line_bytes]
     assert line.line is first.line
-    assert line.blocks is memory.blocks(http_10=False)
-    apart = set_apart(block_bytes)
+    assert line.blocks is memory.blocks
+    apart = set_apart(b"".join(sieve()(block_bytes)))
     assert apart is not None
-    assert line.blocks.recent[apart[0]].block is first.block
+    assert line.blocks.sifted.recent[apart[0]].block is first.block
 
 
 def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
@@ -213,7 +223,8 @@ def test_a_known_line_is_the_same_object_with_a_new_block() -> None:
     first = remembered(memory, GOOD[0])
     second = remembered(memory, LINE + joined(HOST, b"Cookie: a"))
     assert second.line is first.line, "what is prepared for it is found again"
-    assert second.block is not first.block
+    assert second.block is first.block
+    assert remembered(memory, LINE + joined(HOST, b"Accept-Encoding: a")).block is not first.block
 
 
 def test_a_line_that_has_grown_old_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,15 +241,14 @@ def test_a_line_that_has_grown_old_is_recalled(monkeypatch: pytest.MonkeyPatch) 
 def test_a_known_block_serves_another_line() -> None:
     memory = new_memory()
     first = remembered(memory, GOOD[0])
-    assert remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST)).block is not first.block, "the line was new"
-    third = remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST, b"Cookie: a"))
-    assert remembered(memory, b"GET / HTTP/1.1\r\n" + joined(HOST, b"Cookie: a")).block is third.block
+    assert remembered(memory, b"GET /other HTTP/1.1\r\n" + joined(HOST)).block is first.block
+    assert remembered(memory, b"PUT /other HTTP/1.1\r\n" + joined(HOST)).block is not first.block, "h11 read it"
 
 
 def test_selections_that_are_equal_are_one_object() -> None:
     memory = new_memory()
     first = remembered(memory, LINE + joined(HOST, b"Accept: a", b"Cookie: 1"))
-    second = remembered(memory, LINE + joined(b"Accept: a", HOST, b"Cookie: 2", b"User-Agent: b"))
+    second = remembered(memory, LINE + joined(b"Connection: a", HOST, b"Cookie: 2", b"User-Agent: b"))
     other = remembered(memory, LINE + joined(HOST, b"Accept-Encoding: a", b"Cookie: 1"))
     assert first.block is not second.block
     assert first.block.selection is second.block.selection
@@ -257,7 +267,7 @@ def test_fields_that_select_and_are_too_long_are_nobodys_again() -> None:
     line = memory.lines.get(LINE[:-1])
     assert line is not None
     assert line.line is kept.line
-    assert memory.blocks(http_10=False).get(block) is None
+    assert memory.blocks.sifted.get(block) is None
     assert remembered(memory, GOOD[0]).block.selection is kept.block.selection
 
 
@@ -276,8 +286,10 @@ def test_other_fields_may_be_as_long_as_a_block() -> None:
     memory = new_memory()
     request = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * SELECTION_BYTES_MAX))
     assert request.block.selection is remembered(memory, GOOD[0]).block.selection
-    long = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX))
-    assert long.line is request.line, "what is prepared for it is found, though its head is parsed"
+    for _again in range(3):
+        long = remembered(memory, LINE + joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX))
+        assert long.line is request.line, "what is prepared for it is found"
+    assert not memory.blocks.whole.recent
 
 
 def test_a_browser_that_asks_about_another_copy_needs_no_parser() -> None:
@@ -286,8 +298,8 @@ def test_a_browser_that_asks_about_another_copy_needs_no_parser() -> None:
     other = b"GET /other HTTP/1.1\r\n"
     remembered(memory, other + joined(HOST))
     fields = [HOST, b"Cookie: a", b"If-Modified-Since: b", b'If-None-Match: "2"']
-    for revalidates in (False, True):
-        head = memory.recall(other + joined(*fields), revalidates)
+    for _again in range(3):
+        head = memory.recall(other + joined(*fields))
         assert head is not None
         request = request_of(head)
         assert (request.block, request.apart) == (plain.block, (b'"2"', None, None))
@@ -358,12 +370,177 @@ def test_an_absent_field_is_not_an_empty_one() -> None:
     assert (absent.conditions.if_none_match, empty.conditions.if_none_match) == (None, b"")
 
 
+# -- what decides nothing ---------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    [
+        b"Host", b"hOST", b"Connection", b"Content-Length", b"Transfer-Encoding", b"Expect", b"Upgrade", b"Range",
+        b"Accept-Encoding", b"If-None-Match", b"Accept", b"Origin", b"Authorization", b"Sec-Fetch-Mode", b"Cookie",
+        b"X-Request-Id", b"User-Agent", b"Referer", b"X-Forwarded-For", b"Hostx", b"Ho", b"x", b"Keep-Alive", b"Te",
+        b"Content-Lengthy", b"X:Host", b"", b"X ", b"X\t", b" X", b"\xe9", b"a(b", b"Host ", b"$~^", b"accept-encodin",
+    ]
+)  # fmt: skip
+VALUES = st.sampled_from(
+    [
+        b"a", b"", b" ", b"a b", b"\ta\t", b"close", b"0", b"1", b"chunked", b"caf\xc3\xa9", b"\xff", b"a:b", b"\0",
+        b"a\rb", b"a\nb", b"a\r\n b", b"\x0b", b"a\x7fb", b"a\x1fb", b"192.0.2.1", b"a" * 300, b"\r", b"a\r\nHost: b",
+    ]
+)  # fmt: skip
+FIELDS = st.tuples(NAMES, st.sampled_from([b":", b": ", b":\t", b" :", b""]), VALUES).map(b"".join)
+ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"", b"\r\n\r\n", b"\r\n\r\nX: y\r\n"])
+BLOCKS_OF_FIELDS = st.builds(
+    lambda fields, ends, last: b"".join(field + end for field, end in zip(fields, ends, strict=False)) + last,
+    st.lists(FIELDS | st.just(HOST), max_size=8),
+    st.lists(st.just(b"\r\n") | ENDS, min_size=8, max_size=8),
+    st.sampled_from([b"\r\n", b"\r\n", b"\n", b"", b"\r\nGET / HTTP/1.1\r\n\r\n"]),
+)
+PLAIN = [HOST, b"Connection: close", b"Accept-Encoding: gzip", b"Content-Length: 1", b"Transfer-Encoding: chunked"]
+THOROUGH = settings(max_examples=3000, deadline=None, derandomize=True)
+
+
+def knowing_memory(heeded: tuple[bytes, ...] = ()) -> Memory:
+    """One that knows what plain fields lead to, in every order that tests come upon."""
+    memory = new_memory(heeded)
+    for count in range(4):
+        for fields in itertools.permutations(PLAIN, count):
+            for version in (b"1.0", b"1.1"):
+                outcomes(new_reader(memory=memory), b"GET / HTTP/" + version + b"\r\n" + joined(*fields))
+    return memory
+
+
+KNOWING: dict[tuple[bytes, ...], Memory] = {heeded: knowing_memory(heeded) for heeded in ((), CONFIGURED_FIELDS)}
+
+
+@pytest.mark.parametrize("heeded", KNOWING)
+@THOROUGH
+@given(line=st.sampled_from([LINE, b"HEAD /a?b HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n"]), block=BLOCKS_OF_FIELDS)
+def test_h11_takes_each_head_that_is_taken_without_it_and_reads_the_same(
+    heeded: tuple[bytes, ...], line: bytes, block: bytes
+) -> None:
+    recalled = KNOWING[heeded].recall(line + block)
+    if recalled is None:
+        return
+    fresh = new_memory(heeded, enabled=False)
+    assert outcomes(new_reader(memory=fresh), line + block) == [described(request_of(recalled))]
+
+
+def test_the_test_of_what_h11_takes_sees_some_that_were_taken_without_it() -> None:
+    memory = KNOWING[()]
+    head = LINE + joined(b"X-Request-Id: 1", HOST, b"Cookie: \xe9", b"Hostx: b", b"Accept-Encoding: gzip", b"$~^:")
+    assert memory.recall(head) is not None
+    assert memory.recall(head.replace(b"Hostx", b"Host")) is None
+
+
+@THOROUGH
+@given(
+    st.one_of(
+        st.builds(
+            b"%s %s HTTP/%s".__mod__,
+            st.tuples(
+                st.sampled_from([b"GET", b"HEAD", b"PUT", b"get", b"GET "]),
+                st.binary(max_size=6) | st.sampled_from([b"/", b"/a?b", b"/%2f", b"/a#b", b"*", b"http://a/", b"/a b"]),
+                st.sampled_from([b"1.1", b"1.0", b"1.1 ", b"2.0"]),
+            ),
+        ),
+        st.binary(max_size=12),
+    )
+)
+def test_h11_takes_each_request_line_that_is_taken_without_it(line: bytes) -> None:
+    memory = new_memory()
+    remembered(memory, LINE + joined(HOST))
+    head = line + b"\r\n" + joined(HOST)
+    recalled = memory.recall(head)
+    if recalled is None:
+        return
+    assert PLAIN_LINE.fullmatch(line + b"\r")
+    assert outcomes(new_reader(memory=new_memory(enabled=False)), head) == [described(request_of(recalled))]
+
+
+@THOROUGH
+@given(st.lists(FIELDS, max_size=6))
+def test_what_a_block_tells_is_what_h11_reads_in_it(fields: list[bytes]) -> None:
+    head = LINE + joined(HOST, *fields)
+    parser = h11.Connection(h11.SERVER)
+    parser.receive_data(head)
+    try:
+        event = parser.next_event()
+    except h11.RemoteProtocolError:
+        return
+    if not isinstance(event, h11.Request) or not isinstance(outcomes(new_reader(), head)[0], tuple):
+        return
+    wanted = []
+    for name in (b"host", b"referer", b"user-agent", b"x-forwarded-for"):
+        values = [value for known, value in event.headers if known == name]
+        wanted.append(b", ".join(values) if values else None)
+    assert list(told_of(joined(HOST, *fields))) == wanted
+
+
+def test_a_request_that_differs_in_what_decides_nothing_is_not_parsed() -> None:
+    memory = new_memory()
+    first = remembered(memory, LINE + joined(HOST, b"Accept-Encoding: gzip"))
+    for number in range(3):
+        unique = b"X-Request-Id: %d" % number, b"Referer: http://a/%d" % number
+        head = memory.recall(LINE + joined(unique[0], HOST, b"Accept-Encoding: gzip", unique[1]))
+        assert head is not None
+        request = request_of(head)
+        assert request.block is first.block
+        assert request.told.referer == b"http://a/%d" % number
+
+
+def test_a_block_that_came_twice_is_remembered_whole() -> None:
+    memory = new_memory()
+    remembered(memory, LINE + joined(HOST))
+    block = joined(HOST, b"Cookie: a")
+    memory.recall(LINE + block)
+    assert not memory.blocks.whole.recent
+    memory.recall(LINE + block)
+    assert list(memory.blocks.whole.recent) == [block]
+
+
+def test_lines_that_differ_in_their_query_share_the_answers_that_do_not_heed_it() -> None:
+    memory = new_memory()
+    head = memory.read(b"GET /a HTTP/1.1\r\n" + joined(HOST))
+    entry = Entry(b"a")
+    entry.freshness.until = 1.0
+    prepared = memory.prepare(head, Response(200, ()), {entry: Key(0, b"a")})
+    asked = memory.read(b"GET /a?1 HTTP/1.1\r\n" + joined(HOST))
+    assert asked[0].prepared[key_of(asked)] is prepared
+    assert asked[0].line.target == b"/a?1"
+
+
+def test_an_answer_that_heeds_the_query_is_to_that_query_alone() -> None:
+    memory = new_memory()
+    entry = Entry(b"a")
+    entry.freshness.until = 1.0
+    for target in (b"/a", b"/a?1"):
+        for other in (b"/a", b"/a?1", b"/a?2"):
+            head = memory.read(b"GET " + target + b" HTTP/1.1\r\n" + joined(HOST))
+            assert head[0].line.query == target[len(b"/a") :]
+            memory.prepare(head, Response(200, ((b"X", target),)), {entry: Key(0, b"a")})
+            found = memory.read(b"GET " + other + b" HTTP/1.1\r\n" + joined(HOST))
+            if other != target:
+                known = found[0].prepared.get(key_of(found))
+                assert known is None or known.response.fields != ((b"X", target),)
+
+
+def test_a_line_of_another_version_that_has_grown_old_is_not_taken_for_one_of_1_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ringserve.connection.remembered, "REMEMBERED_LINES", 1)
+    memory = new_memory()
+    old = b"GET / HTTP/1.0\r\n"
+    for line in (old, b"GET /other HTTP/1.1\r\n"):
+        remembered(memory, line + joined(HOST))
+    assert memory.recall(old + joined(HOST)) is None
+    assert remembered(memory, old + joined(HOST)).line.http_10
+
+
 def test_nothing_is_remembered_when_memory_is_off() -> None:
     memory = new_memory(enabled=False)
     first = remembered(memory, GOOD[1])
     assert remembered(memory, GOOD[1]).line is not first.line
     assert not memory.lines.recent
-    assert not memory.blocks(http_10=False).recent
+    assert not memory.blocks.sifted.recent
 
 
 @pytest.mark.parametrize(("head", "_status"), REFUSED)
@@ -371,18 +548,18 @@ def test_a_refused_head_is_not_remembered(head: bytes, _status: int) -> None:
     memory = new_memory()
     outcomes(new_reader(memory=memory), head)
     assert not memory.lines.recent
-    assert not memory.blocks(http_10=False).recent
-    assert not memory.blocks(http_10=True).recent
+    assert not memory.blocks.sifted.recent
+    assert not memory.blocks_10.sifted.recent
 
 
 def test_a_half_that_is_too_long_is_parsed_each_time() -> None:
     memory = new_memory()
     long_line = b"GET /" + b"a" * REMEMBERED_BYTES_MAX + b" HTTP/1.1\r\n"
-    long_block = joined(HOST, b"Cookie: " + b"a" * REMEMBERED_BYTES_MAX)
+    long_block = joined(HOST, b"Connection: " + b"a" * REMEMBERED_BYTES_MAX)
     remembered(memory, long_line + joined(HOST))
     remembered(memory, LINE + long_block)
     assert list(memory.lines.recent) == [LINE[:-1]]
-    assert list(memory.blocks(http_10=False).recent) == [joined(HOST)]
+    assert list(memory.blocks.sifted.recent) == [joined(HOST)]
 
 
 def test_a_value_is_remembered_until_two_generations_have_passed() -> None:

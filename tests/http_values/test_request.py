@@ -31,7 +31,7 @@ from heads_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ringserve.http.heads import CONFIGURED_FIELDS, Preflight
+from ringserve.http.heads import CONFIGURED_FIELDS, Preflight, told_of
 from ringserve.http.request import LONGEST_METHOD_AND_VERSION, Limits, RequestError
 from ringserve.http.semantics import Conditions, Location, TargetError
 
@@ -41,13 +41,21 @@ from ringserve.http.semantics import Conditions, Location, TargetError
 def test_a_request_line_is_read() -> None:
     line = request_of(b"GET /a%20b/?q HTTP/1.1\r\n" + joined(HOST)).line
     assert (line.method, line.target, line.version, line.http_10) == (b"GET", b"/a%20b/?q", b"1.1", False)
-    assert line.location == Location(b"a b/", b"?q", hidden=False)
+    assert line.location == Location(b"a b/", hidden=False)
+    assert not line.query_heeded
+    assert line.query == b"?q"
+    assert line.query_heeded
 
 
 def test_a_target_that_names_nothing_is_kept_with_its_reason() -> None:
     location = request_of(b"GET /%2f HTTP/1.1\r\n" + joined(HOST)).line.location
     assert isinstance(location, TargetError)
     assert "encoded slash" in str(location)
+
+
+def test_a_fragment_is_refused_in_a_path_and_in_a_query() -> None:
+    for target in (b"/a#b", b"/a?b#c"):
+        assert isinstance(request_of(b"GET " + target + b" HTTP/1.1\r\n" + joined(HOST)).line.location, TargetError)
 
 
 def test_only_head_is_head() -> None:
@@ -66,8 +74,8 @@ def test_the_fields_that_select_are_read() -> None:
         if_range=b'"v1"',
     )
     assert block.selection.accept_encoding == b"gzip, deflate, br, zstd"
-    assert block.user_agent == b"Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
-    assert block.referer == b"http://example.org/\xe9"
+    assert told_of(BROWSER).user_agent == b"Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"
+    assert told_of(BROWSER).referer == b"http://example.org/\xe9"
     assert block.plain
 
 
@@ -137,8 +145,8 @@ def test_a_preflight_is_told_by_its_method(fields: list[bytes], preflight: Prefl
 
 
 def test_for_whom_a_proxy_asks_is_kept() -> None:
-    block = request_of(LINE + joined(HOST, b"X-Forwarded-For: 192.0.2.1")).block
-    assert block.x_forwarded_for == b"192.0.2.1"
+    fields = HOST, b"X-Forwarded-For: 192.0.2.1", b"x-forwarded-FOR: \t192.0.2.2 "
+    assert request_of(LINE + joined(*fields)).told.x_forwarded_for == b"192.0.2.1, 192.0.2.2"
 
 
 def test_a_repeated_field_is_one_list() -> None:

@@ -166,7 +166,8 @@ def test_every_reference_leads_to_exactly_its_item(media_type: bytes, path: byte
     for item, href in zip(arrange(items, View()), hrefs, strict=True):
         wanted = path + item.name + (b"/" if item.is_directory else b"")
         joined = locate(base.encode() + href.encode())
-        assert (joined.path, joined.query) == (wanted, b"")
+        assert joined.path == wanted
+        assert "?" not in href
         # And as a browser resolves it, which undoes dot segments before it sends the target.
         assert locate(urljoin(base, href).encode()).path == wanted
 
@@ -654,7 +655,7 @@ def test_the_links_of_a_page_ask_for_the_views_that_they_name(view: View, pages:
     parsed = page_of(items, view)
     for relation, wanted in (("prev", number - 1), ("next", number + 1)):
         for link in parsed.all("a", rel=relation):
-            assert parse_view(locate(b"/" + link.attributes["href"].encode()).query) == view._replace(page=wanted)
+            assert parse_view(b"?" + link.attributes["href"].encode().partition(b"?")[2]) == view._replace(page=wanted)
 
 
 @THOROUGH
