@@ -80,13 +80,15 @@ class MountTable:
         """The mount of a number."""
         return self._by_number.get(number)
 
-    def has_mounts(self, mount: Mount) -> bool:
-        """Whether others are mounted on it."""
-        return mount.number in self._on
-
     def below(self, start: Mount, above: bytes) -> list[Mount]:
-        """What is mounted on `start`, below a directory of it that is called `above`."""
-        return [each for each in self._on.get(start.number, ()) if each.point != above and _is_below(each.point, above)]
+        """What can be reached below a directory of the mount `start` that is called `above`."""
+        return [
+            mount
+            for mount in self._by_number.values()
+            if mount.point != above
+            and _is_below(mount.point, above)
+            and self.reached(start, above, mount.point) is mount
+        ]
 
     def reached(self, start: Mount, above: bytes, path: bytes) -> Mount:
         """Where a path leads that begins in a directory of the mount `start`, called `above`, if no symbolic link is on

@@ -11,82 +11,74 @@ import select
 
 from ringserve.ring.linux.mountinfo import MEMORY, Mount, MountTable, parse
 
+MOUNTINFO = "/proc/self/mountinfo"
 READ_BYTES = 1 << 20
 NOWHERE = Mount(0, 0, b"", "unknown", b"0:0")
 
 
 class Place:
     """A mount, and what may be asked of it. local: see `mountinfo`. read_flags: of preadv2(2), so that a read of a
-    local file does not wait; what is in memory alone knows no RWF_NOWAIT, and needs none.
+    local file does not wait; what is in memory alone knows no RWF_NOWAIT, and needs none. nested: of a root, what is
+    mounted below it, by the path from there; None of what is no root.
     """
 
-    __slots__ = ("local", "mount", "read_flags")
+    __slots__ = ("local", "mount", "nested", "read_flags")
 
-    def __init__(self, mount: Mount, local: bool) -> None:
+    def __init__(self, mount: Mount, local: bool, nested: tuple[tuple[bytes, Place], ...] | None = None) -> None:
         self.mount = mount
         self.local = local
         self.read_flags = 0 if mount.kind in MEMORY else os.RWF_NOWAIT
+        self.nested = nested
 
 
 class Mounts:
-    """The mounts as of each question. Where there is no /proc nothing is known to be local."""
+    """The mounts as of the last look at them. Where there is no /proc nothing is known to be local.
+
+    changes: a descriptor on which poll(2) tells of changes; -1 if there is none.
+    """
 
     def __init__(self) -> None:
         self._table = MountTable(iter(()))
         self._places: dict[int, Place] = {}
         self._changed = select.poll()
-        self._fd = -1
+        self._fd = self.changes = -1
         try:
-            self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
+            self.changes = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)  # each tells of a change once
         except OSError:
             return
         self._changed.register(self._fd, select.POLLPRI)
         self._read()
 
+    def look(self) -> bool:
+        """Whether they have changed."""
+        if self._fd < 0 or not self._changed.poll(0):
+            return False
+        self._read()
+        return True
+
     def of(self, fd: int) -> Place:
         """Where a descriptor's file is."""
-        self._read_again()
         return self._place(self._mount_of(fd))
 
-    def reached(self, start: Place, directory: int, path: bytes) -> Place:
-        """Where a path leads below a directory that is at `start`, if no symbolic link is on it."""
-        above, mounts = self._below(start, directory)
-        if not mounts:
-            return start
-        return self._place(self._table.reached(start.mount, above, os.path.normpath(os.path.join(above, path))))
-
-    def has_others(self, start: Place, directory: int) -> bool:
-        """Whether there are other mounts below a directory that is at `start`."""
-        return bool(self._below(start, directory)[1])
-
-    def foreign_in(self, start: Place, directory: int) -> Place | None:
-        """One that may hang and is mounted on a name of a directory that is at `start`."""
-        above, mounts = self._below(start, directory)
-        return next(
-            (
-                place
-                for place in map(self._place, mounts)
-                if not place.local and os.path.dirname(place.mount.point) == above
-            ),
-            None,
-        )
-
-    def _below(self, start: Place, directory: int) -> tuple[bytes, list[Mount]]:
-        """The path of a directory, and what is mounted below it."""
-        self._read_again()
-        if not self._table.has_mounts(start.mount):
-            return b"", []
+    def of_root(self, directory: int) -> Place:
+        """The same of a directory, with what is mounted below it, the deepest first."""
+        place = self.of(directory)
         try:
-            above = os.readlink(b"/proc/self/fd/%d" % directory)
+            path = os.readlink(b"/proc/self/fd/%d" % directory)
         except OSError:
-            return b"", []
-        return above, self._table.below(start.mount, above)
+            path = b"/"
+        above = path.rstrip(b"/") + b"/"
+        below = sorted(self._table.below(place.mount, path), key=lambda mount: -len(mount.point))
+        nested = tuple((mount.point.removeprefix(above), self._place(mount)) for mount in below)
+        return Place(place.mount, place.local, nested)
 
     def close(self) -> None:
         """Nobody asks any more."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self.changes):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self.changes = -1
 
     def _mount_of(self, fd: int) -> Mount:
         try:
@@ -104,10 +96,6 @@ class Mounts:
         if place is None:
             place = self._places[mount.number] = Place(mount, self._table.is_local(mount))
         return place
-
-    def _read_again(self) -> None:
-        if self._fd >= 0 and self._changed.poll(0):
-            self._read()
 
     def _read(self) -> None:
         pieces = []

@@ -51,6 +51,8 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_CACHED = 0x20
+UNKNOWN = (-errno.EXDEV, -errno.ELOOP)
+"""What openat2(2) answers to a path that is not to lead elsewhere, or over a symbolic link; and to some others."""
 RESOLVE_AT_ONCE = RESOLVE_CACHED | RESOLVE_NO_XDEV
 """RESOLVE_CACHED bounds the walk only: the open itself asks the file system, so that it has to be a local one."""
 
@@ -77,7 +79,7 @@ class Files:
     def __init__(self, close: Callable[[int], None], lane_of: Callable[[Mount], Lane[Any]]) -> None:
         self._close = close
         self._lane_of = lane_of
-        self._mounts = Mounts()
+        self.mounts = Mounts()
         self.places: dict[int, Place] = {}
         self._how: dict[tuple[int, int], Memory] = {}
         self._status = ffi.new("ringserve_status *")
@@ -89,13 +91,13 @@ class Files:
 
     def look_now(self, root: Root, path: bytes) -> FileStatus | int:
         """What `look` answers, if that is known without waiting; else -EAGAIN."""
-        if not self._place_of(root).local:
+        place, at_once = self._start(root, path)
+        if not place.local:
             return -errno.EAGAIN
-        resolve = _resolve(root) | RESOLVE_AT_ONCE
-        result = lib.ringserve_look(root.directory, path or b".", LOOK_FLAGS, resolve, self._status)
+        result = lib.ringserve_look(root.directory, path or b".", LOOK_FLAGS, _resolve(root) | at_once, self._status)
         if result == 0:
             return FileStatus._make(STATUS.unpack(self._status_memory)[:6])
-        return -errno.EAGAIN if result == -errno.EXDEV else result
+        return -errno.EAGAIN if result in UNKNOWN else result
 
     def load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
         """What `load` answers, if that is known without waiting; else -EAGAIN."""
@@ -108,17 +110,17 @@ class Files:
 
     def _load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
         """The same, but a file whose bytes are not in memory is returned without them."""
-        place = self._place_of(root)
+        place, at_once = self._start(root, path)
         if not place.local:
             return -errno.EAGAIN
         limits = min(body_bytes_max, READ_AT_ONCE_BYTES_MAX), closed_bytes_max
-        resolve = _resolve(root) | RESOLVE_AT_ONCE
+        resolve = _resolve(root) | at_once
         result = self._load_by(root, path, resolve | RESOLVE_NO_SYMLINKS, place, limits)
         direct = result != -errno.ELOOP
         if not direct:
             result = self._load_by(root, path, resolve, place, limits)
         if result:
-            return -errno.EAGAIN if result == -errno.EXDEV else result
+            return -errno.EAGAIN if result in UNKNOWN else result
         mode, device, inode, size, modified_ns, changed_ns, links, file, read = LOADED.unpack(self._loaded_memory)
         return Loaded(
             FileStatus(mode, device, inode, size, modified_ns, changed_ns),
@@ -133,10 +135,12 @@ class Files:
         )
         return result
 
-    @staticmethod
-    def _is_direct(root: Root, path: bytes) -> bool:
-        """Whether no symbolic link is on a path below a local root; not if that cannot be told without waiting."""
-        fd = lib.ringserve_openat2(root.directory, path, LOOK_FLAGS, RESOLVE_AT_ONCE | RESOLVE_NO_SYMLINKS)
+    def _is_direct(self, root: Root, path: bytes) -> bool:
+        """Whether no symbolic link is on a path to a local file; not if that cannot be told without waiting."""
+        place, at_once = self._start(root, path)
+        if not place.local:
+            return False
+        fd = lib.ringserve_openat2(root.directory, path, LOOK_FLAGS, at_once | RESOLVE_NO_SYMLINKS)
         if fd >= 0:
             os.close(fd)
         return bool(fd >= 0)
@@ -157,7 +161,7 @@ class Files:
 
     def load(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Chain[Loaded | int]:
         """See `Ring.load`."""
-        place = self._place_of(root)
+        place, _at_once = self._start(root, path)
         found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
         if found == -errno.EAGAIN:
             fd, place, _lane = yield from self._open_waiting(root, path, OPEN_FLAGS)
@@ -237,13 +241,13 @@ class Files:
         def read(fd: int) -> Names:
             return directory.read_names(fd, names_max, rank, look)
 
-        fd, place, lane = yield from self._open(root, path, OPEN_FLAGS)
+        fd, _place, lane = yield from self._open(root, path, OPEN_FLAGS)
         if fd < 0:
             return fd
-        foreign = self._mounts.foreign_in(place, fd) if lane is None else None
+        foreign = _foreign_in(self._place_of(root), path) if lane is None else None
         if foreign is None:
             answer: Names | int = yield from self._call(fd, read, lane)
-            if lane is not None or not crossed or not self._leads_elsewhere(root, place):
+            if lane is not None or not crossed or not self._leads_elsewhere(root):
                 return answer
             fd, foreign, lane = yield from self._open(root, path, OPEN_FLAGS)
             if fd < 0:
@@ -294,33 +298,48 @@ class Files:
 
     def shut(self) -> None:
         """Give back what is open. No chain goes on."""
-        self._mounts.close()
+        self.mounts.close()
+
+    def look_at_mounts(self) -> None:
+        """They may have changed."""
+        if self.mounts.look():
+            for fd, place in self.places.items():
+                if place.nested is not None:
+                    self.places[fd] = self.mounts.of_root(fd)
 
     def _place_of(self, root: Root) -> Place:
         """Where a root is. It stays there, whatever is mounted later."""
         place = self.places.get(root.directory)
         if place is None:
-            place = self.places[root.directory] = self._mounts.of(root.directory)
+            self.look_at_mounts()
+            place = self.places[root.directory] = self.mounts.of_root(root.directory)
         return place
 
-    def _leads_elsewhere(self, root: Root, place: Place) -> bool:
+    def _start(self, root: Root, path: bytes) -> tuple[Place, int]:
+        """Where a path leads if no symbolic link is on it, and by which flags of openat2(2) only that is asked."""
+        place = self.places.get(root.directory) or self._place_of(root)
+        for prefix, there in place.nested or ():
+            if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"/", b""):
+                return there, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS
+        return place, RESOLVE_AT_ONCE
+
+    def _leads_elsewhere(self, root: Root) -> bool:
         """Whether a path below a root can lead to another mount."""
-        return root.follow_symlinks or self._mounts.has_others(place, root.directory)
+        self.look_at_mounts()
+        return root.follow_symlinks or bool(self._place_of(root).nested)
 
     def _open(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
         """At once, if that is known without waiting."""
-        place = self._place_of(root)
+        place, at_once = self._start(root, path)
         if place.local:
-            resolve = _resolve(root) | RESOLVE_AT_ONCE
-            fd = lib.ringserve_openat2(root.directory, path or b".", flags, resolve)
-            if fd not in (-errno.EAGAIN, -errno.EXDEV):
+            fd = lib.ringserve_openat2(root.directory, path or b".", flags, _resolve(root) | at_once)
+            if fd != -errno.EAGAIN and fd not in UNKNOWN:
                 return Opened(fd, place, None)
         return (yield from self._open_waiting(root, path, flags))
 
     def _open_local(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
         """The same; -EOPNOTSUPP if the path leads to where others write as well."""
-        start = self._place_of(root)
-        there = self._mounts.reached(start, root.directory, path)
+        there, _at_once = self._start(root, path)
         if not there.local:
             return Opened(-errno.EOPNOTSUPP, there, None)
         opened = yield from self._open(root, path, flags)
@@ -331,11 +350,11 @@ class Files:
 
     def _open_waiting(self, root: Root, path: bytes, flags: int) -> Chain[Opened]:
         place = self._place_of(root)
-        there = self._mounts.reached(place, root.directory, path)
-        if place.local and there.mount.number == place.mount.number:
+        there, _at_once = self._start(root, path)
+        if there is place and place.local:
             # On this mount alone nothing hangs; a symbolic link that leads to another one is not followed yet.
             fd = yield from self._submit_open(root, path, flags, RESOLVE_NO_XDEV)
-            if fd != -errno.EXDEV or not self._leads_elsewhere(root, place):
+            if fd != -errno.EXDEV or not self._leads_elsewhere(root):
                 return Opened(fd, place, None)
         lane = self._lane_of(there.mount)
         refused: int = yield Enter(lane)
@@ -343,7 +362,8 @@ class Files:
             return Opened(refused, there, None)
         fd = yield from self._submit_open(root, path, flags, 0)
         if fd >= 0:
-            there = self._mounts.of(fd)
+            self.look_at_mounts()
+            there = self.mounts.of(fd)
             if not there.local and not flags & os.O_PATH:
                 self.places[fd] = there
         return Opened(fd, there, lane)
@@ -409,6 +429,13 @@ def _unread(found: Loaded | int, body_bytes_max: int) -> int | None:
     if isinstance(found, int) or found.body is not None or found.status.size > body_bytes_max:
         return None
     return found.file
+
+
+def _foreign_in(place: Place, path: bytes) -> Place | None:
+    """What may hang and is mounted on a name in a directory below a root."""
+    above = path.rstrip(b"/")
+    nested = place.nested or ()
+    return next((there for prefix, there in nested if not there.local and os.path.dirname(prefix) == above), None)
 
 
 def _look_and_wait(root: Root, path: bytes, resolve: int) -> FileStatus | int:

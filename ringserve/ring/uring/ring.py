@@ -57,11 +57,16 @@ from ringserve.ring.world import (
 
 OWN = 1 << 63  # RINGSERVE_OWN of shim.c
 CLOSE, CANCEL, CHANGES = OWN | 1, OWN | 2, OWN | 5  # of shim.c
-WAKE, CHANGED = OWN | 3, OWN | 4
+WAKE, CHANGED, MOUNTED = OWN | 3, OWN | 4, OWN | 6
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
-POLL_IN, POLL_OUT = 1, 4
+POLL_IN, POLL_PRI, POLL_OUT = 1, 2, 4
 CHANGES_BYTES_MAX = 256 * 1024
 """Of one turn. When more happens at once, it is cheaper to look at everything again."""
+
+FIGURES = (
+    "setup_flags", "features", "submission_entries", "completion_entries", "enters", "early_submits", "overflows",
+    "interrupted", "refused",
+)  # fmt: skip
 
 LONGEST_SLEEP_S = 3600.0
 _COMMON = lib.IORING_SETUP_CLAMP | lib.IORING_SETUP_CQSIZE
@@ -156,6 +161,7 @@ class UringRing(Ring):
         lib.ringserve_ring_limit_workers(self._ring, options.workers, options.workers)
         self._check_receive()
         self._await_wake()
+        self._await_mounted()
 
     def _check_receive(self) -> None:
         """A real receive through the ring: the one proof that multishot and provided buffers both work (6.0)."""
@@ -210,6 +216,9 @@ class UringRing(Ring):
                     first.append(self._end_changes(res))
                 else:
                     self._await_changed()
+            elif user_data == MOUNTED:
+                self._files.look_at_mounts()
+                self._await_mounted()
             elif user_data == CHANGES and self._changes_owner is None:
                 pass  # nobody awaits them any more
             elif user_data == CHANGES:
@@ -231,6 +240,10 @@ class UringRing(Ring):
     def _await_wake(self) -> None:
         buffer = self._wake_buffer
         self._queue(lib.ringserve_read, WAKE, self._wake_read, buffer.address, buffer.length, -1, 0)
+
+    def _await_mounted(self) -> None:
+        if self._files.mounts.changes >= 0:
+            self._queue(lib.ringserve_poll, MOUNTED, self._files.mounts.changes, POLL_PRI)
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -456,7 +469,8 @@ class UringRing(Ring):
     def in_flight(self) -> int:
         if self._ring is None:
             return self._left
-        its_own = 1 + (self._notifier >= 0)  # the reads that wait for a wake and for changes
+        # The reads that wait for a wake, for changes and for mounts.
+        its_own = 1 + (self._notifier >= 0) + (self._files.mounts.changes >= 0)
         kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
         return kernels + self._helpers.running() + len(self._due) + len(self._held) + self._chains.lanes.waiting
 
@@ -480,15 +494,4 @@ class UringRing(Ring):
     @property
     def figures(self) -> dict[str, int]:
         """Counters since the start, by name."""
-        found = self._figures
-        return {
-            "setup_flags": found.setup_flags,
-            "features": found.features,
-            "submission_entries": found.submission_entries,
-            "completion_entries": found.completion_entries,
-            "enters": found.enters,
-            "early_submits": found.early_submits,
-            "overflows": found.overflows,
-            "interrupted": found.interrupted,
-            "refused": found.refused,
-        }
+        return {name: getattr(self._figures, name) for name in FIGURES}
