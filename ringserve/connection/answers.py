@@ -66,6 +66,29 @@ class Answers:
         """
         return all(map(self._files.look_again, prepared.keys)) and prepared.freshness.until > now
 
+    def find_now(self, head: KnownHead, wall_time_s: float) -> Prepared | None:
+        """The response, prepared, if nothing has to be waited for to find it; None says nothing. A shortcut through
+        `find`, which would find the same, for a request that no coroutine is needed for.
+        """
+        request = request_of(head)
+        steps = self._respond(request, self._site(request), wall_time_s)
+        looked_at: dict[Entry, Key] = {}
+        try:
+            question = next(steps)
+            while True:
+                if not isinstance(question, Lookup):
+                    return None
+                entry = self._files.find_now(question.key)
+                if entry is None:
+                    return None
+                looked_at[entry] = question.key
+                question = steps.send(entry)
+        except StopIteration as done:
+            response: Response = done.value
+        return (
+            self._memory.prepare(head, response, looked_at) if _can_be_prepared(response, looked_at, request) else None
+        )
+
     async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""
         prepared = head[0].prepared.get(key_of(head))

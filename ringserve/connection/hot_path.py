@@ -1,8 +1,8 @@
 """The hot path: a prepared response for a remembered head, sent without the coroutine.
 
 It is a shortcut, and not a second server: the very bytes are those that the general path renders. While the connection
-is idle one complete head arrives, both halves of it are remembered, and a response is prepared and fresh. It is sent
-from the handler of the receive's completion.
+is idle one complete head arrives, both halves of it are remembered, and a response is prepared and fresh, or is found
+and prepared without waiting for anything. It is sent from the handler of the receive's completion.
 
 It is one object with the connection, since each step from one object to another would be paid for by every request.
 """
@@ -104,12 +104,14 @@ class HotPath(Asker):
             return False
         line, block, apart = head
         prepared = line.prepared.get(block.selection if apart is None else (block.selection, apart))
-        if prepared is None or not block.plain or listening.draining:
+        if not block.plain or listening.draining:
             return False
         ring = self.ring
         now = ring.now
-        if prepared.freshness.until <= now and not listening.answers.is_still_true(prepared, now):
-            return False
+        if prepared is None or (prepared.freshness.until <= now and not listening.answers.is_still_true(prepared, now)):
+            prepared = listening.answers.find_now(head, self.tasks.system.wall_time_s())
+            if prepared is None:
+                return False
         left = self._requests_left - 1
         if not left:
             return False  # the last one says `Connection: close`, and the client may have sent more

@@ -97,6 +97,8 @@ class Disk:
         self.known: dict[Key, Entry] = {}
         self.found: list[bytes] = []
         self.meanwhile: Callable[[], None] = lambda: None
+        self.slow: set[bytes] = set()
+        """Paths of which nothing can be told without waiting."""
 
     def put(self, *entries: Entry, root: int = 0) -> None:
         """As the kernel tells it: at once."""
@@ -116,6 +118,9 @@ class Disk:
             if self.there.get(key) is entry:
                 self.there[key] = entry = copy(entry)  # what is dropped is never fresh again
                 entry.freshness = Freshness(0.0)
+
+    def find_now(self, key: Key) -> Entry | None:
+        return None if key.path in self.slow else done(self.find(cast(Task, self.clock), key))
 
     async def find(self, task: Task, key: Key) -> Entry:
         assert cast(Any, task) is self.clock, "the task of the connection"
@@ -304,6 +309,32 @@ def test_what_is_in_memory_and_follows_from_what_was_looked_up_is_prepared(
     answer = world.prepared(target, *fields, method=method)
     assert answer.status == status
     assert world.prepared(target, *fields, method=method) is answer
+
+
+NOW_OR_LATER = [b"/a.txt", b"/large", b"/forbidden", b"/broken", b"/dir/", b"/dir", b"/moved", b"/private/a", b"/none"]
+
+
+@pytest.mark.parametrize("target", [*NOW_OR_LATER, b"/..", b"/.hidden"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST"])
+def test_what_is_found_at_once_is_what_a_coroutine_finds(target: bytes, method: bytes) -> None:
+    at_once, later = crowded(), crowded()
+    head = at_once.request(target, method=method)
+    found, wanted = at_once.answers.find_now(head, at_once.clock.wall_time_s()), later.ask(target, method=method)
+    assert (found is None) is not isinstance(wanted, Prepared)
+    if found is not None and isinstance(wanted, Prepared):
+        assert content(found) == content(wanted)
+        assert head[0].prepared[key_of(head)] is found
+
+
+def test_nothing_is_found_at_once_where_something_would_be_waited_for() -> None:
+    world = crowded()
+    world.disk.slow.add(b"a.txt")
+    assert world.answers.find_now(world.request(b"/a.txt"), world.clock.wall_time_s()) is None
+    world.disk.slow.clear()
+    found = world.answers.find_now(world.request(b"/a.txt"), world.clock.wall_time_s())
+    assert world.prepared(b"/a.txt") is found
+    secret = world.request(b"/private/a", RIGHT)
+    assert world.answers.find_now(secret, world.clock.wall_time_s()) is None, "a password is verified by a helper"
 
 
 def crowded(**settings: Any) -> World:
