@@ -28,11 +28,13 @@ How long a connection may take (`ringserve/connection/states.py` has what follow
 | the first byte of a request, of the first one too | `keep-alive-timeout` | closed without a word |
 | the rest of a head; all of a PROXY header | `header-timeout` | 408 |
 | what answers the request | `answer-timeout` | 503, and the connection ends |
+| its turn to ask a file system that may hang, or is slow | 5 s | 503 |
 | that the client takes the response | `write-timeout`, `rate-bytes-min` | closed, by a reset if it took nothing |
 | the end of what it still sends after the last response | `linger-timeout`, 30 s in all | closed |
 
 When a change is served (`tests/files/test_silent_changes.py`, `tests/files/test_roots.py`). A file system is trusted if
-only this kernel writes to it: ext4, XFS, Btrfs, F2FS, tmpfs, and overlay over them.
+only this kernel writes to it: ext4, XFS, Btrfs, F2FS, tmpfs, images on a block
+device, and overlay over them.
 
 | what | served to requests sent |
 |---|---|
