@@ -187,16 +187,21 @@ def test_who_waits_for_long_is_told_to_come_again(
         assert {client.answer().status for client in clients[:IN_LANE_MAX]} == {200}
 
 
-@pytest.mark.parametrize("event", ["stop", "reload"])
-def test_a_worker_that_cannot_end_is_named_and_not_waited_for(site: Path, mount: Mount, event: str) -> None:
+@pytest.mark.parametrize(
+    ("event", "operation", "name"),
+    [("stop", "lookup", "name0"), ("stop", "read", "name1"), ("reload", "open", "name0")],
+)
+def test_a_worker_that_cannot_end_is_named_and_not_waited_for(
+    site: Path, mount: Mount, event: str, operation: str, name: str
+) -> None:
     (site / "page").write_bytes(b"page")
     hanging = mount(0)
     arguments = ("--workers", "1", "--log-format", "off", "--drain-timeout", "1")
     # What hangs goes on before the command's lines are awaited to their end, since the worker writes to the same pipe.
     with command(site, *arguments) as running, closing(hanging), Wire(running.url) as client:
         (worker,) = running.workers
-        hanging.hang("lookup")
-        client.send(get(f"/hang/{SMALL[0]}"))
+        hanging.hang(operation)
+        client.send(get(f"/hang/{name}"))
         hanging.until_hung(1)
         if event == "reload":
             running.reload()

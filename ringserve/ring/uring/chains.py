@@ -19,14 +19,13 @@ FIRST_STEP = 1 << 63 | 16  # RINGSERVE_OWN of shim.c, above what else the ring s
 
 
 class Submit(NamedTuple):
-    """A step that is submitted. function: of the library; arguments: behind ring and user_data. opens: its result is a
-    descriptor. holds: it uses what belongs to whoever asked, who is told nothing before it has ended.
+    """A step that is submitted. function: of the library; arguments: behind ring and user_data. It uses nothing that
+    belongs to whoever asked, who may give up. opens: its result is a descriptor.
     """
 
     function: Callable[..., int]
     arguments: tuple[int, ...]
     opens: bool = False
-    holds: bool = False
 
 
 class Call(NamedTuple):
@@ -114,7 +113,7 @@ class Chains:
         return None
 
     def cancel(self, owner: int) -> bool:
-        """Whether `owner` had asked for something. It hears at once, unless the step in flight uses what it holds."""
+        """Whether `owner` had asked for something. It hears at once."""
         asked = self._by_owner.get(owner)
         if asked is None:
             return False
@@ -125,8 +124,6 @@ class Chains:
             asked.body.close()
         elif isinstance(asked.step, Submit):
             self._cancel(asked.user_data)
-            if asked.step.holds:
-                return True
         asked.given_up = True
         self._answer(asked, -errno.ECANCELED, None)
         return True

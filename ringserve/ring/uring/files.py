@@ -25,6 +25,7 @@ from ringserve.ring.linux.inotify import WATCH_MASK
 from ringserve.ring.linux.lanes import Lane
 from ringserve.ring.linux.mountinfo import Mount
 from ringserve.ring.linux.mounts import Mounts, Place
+from ringserve.ring.linux.system import LinuxSystem
 from ringserve.ring.uring.chains import Call, Chain, Enter, Submit
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Names, Pipe, Rank, Root
@@ -287,8 +288,17 @@ class Files:
         refused: int = yield Enter(self._lane_of(place.mount))
         if refused:
             return refused
-        count: int = yield Submit(lib.ringserve_splice, (file, offset, pipe.write_fd, length), holds=True)
-        return count
+        # By a pipe of its own, so that who gives up has an empty one back, which others may use.
+        system = LinuxSystem()
+        try:
+            own = system.pipe(pipe.capacity_bytes)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        try:
+            count: int = yield Submit(lib.ringserve_splice, (file, offset, own.write_fd, length))
+            return system.empty(own, pipe.write_fd, count, more=False) if count > 0 else count
+        finally:
+            system.discard(own)
 
     def close(self, fd: int, lane: Lane[Any]) -> Chain[int]:
         """Close what may hang. Nobody waits for it."""

@@ -384,7 +384,7 @@ class UringRing(Ring):
 
     def _tell(self, owner: int, answer: object, failure: BaseException | None) -> None:
         res = answer if isinstance(answer, int) else 0
-        if res == 0:
+        if not isinstance(answer, int):
             self._results[owner] = answer, failure
         self._due.append((owner, res, -1, False))
 
