@@ -103,7 +103,7 @@ class Roots:
                 identity = identity_of(found)
                 if identity is not None and identity != served:
                     served = await self._replace(task, number) or served
-                elif isinstance(found, int):
+                elif isinstance(found, int) and found != -errno.EBUSY:  # its file system hangs, or is slow
                     self._say(number, errno_name(found))
 
     async def _replace(self, task: Task, number: int) -> tuple[int, int] | None:

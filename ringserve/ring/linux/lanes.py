@@ -20,9 +20,9 @@ IN_LANE_MAX = 4
 a thread for as long as the mount hangs."""
 LANES_MAX = 8
 """Mounts that have a lane of their own; more share. With IN_LANE_MAX it bounds the threads that may hang."""
-WAITING_MAX = 64
-"""Questions that wait for a lane. At four at a time the last of them would wait too long even for a server that is only
-slow."""
+WAITING_MAX = 256
+"""Questions that wait for a lane. A server that takes 50 ms for each answers the last in 3 s. More would wait in
+vain, and hold what all files share: loads and descriptors."""
 WAIT_S = 5.0
 """How long one waits. Its client has most of the answer limit left, and may ask again."""
 
