@@ -48,7 +48,7 @@ from ringserve.ring.linux.listeners import (
     listen_unix,
     tune_listener,
 )
-from ringserve.ring.linux.opening import NotEnterableError, close, open_directory
+from ringserve.ring.linux.opening import NotEnterableError, close, is_regular_file, open_directory
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
@@ -182,8 +182,8 @@ class Server:
             share = available_memory() // MEMORY_SHARE // processes
             config = replace(config, cache_bytes_max=min(share, CACHE_BYTES_MAX))
         self.config = config
-        self._log_fd = log_fd if log is None else log.fd
-        self._log_owned = log is not None
+        self._log = log
+        self._log_fd = log_fd
         self._diagnostics = diagnostics
         self._open_world = world
         self._ring: Ring | None = None
@@ -235,8 +235,8 @@ class Server:
         """Close a server that was never run."""
         self._close_listeners()
         self._close_roots()
-        if self._log_owned:
-            close(self._log_fd)
+        if self._log is not None:
+            close(self._log.fd)
 
     def _close_roots(self) -> None:
         while self._roots:
@@ -298,7 +298,8 @@ class Server:
         files.start_watching(self._root_keepers.look)
         self._root_keepers.start()
         form = LOG_FORMATS.get(config.log_format)
-        log = None if form is None else AccessLog(tasks, self._log_fd, form(), owned=self._log_owned)
+        sink = self._log or Sink(self._log_fd, form is not None and is_regular_file(self._log_fd))
+        log = None if form is None else AccessLog(tasks, sink, form(), owned=self._log is not None)
         pipes = PipePool(tasks, self._shares.pipes, config.pipe_bytes)
         self.shared = Shared(config, tasks, files, pipes, log)
         respond = static.responder(tasks.system.random_bytes(static.BOUNDARY_BYTES))

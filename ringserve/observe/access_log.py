@@ -25,7 +25,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -209,16 +208,14 @@ class Sink(NamedTuple):
 class AccessLog:
     """Gathers lines and writes them to a descriptor.
 
-    fd: the sink. It may be a file, a pipe, a socket or a terminal. owned: it is closed in the end, and when it is
-        replaced.
+    sink: a file, a pipe, a socket or a terminal. owned: it is closed in the end, and when it is replaced.
     """
 
-    def __init__(self, tasks: Tasks, fd: int, form: LogFormat, *, owned: bool = False) -> None:
+    def __init__(self, tasks: Tasks, sink: Sink, form: LogFormat, *, owned: bool = False) -> None:
         self.form = form
         self.lost = 0
         self._tasks = tasks
-        self._fd = fd
-        self._is_file = stat.S_ISREG(tasks.system.status(fd).mode)
+        self._fd, self._is_file = sink
         self._owned = owned
         self.stamp = b""
         self._not_before = 0.0

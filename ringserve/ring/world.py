@@ -409,10 +409,6 @@ class System(ABC):
         """
 
     @abstractmethod
-    def status(self, fd: int) -> FileStatus:
-        """fstat(2). Raises OSError."""
-
-    @abstractmethod
     def reserve(self) -> int:
         """A descriptor to have one in reserve. Raises OSError."""
 

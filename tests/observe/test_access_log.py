@@ -35,7 +35,7 @@ from ringserve.observe.access_log import (
 )
 from ringserve.observe.responses import Outcome, Responses
 from ringserve.ring.tasks import Handler, Kind, Tasks
-from ringserve.ring.world import PIPE_BUF, FileStatus, errno_name
+from ringserve.ring.world import PIPE_BUF, errno_name
 
 EXAMPLE = 784_111_777
 FD = 7
@@ -163,7 +163,7 @@ class Client:
 def logged(form: LogFormat, request: Request) -> bytes:
     """The line of a response that took a day and had as many bytes as a file may have."""
     tasks = FakeTasks()
-    log = AccessLog(cast(Tasks, tasks), FD, form)
+    log = AccessLog(cast(Tasks, tasks), Sink(FD, is_file=True), form)
     responses, peer = Responses(log), Client(form.client(LONGEST_PEER))
     log.set_time(EXAMPLE)
     head = known(request)
@@ -343,7 +343,6 @@ class FakeRing:
         self.now = 100.0
         self.sinks: dict[int, bytes] = {}
         self.closed: list[int] = []
-        self.asked: list[int] = []
         self.reports: list[str] = []
         self.handler: Handler | None = None
         self.room_handler: Handler | None = None
@@ -365,10 +364,6 @@ class FakeRing:
         """The reports since it was last asked for."""
         reports, self.reports = self.reports, []
         return "\n".join(reports)
-
-    def status(self, fd: int) -> FileStatus:
-        self.asked.append(fd)
-        return FileStatus(self.mode, 0, 0, 0, 0, 0)
 
     def write_now(self, fd: int, data: bytes) -> int:
         assert fd not in self.closed
@@ -439,7 +434,7 @@ class FakeTasks:
 
 def new_log(*, owned: bool = False, mode: int = stat.S_IFREG) -> tuple[AccessLog, FakeRing]:
     tasks = FakeTasks(mode)
-    return AccessLog(cast(Tasks, tasks), FD, CombinedFormat(), owned=owned), tasks.ring
+    return AccessLog(cast(Tasks, tasks), Sink(FD, stat.S_ISREG(mode)), CombinedFormat(), owned=owned), tasks.ring
 
 
 def add(log: AccessLog, name: bytes) -> bytes:
@@ -643,7 +638,7 @@ class CountingFormat(CombinedFormat):
 def test_a_record_is_made_of_pieces_that_are_remembered() -> None:
     tasks = FakeTasks()
     form = CountingFormat()
-    log = AccessLog(cast(Tasks, tasks), FD, form)
+    log = AccessLog(cast(Tasks, tasks), Sink(FD, is_file=True), form)
     head = known(request_with(b"/a", b"User-Agent: b"))
     responses, outcome = Responses(log), Outcome(200, None)
     log.set_time(EXAMPLE)
@@ -800,7 +795,6 @@ def test_the_kind_of_the_next_sink_comes_with_it_and_the_kernel_is_not_asked_on_
     log.flush()
     assert ring.sinks == {NEXT: line}
     assert ring.pieces == [len(line)]
-    assert ring.asked == [FD]
 
 
 def test_a_batch_in_flight_is_written_to_its_end_before_the_next_sink_gets_the_lines_behind_it() -> None:

@@ -882,7 +882,7 @@ def test_what_is_beneath_is_loaded_and_looked_at(bench: Bench, tree: Root, path:
         assert bench.outside.read(loaded.file, 100) == content
         assert not bench.outside.is_inheritable(loaded.file)
         found = os.stat(path, dir_fd=tree.directory)
-        assert loaded.status == bench.look(tree, path) == bench.system.status(loaded.file)
+        assert loaded.status == bench.look(tree, path)
         assert loaded.status == (
             found.st_mode, found.st_dev, found.st_ino, len(content), found.st_mtime_ns, found.st_ctime_ns
         )  # fmt: skip
@@ -1422,7 +1422,6 @@ def test_now_changes_in_turn_only(bench: Bench) -> None:
     before = bench.ring.now
     bench.outside.let_time_pass()
     bench.room(fd)
-    bench.system.status(fd)
     assert bench.ring.now == before
     bench.turn()
     after = bench.ring.now
@@ -1745,21 +1744,6 @@ def test_changes_are_not_noticed_where_there_is_no_descriptor_for_them(bench: Be
 
 
 # -- calls that are answered at once ----------------------------------------------------------------------------------
-
-
-def test_status_says_what_stat_says(bench: Bench) -> None:
-    path = bench.outside.file("file", b"0123456789")
-    found = path.stat()
-    assert bench.system.status(bench.outside.open(path)) == (
-        found.st_mode, found.st_dev, found.st_ino, 10, found.st_mtime_ns, found.st_ctime_ns
-    )  # fmt: skip
-
-
-def test_status_of_what_is_not_open_is_ebadf(bench: Bench) -> None:
-    fd = bench.outside.open(bench.outside.file("file", b""))
-    os.close(bench.outside.disown(fd))
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        bench.system.status(fd)
 
 
 @pytest.mark.parametrize(

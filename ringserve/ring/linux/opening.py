@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 
 class NotEnterableError(PermissionError):
@@ -17,6 +18,11 @@ def open_directory(path: str | bytes) -> int:
         os.close(fd)
         raise NotEnterableError(errno.EACCES, os.strerror(errno.EACCES), path)
     return fd
+
+
+def is_regular_file(fd: int) -> bool:
+    """Whether a descriptor is that of one. Raises OSError."""
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def close(fd: int) -> None:

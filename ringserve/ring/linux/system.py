@@ -11,8 +11,7 @@ import struct
 import termios
 import time
 
-from ringserve.ring.linux.directory import status_of
-from ringserve.ring.world import DISCARD_BYTES_MAX, FileStatus, Pipe, System
+from ringserve.ring.world import DISCARD_BYTES_MAX, Pipe, System
 
 F_SETPIPE_SZ = 1031  # fcntl(2); in Python's fcntl module as of 3.10, but not in its typed stub on every platform
 F_GETPIPE_SZ = 1032
@@ -26,9 +25,6 @@ NO_LINGER = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 class LinuxSystem(System):
     """See `System`."""
-
-    def status(self, fd: int) -> FileStatus:
-        return status_of(os.fstat(fd))
 
     def throw_away(self, fd: int, bytes_max: int) -> int:
         borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
