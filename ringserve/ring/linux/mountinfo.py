@@ -82,13 +82,19 @@ class MountTable:
 
     def below(self, start: Mount, above: bytes) -> list[Mount]:
         """What can be reached below a directory of the mount `start` that is called `above`."""
-        return [
-            mount
-            for mount in self._by_number.values()
-            if mount.point != above
-            and _is_below(mount.point, above)
-            and self.reached(start, above, mount.point) is mount
-        ]
+        found = []
+        entered = [(start, above)]
+        for mount, point in entered:
+            covered: set[bytes] = set()
+            for child in self._on.get(mount.number, ()):
+                if (mount is start and child.point == above) or not _is_below(child.point, point):
+                    continue
+                if covered.isdisjoint(_way_to(child.point)):
+                    covered.add(child.point)
+                    entered.append((child, child.point))
+            if mount is not start and point not in covered:
+                found.append(mount)
+        return found
 
     def reached(self, start: Mount, above: bytes, path: bytes) -> Mount:
         """Where a path leads that begins in a directory of the mount `start`, called `above`, if no symbolic link is on
@@ -118,6 +124,14 @@ class MountTable:
             for layer in mount.layers
             if self._top is not None and layer.startswith(b"/")
         )
+
+
+def _way_to(point: bytes) -> Iterator[bytes]:
+    """The directories on the way to one, and itself."""
+    while point != b"/":
+        yield point
+        point = point[: point.rfind(b"/")] or b"/"
+    yield point
 
 
 def _is_below(path: bytes, point: bytes) -> bool:

@@ -24,7 +24,7 @@ class Place:
 
     __slots__ = ("local", "mount", "nested", "read_flags")
 
-    def __init__(self, mount: Mount, local: bool, nested: tuple[tuple[bytes, Place], ...] | None = None) -> None:
+    def __init__(self, mount: Mount, local: bool, nested: tuple[tuple[bytes, Mount], ...] | None = None) -> None:
         self.mount = mount
         self.local = local
         self.read_flags = 0 if mount.kind in MEMORY else os.RWF_NOWAIT
@@ -59,7 +59,7 @@ class Mounts:
 
     def of(self, fd: int) -> Place:
         """Where a descriptor's file is."""
-        return self._place(self._mount_of(fd))
+        return self.place(self._mount_of(fd))
 
     def of_root(self, directory: int) -> Place:
         """The same of a directory, with what is mounted below it, the deepest first."""
@@ -70,7 +70,7 @@ class Mounts:
             path = b"/"
         above = path.rstrip(b"/") + b"/"
         below = sorted(self._table.below(place.mount, path), key=lambda mount: -len(mount.point))
-        nested = tuple((mount.point.removeprefix(above), self._place(mount)) for mount in below)
+        nested = tuple((mount.point.removeprefix(above), mount) for mount in below)
         return Place(place.mount, place.local, nested)
 
     def close(self) -> None:
@@ -91,7 +91,8 @@ class Mounts:
             os.close(info)
         return self._table.get(int(rest.split(b"\n", 1)[0])) or NOWHERE
 
-    def _place(self, mount: Mount) -> Place:
+    def place(self, mount: Mount) -> Place:
+        """That of a mount which there is now."""
         place = self._places.get(mount.number)
         if place is None:
             place = self._places[mount.number] = Place(mount, self._table.is_local(mount))

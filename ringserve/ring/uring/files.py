@@ -74,13 +74,14 @@ class Files:
     """The chains.
 
     close: closes a descriptor, and waits for nothing. lane_of: takes a mount. places: by descriptor,
-    where a root is, and what was opened on a mount that may hang, until it is closed.
+    where a root is, and what was opened on a mount that may hang, until it is closed. mounts_changed: somebody said so.
     """
 
     def __init__(self, close: Callable[[int], None], lane_of: Callable[[Mount], Lane[Any]]) -> None:
         self._close = close
         self._lane_of = lane_of
         self.mounts = Mounts()
+        self.mounts_changed = False
         self.places: dict[int, Place] = {}
         self._how: dict[tuple[int, int], Memory] = {}
         self._status = ffi.new("ringserve_status *")
@@ -245,7 +246,7 @@ class Files:
         fd, _place, lane = yield from self._open(root, path, OPEN_FLAGS)
         if fd < 0:
             return fd
-        foreign = _foreign_in(self._place_of(root), path) if lane is None else None
+        foreign = self._foreign_in(self._place_of(root), path) if lane is None else None
         if foreign is None:
             answer: Names | int = yield from self._call(fd, read, lane)
             if lane is not None or not crossed or not self._leads_elsewhere(root):
@@ -311,7 +312,8 @@ class Files:
         self.mounts.close()
 
     def look_at_mounts(self) -> None:
-        """They may have changed."""
+        """Know of all that have come and gone."""
+        self.mounts_changed = False
         if self.mounts.look():
             for fd, place in self.places.items():
                 if place.nested is not None:
@@ -328,10 +330,19 @@ class Files:
     def _start(self, root: Root, path: bytes) -> tuple[Place, int]:
         """Where a path leads if no symbolic link is on it, and by which flags of openat2(2) only that is asked."""
         place = self.places.get(root.directory) or self._place_of(root)
-        for prefix, there in place.nested or ():
+        if place.nested and self.mounts_changed:
+            self.look_at_mounts()
+            place = self.places[root.directory]
+        for prefix, mount in place.nested or ():
             if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"/", b""):
-                return there, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS
+                return self.mounts.place(mount), RESOLVE_CACHED | RESOLVE_NO_SYMLINKS
         return place, RESOLVE_AT_ONCE
+
+    def _foreign_in(self, place: Place, path: bytes) -> Place | None:
+        """What may hang and is mounted on a name in a directory below a root, which is at `place`."""
+        above = path.rstrip(b"/")
+        inside = (self.mounts.place(mount) for prefix, mount in place.nested or () if os.path.dirname(prefix) == above)
+        return next((there for there in inside if not there.local), None)
 
     def _leads_elsewhere(self, root: Root) -> bool:
         """Whether a path below a root can lead to another mount."""
@@ -439,13 +450,6 @@ def _unread(found: Loaded | int, body_bytes_max: int) -> int | None:
     if isinstance(found, int) or found.body is not None or found.status.size > body_bytes_max:
         return None
     return found.file
-
-
-def _foreign_in(place: Place, path: bytes) -> Place | None:
-    """What may hang and is mounted on a name in a directory below a root."""
-    above = path.rstrip(b"/")
-    nested = place.nested or ()
-    return next((there for prefix, there in nested if not there.local and os.path.dirname(prefix) == above), None)
 
 
 def _look_and_wait(root: Root, path: bytes, resolve: int) -> FileStatus | int:

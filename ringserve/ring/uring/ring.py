@@ -217,7 +217,7 @@ class UringRing(Ring):
                 else:
                     self._await_changed()
             elif user_data == MOUNTED:
-                self._files.look_at_mounts()
+                self._files.mounts_changed = True  # they are read when somebody needs to know: there may be thousands
                 self._await_mounted()
             elif user_data == CHANGES and self._changes_owner is None:
                 pass  # nobody awaits them any more
