@@ -164,21 +164,25 @@ class _Answering:
         """The precompressed siblings of a file, but for those that are protected by a name of their own."""
         return {coding: file for coding, file in source.siblings.items() if self._may_have(file.path)}
 
-    def _look(self, path: bytes) -> Generator[Question, object, Entry | Response]:
+    def _look(self, path: bytes, *, alike: bool = False) -> Generator[Question, object, Entry | Response]:
         """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
-        site's pages for errors (`_refuse`).
+        site's pages for errors (`_refuse`). alike: see `Lookup`.
         """
         refusal = yield from self._admit(path)
         if refusal is not None:
             return refusal
-        found = yield Lookup(Key(self.site.root, path))
+        found = yield Lookup(Key(self.site.root, path), alike and not self.admitted)
         assert isinstance(found, Entry), "a lookup is answered with what was found"
         return found
 
     def _find(self, location: Location) -> Steps:
         """The response to a good target."""
-        path = location.path
-        found = yield from self._look(path + INDEX if location.names_directory else path)
+        path, site = location.path, self.site
+        if location.names_directory:
+            found = yield from self._look(path + INDEX)
+        else:
+            varies = site.spa or site.clean_urls or path is not self.asked_path or site.has_fields_for(path)
+            found = yield from self._look(path, alike=not varies)
         answer = yield from self._answer_with(found)
         if answer is None and self.site.clean_urls and not location.names_directory:
             answer = yield from self._answer_with((yield from self._look(path + b".html")))

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from ringserve.connection.remembered import KnownHead, Memory, Prepared, key_of, request_of
+from ringserve.connection.remembered import AnswerKey, KnownHead, Memory, Prepared, key_of, request_of
 from ringserve.connection.verifier import Asker, Verifier
-from ringserve.files.entries import Entry, Key
+from ringserve.files.entries import Entry, Failure, Key
 from ringserve.files.table import FileTable
 from ringserve.http.heads import Request
 from ringserve.http.response import Response, error_response
@@ -34,6 +34,9 @@ def _can_be_prepared(response: Response, entries: Collection[Entry], request: Re
     return in_memory and not is_part and is_known and response.status < 500
 
 
+ALIKE_MAX = 256
+"""Answers that are alike, of which each is one of a site, a method and a kind of browser."""
+Alike = tuple[Site, bytes, AnswerKey]
 Sources = Mapping[type[Any], Callable[[Asker, Request, Any], Awaitable[object]]]
 """Who answers a question, by its type."""
 
@@ -59,6 +62,9 @@ class Answers:
         self._files = files
         self._sites = sites
         self._memory = memory
+        self._of_nothing: dict[Alike, Prepared] = {}
+        """The answers to paths at which there is nothing, where these are alike. They are fresh for as long as what
+        else was looked at is: the site's page for errors."""
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
@@ -66,13 +72,17 @@ class Answers:
         """
         return all(map(self._files.look_again, prepared.keys)) and prepared.freshness.until > now
 
-    def find_now(self, head: KnownHead, wall_time_s: float) -> Prepared | None:
+    def find_now(self, head: KnownHead, now: float, wall_time_s: float) -> Prepared | None:
         """The response, prepared, if nothing has to be waited for to find it; None says nothing. A shortcut through
         `find`, which would find the same, for a request that no coroutine is needed for.
+
+        now: by the ring's clock. wall_time_s: since the epoch.
         """
         request = request_of(head)
-        steps = self._respond(request, self._site(request), wall_time_s)
+        site = self._site(request)
+        steps = self._respond(request, site, wall_time_s)
         looked_at: dict[Entry, Key] = {}
+        alike: Alike | None = None
         try:
             question = next(steps)
             while True:
@@ -81,13 +91,25 @@ class Answers:
                 entry = self._files.find_now(question.key)
                 if entry is None:
                     return None
-                looked_at[entry] = question.key
+                if question.alike and isinstance(entry, Failure) and entry.status == 404 and not head[0].came_before:
+                    head[0].came_before = True  # the next time it gets an answer of its own, which is found sooner
+                    alike = site, request.line.method, key_of(head)
+                    known = self._of_nothing.get(alike)
+                    if known is not None and known.freshness.until > now:
+                        return known
+                else:
+                    looked_at[entry] = question.key
                 question = steps.send(entry)
         except StopIteration as done:
             response: Response = done.value
-        return (
-            self._memory.prepare(head, response, looked_at) if _can_be_prepared(response, looked_at, request) else None
-        )
+        if not _can_be_prepared(response, looked_at, request):
+            return None
+        if alike is None:
+            return self._memory.prepare(head, response, looked_at)
+        if len(self._of_nothing) >= ALIKE_MAX:
+            self._of_nothing.clear()
+        prepared = self._of_nothing[alike] = self._memory.of_its_own(response, looked_at)
+        return prepared
 
     async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""

@@ -109,7 +109,7 @@ class HotPath(Asker):
         ring = self.ring
         now = ring.now
         if prepared is None or (prepared.freshness.until <= now and not listening.answers.is_still_true(prepared, now)):
-            prepared = listening.answers.find_now(head, self.tasks.system.wall_time_s())
+            prepared = listening.answers.find_now(head, now, self.tasks.system.wall_time_s())
             if prepared is None:
                 return False
         left = self._requests_left - 1

@@ -245,6 +245,10 @@ class PreparedResponses:
             self._retire(self._by_key.popitem(last=False)[1])
         return prepared
 
+    def of_its_own(self, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
+        """A response that is not shared, and not counted."""
+        return Prepared(response, self._server, looked_at)
+
     def _retire(self, prepared: list[Prepared]) -> None:
         for each in prepared:
             each.retire()
@@ -294,10 +298,10 @@ class KnownLine:
 
     line_bytes: as it came, but for its last byte. blocks: those of its HTTP version. log_piece: in the access log.
     prepared: the answers to it. shared: those that are answers whatever the query. They are the same dictionary until
-    an answer to this line heeds its query.
+    an answer to this line heeds its query. came_before: it was answered once, by an answer to paths without a file.
     """
 
-    __slots__ = ("_line", "blocks", "line_bytes", "log_piece", "prepared", "shared")
+    __slots__ = ("_line", "blocks", "came_before", "line_bytes", "log_piece", "prepared", "shared")
 
     def __init__(
         self, line_bytes: bytes, blocks: Blocks, shared: dict[AnswerKey, Prepared], line: RequestLine | None = None
@@ -305,6 +309,7 @@ class KnownLine:
         self.line_bytes = line_bytes
         self.blocks = blocks
         self.shared = self.prepared = shared
+        self.came_before = False
         self.log_piece: bytes | None = None
         self._line = line
 
@@ -472,6 +477,10 @@ class Memory:
         if known is None and self._selections.put(key, selection):
             known = selection
         return known
+
+    def of_its_own(self, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
+        """A response that no request line and no bound of the others knows of."""
+        return self._prepared.of_its_own(response, looked_at)
 
     def prepare(self, head: KnownHead, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
         """The response as it answers every request with this line and selection while what was looked at is fresh; and

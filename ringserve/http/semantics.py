@@ -85,6 +85,8 @@ def is_authority(value: bytes) -> bool:
     return True
 
 
+_PLAIN_PATH = re.compile(rb"(?:/(?!(?i:%s))[0-9A-Za-z_~-][0-9A-Za-z._~-]*+)++/?" % re.escape(CONFIGURATION))
+"""A path that stands for itself: most of them. The general way takes six times as long."""
 NO_FRAGMENT = "a target has no fragment"
 
 
@@ -96,6 +98,12 @@ def locate(target: bytes) -> Location:
     guess; NUL ends a path for the kernel and not for us, so it is refused too. Dot segments are resolved before the
     lookup, and one that would leave the root is refused.
     """
+    if _PLAIN_PATH.fullmatch(target):
+        return Location(target[1:], hidden=False)
+    return _locate(target)
+
+
+def _locate(target: bytes) -> Location:
     path = target.partition(b"?")[0]
     absolute = _ABSOLUTE_FORM.match(path)
     authority = b""

@@ -109,6 +109,10 @@ class Site:
         query = b"" if b"?" in address else quote_query(line.query)
         return Redirection(rule.status, address + query + mark + fragment)
 
+    def has_fields_for(self, path: bytes) -> bool:
+        """Whether a path, without its leading slash, is given fields that others are not."""
+        return bool(self._headers) and bool(self._with_headers.all(b"/" + path))
+
     def rewrite(self, location: Location) -> Location | None:
         """The location that answers for this one; None if it answers for itself. Raises TargetError."""
         found = self._rewrites.first(b"/" + location.path)

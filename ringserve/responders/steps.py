@@ -29,9 +29,13 @@ class Question(Protocol):
 class Lookup(NamedTuple):
     """What a key of the file table stands for: answered with an `Entry`. The path of a directory ends with a slash if
     what is in it matters.
+
+    alike: if there is nothing, what follows is the same for each such path of the site, given the method and what
+    selects.
     """
 
     key: Key
+    alike: bool = False
 
     @property
     def lasts(self) -> bool:

@@ -20,7 +20,7 @@ import ringserve.connection.verifier
 from ringserve import static
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
-from ringserve.connection.answers import Answers, Sources, sources
+from ringserve.connection.answers import ALIKE_MAX, Answers, Sources, sources
 from ringserve.connection.remembered import (
     PREPARED_PER_LINE_MAX,
     PREPARED_PER_PATH_MAX,
@@ -319,22 +319,79 @@ NOW_OR_LATER = [b"/a.txt", b"/large", b"/forbidden", b"/broken", b"/dir/", b"/di
 def test_what_is_found_at_once_is_what_a_coroutine_finds(target: bytes, method: bytes) -> None:
     at_once, later = crowded(), crowded()
     head = at_once.request(target, method=method)
-    found, wanted = at_once.answers.find_now(head, at_once.clock.wall_time_s()), later.ask(target, method=method)
+    found, wanted = (
+        at_once.answers.find_now(head, at_once.clock.now, at_once.clock.wall_time_s()),
+        later.ask(target, method=method),
+    )
     assert (found is None) is not isinstance(wanted, Prepared)
     if found is not None and isinstance(wanted, Prepared):
         assert content(found) == content(wanted)
+        if target == b"/none" and method != b"POST":
+            assert not head[0].prepared, "names that come once are not remembered"
+            found = at_once.answers.find_now(head, at_once.clock.now, at_once.clock.wall_time_s())
         assert head[0].prepared[key_of(head)] is found
 
 
 def test_nothing_is_found_at_once_where_something_would_be_waited_for() -> None:
     world = crowded()
     world.disk.slow.add(b"a.txt")
-    assert world.answers.find_now(world.request(b"/a.txt"), world.clock.wall_time_s()) is None
+    assert world.answers.find_now(world.request(b"/a.txt"), world.clock.now, world.clock.wall_time_s()) is None
     world.disk.slow.clear()
-    found = world.answers.find_now(world.request(b"/a.txt"), world.clock.wall_time_s())
+    found = world.answers.find_now(world.request(b"/a.txt"), world.clock.now, world.clock.wall_time_s())
     assert world.prepared(b"/a.txt") is found
     secret = world.request(b"/private/a", RIGHT)
-    assert world.answers.find_now(secret, world.clock.wall_time_s()) is None, "a password is verified by a helper"
+    assert world.answers.find_now(secret, world.clock.now, world.clock.wall_time_s()) is None, (
+        "a password is verified by a helper"
+    )
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"spa": True},
+    {"clean_urls": True},
+    {"headers": (HeaderRule(("*.js",), (("X-A", "b"),)),)},
+    {"headers": (HeaderRule(("**",), (("X-A", "b"),)),)},
+    {"rewrites": (RewriteRule("/app/*", "/none"),)},
+    {"auth": (AuthRule(("/private/**",), users=(("aladdin", PASSWORD_HASH),)),)},
+    {"security_headers": True},
+]
+PAGE_404 = b"404.html"
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("page", [False, True])
+def test_what_is_not_there_is_answered_at_once_as_a_coroutine_answers_it(rules: dict[str, Any], page: bool) -> None:
+    at_once, later = World(**rules), World(**rules)
+    for world in (at_once, later):
+        world.disk.put(file_of(b"index.html"), Directory(b"dir"), *([file_of(PAGE_404)] if page else []))
+    for target in (b"/a", b"/b.js", b"/c/d", b"/app/x", b"/dir", b"/e/", b"/private/x", b"/%61", b"/.env", b"/b?c"):
+        for fields in ([], [b"Accept: text/html"], [b"Accept: image/png"], [b"Accept-Encoding: gzip"]):
+            head = at_once.request(target, *fields)
+            found = at_once.answers.find_now(head, at_once.clock.now, at_once.clock.wall_time_s())
+            if found is not None:
+                assert content(found) == content(later.ask(target, *fields)), (target, fields)
+
+
+def test_paths_at_which_there_is_nothing_share_an_answer_until_the_page_for_it_changes() -> None:
+    world = World()
+    world.disk.put(file_of(PAGE_404, b"first"))
+
+    def find(target: bytes) -> Prepared:
+        found = world.answers.find_now(world.request(target), world.clock.now, world.clock.wall_time_s())
+        assert found is not None
+        return found
+
+    first = find(b"/a")
+    assert find(b"/b") is first
+    world.disk.put(file_of(b"b"))
+    assert find(b"/b").status == 200
+    world.disk.put(file_of(PAGE_404, b"second"))
+    assert content(find(b"/c")).body == (b"second",)
+    for number in range(ALIKE_MAX + 1):
+        world.answers.find_now(
+            world.request(b"/a", b"Accept-Encoding: a%d" % number), world.clock.now, world.clock.wall_time_s()
+        )
+    assert len(world.answers._of_nothing) <= ALIKE_MAX
 
 
 def crowded(**settings: Any) -> World:
