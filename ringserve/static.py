@@ -78,6 +78,10 @@ def responder(chosen: bytes) -> Respond:
 class _Answering:
     """One request on its way to a response."""
 
+    __slots__ = (
+        "admitted", "asked_path", "boundary", "file_path", "head", "location", "now", "request", "selection", "site",
+    )  # fmt: skip
+
     def __init__(self, request: Request, site: Site, now: float, boundary: bytes) -> None:
         self.request = request
         self.site = site
@@ -86,7 +90,7 @@ class _Answering:
         self.selection = request.selection
         self.head = request.is_head
         self.admitted: list[ProtectedArea] = []
-        location = request.line.location
+        location = self.location = request.line.location
         self.asked_path = None if isinstance(location, TargetError) else location.path
         self.file_path: bytes | None = None
 
@@ -102,23 +106,23 @@ class _Answering:
         if line.method not in KNOWN_METHODS:
             return self._error(501)
         if line.method == b"OPTIONS":
-            return self._options(line.location, line.asked)
+            return self._options(self.location, line.asked)
         if line.method not in (b"GET", b"HEAD"):
             return self._error(405)
-        location = line.location
+        location, site = self.location, self.site
         if isinstance(location, TargetError):
             return self._error(400)
-        moved = self.site.redirect(location, line)
+        moved = site.redirect(location, line) if site.moves else None
         if moved is not None:
             return _moved(moved.reference, moved.status)
         if location.hidden:
             return (yield from self._refuse(404))
         try:
-            rewritten = self.site.rewrite(location)
+            rewritten = site.rewrite(location) if site.moves else None
         except TargetError:
             return (yield from self._refuse(404))
         target = rewritten or location
-        refusal = yield from self._admit(location.path)
+        refusal = (yield from self._admit(location.path)) if site.protects else None
         if refusal is not None:
             return refusal
         if target.hidden:
@@ -168,7 +172,7 @@ class _Answering:
         """What a path stands for; a response if it is protected. Every way to a file passes here, but for that to the
         site's pages for errors (`_refuse`). alike: see `Lookup`.
         """
-        refusal = yield from self._admit(path)
+        refusal = (yield from self._admit(path)) if self.site.protects else None
         if refusal is not None:
             return refusal
         found = yield Lookup(Key(self.site.root, path), alike and not self.admitted)

@@ -149,6 +149,8 @@ class Answers:
         return self._site(request).dress(error_response(status, head=request.is_head), (), None)
 
     def _site(self, request: Request) -> Site:
+        if self._sites.is_one:
+            return self._sites.default
         location = request.line.location
         authority = location.authority if isinstance(location, Location) else b""
         return self._sites.choose(authority or request.block.selection.host)

@@ -69,7 +69,8 @@ class CrossOrigin(NamedTuple):
 class Site:
     """One site's configuration, compiled.
 
-    root: the number of its directory in the file table.
+    root: the number of its directory in the file table. moves: it has redirects or rewrites. protects: it has protected
+    areas.
     """
 
     def __init__(self, config: SiteConfig, root: int = 0) -> None:
@@ -78,6 +79,8 @@ class Site:
         self.listing = config.listing
         self.spa = config.spa
         self.clean_urls = config.clean_urls
+        self.moves = bool(config.redirects or config.rewrites)
+        self.protects = bool(config.auth)
         self._redirects = _index((rule.source,) for rule in config.redirects)
         self._rewrites = _index((rule.source,) for rule in config.rewrites)
         self._guards = [ProtectedArea(rule) for rule in config.auth]
@@ -126,7 +129,7 @@ class Site:
         """The rule that protects a path (without its leading slash), if one does. A precompressed file is protected as
         its source is, since a client that reads the one has read the other.
         """
-        if not self._guards:
+        if not self.protects:
             return None
         names = [path, *(path.removesuffix(ending) for ending in CODINGS.values() if path.endswith(ending))]
         if self.clean_urls:
@@ -218,6 +221,7 @@ class Sites:
     def __init__(self, config: Config) -> None:
         self.default = Site(config)
         self.all = [self.default]
+        self.is_one = not config.virtual_host
         self._exact: dict[bytes, Site] = {}
         self._below: dict[bytes, Site] = {}
         for number, host in enumerate(config.virtual_host, start=1):
@@ -248,7 +252,7 @@ class Sites:
 
     def choose(self, authority: bytes | None) -> Site:
         """The site of a Host field's value: its own name, else the closest `*.` above it, else the default."""
-        if authority is None or len(self.all) == 1:
+        if authority is None or self.is_one:
             return self.default
         name = host_of(authority)
         if len(name) > HOST_BYTES_MAX:
