@@ -163,7 +163,9 @@ def answer(request: Request, found: Entry, now: float) -> Response:
     ],
 )
 def test_a_target_is_looked_up(method: bytes, target: bytes, path: bytes) -> None:
-    assert plan(request_of(method, target)) == Lookup(Key(0, path))
+    question = plan(request_of(method, target))
+    assert isinstance(question, Lookup)
+    assert question.key == Key(0, path)
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
