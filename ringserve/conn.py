@@ -245,18 +245,17 @@ class Connection(HotPath):
             response = listening.answers.error(self.state.late_status, head)
             self.state = self.state.on[LATE]
         ends = self.ending is not KEEP or listening.draining or self._requests_left <= 0
-        if isinstance(response, Prepared) and block.plain and block.persistent and not ends:
-            outbound.put_prepared(head, response, self.began)
+        connection: bytes | None = b"close"
+        if block.persistent and not ends:
+            connection = b"keep-alive" if block.says_keep_alive else None
+        elif block.persistent:
+            self._hear_no_more()  # a peer that did not ask for the end may have sent more requests already
+        elif self.ending is KEEP:
+            self.ending = CLOSE
+        if isinstance(response, Prepared):
+            outbound.put_prepared(head, response, connection, self.began)
         else:
-            connection: bytes | None = b"close"
-            if block.persistent and not ends:
-                connection = b"keep-alive" if block.says_keep_alive else None
-            elif block.persistent:
-                self._hear_no_more()  # a peer that did not ask for the end may have sent more requests already
-            elif self.ending is KEEP:
-                self.ending = CLOSE
-            found = response.response if isinstance(response, Prepared) else response
-            outbound.put_response(head, found, connection, self.began)
+            outbound.put_response(head, response, connection, self.began)
         if self.ending is not KEEP or outbound.is_due:
             if self.state is FINDING:
                 self.state = self.state.on[GATHERED]

@@ -122,14 +122,14 @@ class Outbound:
 
     # -- gathering ----------------------------------------------------------------------------------------------
 
-    def put_prepared(self, head: KnownHead, prepared: Prepared, began: float) -> None:
-        """Add a prepared response."""
+    def put_prepared(self, head: KnownHead, prepared: Prepared, connection: bytes | None, began: float) -> None:
+        """Add a prepared response. connection: the value of that field."""
         clock = self._listening.clock
-        if prepared.second != clock.second:
+        if connection is None and prepared.second != clock.second:
             prepared.render(clock.second, clock.date, self._listening.shared.tasks.ring.pin)
         if self._gathered is None:
             self._gathered = Gathered()
-        data = prepared.data
+        data = prepared.data if connection is None else prepared.rendered(clock.date, connection)
         self._gathered.put(data, len(data) - prepared.body_bytes, 0, prepared, head, began)
 
     def put_response(self, head: KnownHead | None, response: Response, connection: bytes | None, began: float) -> None:

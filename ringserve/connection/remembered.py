@@ -31,7 +31,7 @@ Why that is sound
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -51,16 +51,20 @@ from ringserve.http.response import CRLF, Response, head_parts
 from ringserve.observe.responses import Outcome
 from ringserve.ring.world import Pinned
 
-REMEMBERED_LINES = 8192
-"""Request lines in memory, in each of two generations. As many as a busy site has paths."""
-REMEMBERED_BLOCKS = 2048
-"""Header blocks in memory for each version and generation: the distinct browsers of a while, not their visits."""
-REMEMBERED_BYTES_MAX = 4096
-"""A longer line or block is parsed each time, so that hostile heads cannot fill the memory: 2 x (8192 + 2 x 2048)
-entries of 4 KiB are the ceiling, 96 MiB, and of the 200 bytes that are usual 5 MiB."""
+LINES_SHARE = 2
+"""Request lines may take one part of as many of what prepared responses may."""
+LINE_BYTES = 640
+"""What a request line takes in memory beside its own bytes, with a dictionary of one answer (measured)."""
+BLOCKS_BYTES = 4 * 1024 * 1024
+"""For the header blocks of a version, as they came, and as much without what decides nothing: the distinct browsers of
+a while, not their visits."""
+BLOCK_BYTES = 1100
+"""What a header block takes beside its own bytes, with what h11 said of it (measured)."""
+KEY_BYTES_MAX = 4096
+"""A longer line or block is looked at each time: what hostile heads fill the memory with goes sooner."""
+SELECTIONS_BYTES = 2 * 1024 * 1024
 SELECTION_BYTES_MAX = 1024
-"""Of the fields that select; a browser's have 300. A request line keeps 16 (`PREPARED_PER_LINE_MAX`), so that hostile
-ones can take 2 x 8192 x 16 KiB, 256 MiB; and were they as long as a head, 8 GiB."""
+"""Of the fields that select; a browser's have 300. A request line keeps 16 (`PREPARED_PER_LINE_MAX`)."""
 SEEN = 4096
 """Of so many keys it is known whether they came before. One that comes once is not worth being remembered whole."""
 PREPARED_PER_LINE_MAX = 16
@@ -68,45 +72,52 @@ PREPARED_PER_LINE_MAX = 16
 a reference, since those that get the same answer share it."""
 PREPARED_PER_PATH_MAX = 32
 """Prepared responses of a path: the combinations of conditional fields that clients really send are few."""
-PREPARED_BYTES = 2048
-"""What a prepared response takes beside its body: the objects, its head, and the bytes that were rendered of that."""
-
-CLOSES = b"Connection: close\r\n\r\n"
+PREPARED_BYTES = 720
+"""What a prepared response takes beside its head and its body: the object, and its places in tables (measured)."""
+RENDERINGS_SHARE = 4
+"""Of what prepared responses may take, one part of as many is for renderings, in which a body is a second time."""
 
 Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
     """The most recently used values by key, about: two generations, of which the older is dropped when the younger
-    is full.
+    has half of the memory.
 
     A lookup that hits the recent generation is one dictionary lookup and moves nothing, where a strict LRU pays for
-    moving the entry each time. `recent` is read directly by `Memory.recall`.
+    moving the entry each time. `recent` and `old` are read directly by `Memory`.
+
+    bytes_max: for all keys and values. value_bytes: what a value is counted as, with its places in dictionaries.
     """
 
-    __slots__ = ("_entries_max", "_key_bytes_max", "_old", "recent")
+    __slots__ = ("_bytes", "_generation_bytes_max", "_key_bytes_max", "_value_bytes", "old", "recent")
 
-    def __init__(self, entries_max: int, key_bytes_max: int = REMEMBERED_BYTES_MAX) -> None:
+    def __init__(self, bytes_max: int, value_bytes: int, key_bytes_max: int = KEY_BYTES_MAX) -> None:
         self.recent: dict[bytes, Value] = {}
-        self._old: dict[bytes, Value] = {}
-        self._entries_max = entries_max
+        self.old: dict[bytes, Value] = {}
+        self._bytes = 0
+        self._generation_bytes_max = bytes_max // 2
+        self._value_bytes = value_bytes
         self._key_bytes_max = key_bytes_max
 
     def get(self, key: bytes) -> Value | None:
         """The value, which becomes recent again, or None."""
         value = self.recent.get(key)
         if value is None:
-            value = self._old.get(key)
+            value = self.old.get(key)
             if value is not None:
                 self.put(key, value)
         return value
 
     def put(self, key: bytes, value: Value) -> bool:
         """Remember `value`, unless its key is too long to be worth it."""
-        if len(key) > self._key_bytes_max:
+        key_bytes = len(key)
+        if key_bytes > self._key_bytes_max:
             return False
-        if len(self.recent) >= self._entries_max:
-            self._old, self.recent = self.recent, {}
+        self._bytes += key_bytes + self._value_bytes  # of a key that is there already too: it happens seldom
+        if self._bytes > self._generation_bytes_max:
+            self.old, self.recent = self.recent, {}
+            self._bytes = key_bytes + self._value_bytes
         self.recent[key] = value
         return True
 
@@ -143,66 +154,115 @@ class Prepared(Outcome):
     apart, so that the bytes are put together once a second and not once a request.
 
     It holds the freshness of the entries that it was made from, which tells whether it is still true, and not the
-    entries, which may hold more bytes than it does.
+    entries, which may hold more bytes than it does. The body is that of a file, mostly, and shared with its entry.
 
-    response: what is rendered, for those who need it with a Connection field.
+    before, after: its head but for the Date line, and for a Connection field before the empty line.
     keys, made_from: of the entries that were looked at for it: where they are, and their freshness.
-    memory_bytes: that it counts for. The body twice, since the rendering has it too.
+    data, pinned: its rendering of `second`. is_kept: `Renderings` knows that there is one.
     """
 
     __slots__ = (
-        "_after", "_before", "_last", "_last_second", "body_bytes", "data", "freshness", "keys", "made_from",
-        "memory_bytes", "pinned", "response", "second",
+        "_last", "_last_second", "_renderings", "after", "before", "body", "body_bytes", "data", "freshness", "is_kept",
+        "keys",
+        "made_from", "pinned", "second",
     )  # fmt: skip
 
-    def __init__(self, response: Response, server: bytes, looked_at: Mapping[Entry, Key]) -> None:
+    def __init__(
+        self, response: Response, server: bytes, looked_at: Mapping[Entry, Key], renderings: Renderings
+    ) -> None:
         super().__init__(response.status, response.coding)
-        self.response = response
-        self.body_bytes = response.body_bytes
-        self.memory_bytes = 2 * response.body_bytes + PREPARED_BYTES
+        self.before, self.after = head_parts(response, server, None)
+        body = [segment for segment in response.body if isinstance(segment, bytes)]
+        self.body = body[0] if len(body) == 1 else b"".join(body)
+        self.body_bytes = len(self.body)
         self.keys = tuple(looked_at.values())
         self.made_from = tuple(entry.freshness for entry in looked_at)
         self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(*self.made_from)
-        self.second = -1
+        self._renderings = renderings
+        self.is_kept = False
+        self.second = self._last_second = -1
         self.data = b""
         self.pinned: Pinned | None = None
         self._last: Pinned | None = None
-        self._last_second = -1
-        self._before, self._after = head_parts(response, server, None)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it counts for, without its renderings."""
+        return PREPARED_BYTES + len(self.after) + self.body_bytes
+
+    def says_the_same(self, other: Prepared) -> bool:
+        """Whether it is the same response, made from the same."""
+        return (
+            self.after == other.after
+            and self.before == other.before
+            and self.made_from == other.made_from
+            and self.body == other.body
+        )
 
     def render(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
         """The bytes with this second's Date. The earlier ones live on for as long as a send refers to them."""
-        self.data = self._rendered(date, self._after)
+        self.data = self.rendered(date)
         self.pinned = pinned = pin(self.data)
         self.second = second
+        self._renderings.keep(self)
         return pinned
 
     def render_last(self, second: int, date: bytes, pin: Callable[[bytes], Pinned]) -> Pinned:
         """As `render`, for a client that wants no more: `Connection: close` is the last field."""
         last = self._last
         if last is None or self._last_second != second:
-            self._last = last = pin(self._rendered(date, self._after[: -len(CRLF)] + CLOSES))
+            self._last = last = pin(self.rendered(date, b"close"))
             self._last_second = second
+            self._renderings.keep(self)
         return last
 
-    def _rendered(self, date: bytes, after: bytes) -> bytes:
-        body = [segment for segment in self.response.body if isinstance(segment, bytes)]
-        return b"".join((self._before, date, after, *body))
+    def rendered(self, date: bytes, connection: bytes | None = None) -> bytes:
+        """The bytes with a Date line, and with a Connection field if there is a value for it."""
+        if connection is None:
+            return b"".join((self.before, date, self.after, self.body))
+        field = b"Connection: %s\r\n\r\n" % connection
+        return b"".join((self.before, date, self.after[: -len(CRLF)], field, self.body))
 
-    def retire(self) -> None:
-        """Never answer again, and give the memory back: request lines may refer to this for long after its file is
-        forgotten, and must not keep the file's bytes. A send in flight has its own reference to what it sends.
-        """
-        self.freshness = NEVER
-        self.keys, self.made_from = (), ()
-        self.response = RETIRED
+    def cool(self) -> None:
+        """Drop its renderings: a send in flight has its own reference to what it sends."""
+        self.is_kept = False
         self.second = self._last_second = -1
         self.data = b""
         self.pinned = self._last = None
 
+    def retire(self) -> None:
+        """Never answer again, and give the memory back: request lines may refer to this for long after its file is
+        forgotten, and must not keep the file's bytes.
+        """
+        self.freshness = NEVER
+        self.keys, self.made_from = (), ()
+        self.after = self.body = b""
+        self.cool()
+
+
+class Renderings:
+    """Which responses are rendered, in the order in which they were. bytes_max: for all of them."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._kept: deque[tuple[Prepared, int]] = deque()
+        self._bytes = 0
+        self._bytes_max = bytes_max
+
+    def keep(self, prepared: Prepared) -> None:
+        """Keep what was rendered of a response until others need the room. What is dropped is rendered again."""
+        if prepared.is_kept:
+            return
+        prepared.is_kept = True
+        count = len(prepared.after) + prepared.body_bytes
+        self._kept.append((prepared, count))
+        self._bytes += count
+        while self._bytes > self._bytes_max and len(self._kept) > 1:
+            first, count = self._kept.popleft()
+            self._bytes -= count
+            first.cool()
+
 
 NEVER = Freshness(0.0)
-RETIRED = Response(500, ())
 
 
 class PreparedResponses:
@@ -219,7 +279,8 @@ class PreparedResponses:
     def __init__(self, server: bytes, paths_max: int, bytes_max: int) -> None:
         self._server = server
         self._paths_max = paths_max
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
+        self._renderings = Renderings(bytes_max // RENDERINGS_SHARE)
         self._bytes = 0
         self._by_key: OrderedDict[Key, list[Prepared]] = OrderedDict()
 
@@ -227,32 +288,33 @@ class PreparedResponses:
         """The response prepared from what was looked at for it, in that order. Equal responses share one object, so
         that a client cannot fill memory by varying a field that changes nothing.
         """
-        made_from = tuple(entry.freshness for entry in looked_at)
         key = next(reversed(looked_at.values()))
         of_key = self._by_key.pop(key, [])
         self._retire([each for each in of_key if not each.freshness.until])
         of_key = [each for each in of_key if each.freshness.until]
-        prepared = next((each for each in of_key if each.made_from == made_from and each.response == response), None)
-        if prepared is None:
+        prepared = self.of_its_own(response, looked_at)
+        known = next(filter(prepared.says_the_same, of_key), None)
+        if known is not None:
+            prepared = known
+        else:
             if len(of_key) >= PREPARED_PER_PATH_MAX:
                 self._retire(of_key)
                 of_key = []
-            prepared = Prepared(response, self._server, looked_at)
             self._bytes += prepared.memory_bytes
             of_key.append(prepared)
         self._by_key[key] = of_key
-        while len(self._by_key) > 1 and (len(self._by_key) > self._paths_max or self._bytes > self._bytes_max):
+        while len(self._by_key) > 1 and (len(self._by_key) > self._paths_max or self._bytes > self.bytes_max):
             self._retire(self._by_key.popitem(last=False)[1])
         return prepared
 
     def of_its_own(self, response: Response, looked_at: dict[Entry, Key]) -> Prepared:
         """A response that is not shared, and not counted."""
-        return Prepared(response, self._server, looked_at)
+        return Prepared(response, self._server, looked_at, self._renderings)
 
     def _retire(self, prepared: list[Prepared]) -> None:
         for each in prepared:
-            each.retire()
             self._bytes -= each.memory_bytes
+            each.retire()
 
 
 class KnownBlock:
@@ -285,8 +347,8 @@ class Blocks:
     __slots__ = ("sifted", "whole")
 
     def __init__(self) -> None:
-        self.whole: Remembered[tuple[KnownBlock, Apart | None]] = Remembered(REMEMBERED_BLOCKS)
-        self.sifted: Remembered[KnownBlock] = Remembered(REMEMBERED_BLOCKS)
+        self.whole: Remembered[tuple[KnownBlock, Apart | None]] = Remembered(BLOCKS_BYTES, BLOCK_BYTES)
+        self.sifted: Remembered[KnownBlock] = Remembered(BLOCKS_BYTES, BLOCK_BYTES)
 
 
 AnswerKey = Selection | tuple[Selection, Apart]
@@ -301,7 +363,7 @@ class KnownLine:
     an answer to this line heeds its query. came_before: it was answered once, by an answer to paths without a file.
     """
 
-    __slots__ = ("_line", "blocks", "came_before", "line_bytes", "log_piece", "prepared", "shared")
+    __slots__ = ("_is_plain", "_line", "blocks", "came_before", "line_bytes", "log_piece", "prepared", "shared")
 
     def __init__(
         self, line_bytes: bytes, blocks: Blocks, shared: dict[AnswerKey, Prepared], line: RequestLine | None = None
@@ -311,6 +373,7 @@ class KnownLine:
         self.shared = self.prepared = shared
         self.came_before = False
         self.log_piece: bytes | None = None
+        self._is_plain = line is None
         self._line = line
 
     @property
@@ -321,6 +384,11 @@ class KnownLine:
             method, target, _version = self.line_bytes.split(b" ")
             line = self._line = RequestLine(method, target, b"1.1")
         return line
+
+    def forget(self) -> None:
+        """Drop what can be made again."""
+        if self._is_plain:
+            self._line = None
 
 
 KnownHead = tuple[KnownLine, KnownBlock, Apart | None]
@@ -355,13 +423,14 @@ class Memory:
         self._parser = parser
         self._prepared = prepared
         self._limits = parser.limits
+        self._line_bytes_max = parser.limits.target_bytes_max + len(b"GET  HTTP/1.1\r")
         self._sieve = parser.sieve
-        self.lines: Remembered[KnownLine] = Remembered(REMEMBERED_LINES)
+        self.lines: Remembered[KnownLine] = Remembered(prepared.bytes_max // LINES_SHARE, LINE_BYTES)
         self.blocks_10 = Blocks()
         self.blocks = Blocks()
         """Those of HTTP/1.1 and later."""
         self._seen = [0] * SEEN
-        self._selections: Remembered[Selection] = Remembered(REMEMBERED_BLOCKS, SELECTION_BYTES_MAX)
+        self._selections: Remembered[Selection] = Remembered(SELECTIONS_BYTES, SELECTION_BYTES_MAX, SELECTION_BYTES_MAX)
 
     def recall(self, head: bytes) -> KnownHead | None:
         """What is remembered of exactly this head; None if that is not all of it."""
@@ -416,23 +485,26 @@ class Memory:
 
     def _new_line(self, line_bytes: bytes) -> KnownLine | None:
         """What is remembered of a line of HTTP/1.1 that did not come lately, or is plain."""
-        line = self.lines.get(line_bytes)
+        lines = self.lines
+        line = lines.old.get(line_bytes)
         if line is not None:
-            return line if line.blocks is self.blocks else None
-        plain = PLAIN_LINE.fullmatch(line_bytes)
-        if plain is None or len(plain[1]) > self._limits.target_bytes_max:
+            if line.blocks is not self.blocks:
+                return None
+            lines.put(line_bytes, line)
+            return line
+        if PLAIN_LINE.fullmatch(line_bytes) is None or len(line_bytes) > self._line_bytes_max:
             return None
         mark = line_bytes.find(b"?")
         if mark < 0:
             line = KnownLine(line_bytes, self.blocks, {})
-            self.lines.put(line_bytes, line)
+            lines.put(line_bytes, line)
             return line
         path_bytes = line_bytes[:mark] + b" HTTP/1.1\r"
-        of_path = self.lines.recent.get(path_bytes) or self._new_line(path_bytes)
+        of_path = lines.recent.get(path_bytes) or self._new_line(path_bytes)
         assert of_path is not None, "a plain line is one without its query too"
         line = KnownLine(line_bytes, self.blocks, of_path.shared)
         if self._came_before(line_bytes):
-            self.lines.put(line_bytes, line)
+            lines.put(line_bytes, line)
         return line
 
     def read(self, head: bytes) -> KnownHead:
@@ -492,4 +564,5 @@ class Memory:
         if len(line.prepared) >= PREPARED_PER_LINE_MAX:
             line.prepared.clear()
         prepared = line.prepared[key_of(head)] = self._prepared.share(response, looked_at)
+        line.forget()
         return prepared

@@ -133,7 +133,7 @@ def told_of(header_bytes: bytes) -> Told:
     return Told(*map(found.get, (b"host", b"referer", b"user-agent", b"x-forwarded-for")))
 
 
-PLAIN_LINE = re.compile(rb"(?:GET|HEAD) (/[!-\"$-~]*+) HTTP/1\.1\r")
+PLAIN_LINE = re.compile(rb"(?:GET|HEAD) /[!-\"$-~]*+ HTTP/1\.1\r")
 
 
 class RequestLine:

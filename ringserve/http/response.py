@@ -146,6 +146,12 @@ def status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %s\r\n" % (status, phrase_of(status).encode())
 
 
+@cache
+def first_lines(status: int, server: bytes) -> bytes:
+    """The status line, and the Server field if it has a value: the same bytes for all responses with a status."""
+    return status_line(status) + (b"Server: %s\r\n" % server if server else b"")
+
+
 def date_line(seconds: float) -> bytes:
     """The Date field; the same for every response of a second."""
     return b"Date: %s\r\n" % format_date(seconds)
@@ -156,16 +162,13 @@ def head_parts(response: Response, server: bytes, connection: bytes | None) -> t
 
     server: the value of the Server field, or nothing for none. connection: that of the Connection field, or None.
     """
-    before = status_line(response.status)
-    if server:
-        before += b"Server: %s\r\n" % server
     after = [b"%s: %s\r\n" % field for field in response.fields]
     if response.content_length is not None and response.status not in BODILESS:
         after.append(b"Content-Length: %d\r\n" % response.content_length)
     if connection is not None:
         after.append(b"Connection: %s\r\n" % connection)
     after.append(b"\r\n")
-    return before, b"".join(after)
+    return first_lines(response.status, server), b"".join(after)
 
 
 _ERROR_PAGE = b"""<!doctype html>

@@ -566,10 +566,10 @@ def test_a_forgotten_file_leaves_no_bytes_with_the_lines_that_asked_for_it(servi
             wire.ask(get("/page"))
         line = running.server.listening[0].memory.lines.recent[b"GET /page HTTP/1.1\r"]
         (old,) = line.prepared.values()
-        assert old.response.body
+        assert old.body
         (site / "page").write_bytes(b"new")
         assert wire.ask(get("/page")).body == b"new"
-        assert (old.response.body, old.data, old.pinned) == ((), b"", None)
+        assert (old.body, old.data, old.pinned) == (b"", b"", None)
 
 
 @pytest.mark.parametrize("cached", [0, 1 << 20], ids=["spliced", "from-memory"])
