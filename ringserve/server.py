@@ -63,9 +63,9 @@ LOOKS_AT_ONCE = 500
 """Deadlines in one go: a tenth of a millisecond."""
 PIECE_BYTES_MIN = 4096
 """What is thrown away counts as so much at least, since a call for one byte takes time as well."""
-MEMORY_SHARE = 8
-"""Of the memory that the server may use, one part of as many is for what is known of files, and one for responses. In a
-reload there are two generations of workers, with a half of it in all."""
+MEMORY_SHARE = 10
+"""Of the memory that the server may use, one part of as many is for what is known of files; responses and heads have
+one and a half. In a reload there are two generations of workers, with a half of it in all."""
 CACHE_BYTES_MAX = 1024 * 1024 * 1024
 """More than that, the collector of cycles would hold the loop up for too long."""
 FINISH_S = 1.0

@@ -261,9 +261,9 @@ class Config(ListenConfig, SiteConfig):
     )  # fmt: skip
     cache_bytes_max: int = declare(
         0,
-        "Memory of a worker for what is known of files, bytes and names included, and as much again for prepared "
-        "responses; 0: an eighth of what the server may use, by its control group or the machine, divided by the "
-        "workers, and 1 GiB at most.",
+        "Memory of a worker for what is known of files, bytes and names included; responses and the heads of requests "
+        "have one and a half times as much; 0: a tenth of what the server may use, by its control group or the "
+        "machine, divided by the workers, and 1 GiB at most.",
         minimum=0, maximum=64 * KIB * MIB, metavar="BYTES",
     )  # fmt: skip
     cached_files_max: int = declare(
