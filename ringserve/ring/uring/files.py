@@ -104,6 +104,8 @@ class Files:
     def load_now(self, root: Root, path: bytes, body_bytes_max: int, closed_bytes_max: int) -> Loaded | int:
         """What `load` answers, if that is known without waiting; else -EAGAIN."""
         found = self._load_now(root, path, body_bytes_max, closed_bytes_max)
+        if isinstance(found, int) or found.body is not None:
+            return found
         unread = _unread(found, body_bytes_max)
         if unread is None:
             return found
@@ -115,12 +117,23 @@ class Files:
         place, at_once = self._start(root, path)
         if not place.local:
             return -errno.EAGAIN
-        limits = min(body_bytes_max, READ_AT_ONCE_BYTES_MAX), closed_bytes_max
-        resolve = _resolve(root) | at_once
-        result = self._load_by(root, path, resolve | RESOLVE_NO_SYMLINKS, place, limits)
-        direct = result != -errno.ELOOP
-        if not direct:
-            result = self._load_by(root, path, resolve, place, limits)
+        if body_bytes_max > READ_AT_ONCE_BYTES_MAX:
+            body_bytes_max = READ_AT_ONCE_BYTES_MAX
+        at_once |= _resolve(root)
+        for resolve in (at_once | RESOLVE_NO_SYMLINKS, at_once):
+            result = lib.ringserve_load(
+                root.directory,
+                path or b".",
+                OPEN_FLAGS,
+                resolve,
+                place.read_flags,
+                body_bytes_max,
+                closed_bytes_max,
+                self._body,
+                self._loaded,
+            )
+            if result != -errno.ELOOP:
+                break
         if result:
             return -errno.EAGAIN if result in UNKNOWN else result
         mode, device, inode, size, modified_ns, changed_ns, links, file, read = LOADED.unpack(self._loaded_memory)
@@ -128,14 +141,8 @@ class Files:
             FileStatus(mode, device, inode, size, modified_ns, changed_ns),
             self._body_memory[:size] if read == size else None,
             file if file >= 0 else None,
-            trusted=direct and links == 1 and stat.S_ISREG(mode),
+            links == 1 and resolve & RESOLVE_NO_SYMLINKS != 0 and stat.S_ISREG(mode),
         )
-
-    def _load_by(self, root: Root, path: bytes, resolve: int, place: Place, limits: tuple[int, int]) -> int:
-        result: int = lib.ringserve_load(
-            root.directory, path or b".", OPEN_FLAGS, resolve, place.read_flags, *limits, self._body, self._loaded
-        )
-        return result
 
     def _is_direct(self, root: Root, path: bytes) -> bool:
         """Whether no symbolic link is on a path to a local file; not if that cannot be told without waiting."""

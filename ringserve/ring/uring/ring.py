@@ -136,6 +136,7 @@ class UringRing(Ring):
         self._chains = Chains(
             self._helpers, self._queue, self._queue_cancel, self._close_in, self._tell, lambda: self.now
         )
+        self._lanes = self._chains.lanes
         self.now = time.monotonic()
         try:
             self._prepare()
@@ -188,7 +189,7 @@ class UringRing(Ring):
             self._queue_deferred()
         if self._held:
             self._queue_held()
-        if self._chains.lanes.waiting:
+        if self._lanes.waiting:
             timeout_s = min(timeout_s, self._refuse_late())
         if timeout_s > LONGEST_SLEEP_S:
             timeout_s = LONGEST_SLEEP_S
@@ -219,10 +220,9 @@ class UringRing(Ring):
             elif user_data == MOUNTED:
                 self._files.mounts_changed = True  # they are read when somebody needs to know: there may be thousands
                 self._await_mounted()
-            elif user_data == CHANGES and self._changes_owner is None:
-                pass  # nobody awaits them any more
             elif user_data == CHANGES:
-                first.append(self._note_changes(res))
+                if self._changes_owner is not None:
+                    first.append(self._note_changes(res))
             elif user_data != CLOSE:
                 self._chains.finished(user_data, res)
             else:
@@ -234,7 +234,7 @@ class UringRing(Ring):
     def _refuse_late(self) -> float:
         """Tell those who wait for a lane since too long. Returns when that is to be done again: in so many seconds."""
         self._chains.refuse_late()
-        deadline = self._chains.lanes.deadline()
+        deadline = self._lanes.deadline()
         return LONGEST_SLEEP_S if deadline is None else max(0.0, deadline - time.monotonic())
 
     def _await_wake(self) -> None:
@@ -306,8 +306,11 @@ class UringRing(Ring):
             return
         if armed is not None:
             self.cancel(armed)  # before it and in one batch: a close with a receive that goes on sends no FIN
-        place = self._places.pop(fd, None)
-        self._close_in(fd, None if place is None or place.local else self._lane_of(place.mount))
+        if fd in self._places:
+            place = self._places.pop(fd)
+            self._close_in(fd, None if place.local else self._lane_of(place.mount))
+        else:
+            self._queue(lib.ringserve_close, CLOSE, fd)
 
     def _close_in(self, fd: int, lane: Lane[Any] | None) -> None:
         if lane is None:
@@ -389,7 +392,7 @@ class UringRing(Ring):
         self._due.append((owner, res, -1, False))
 
     def _lane_of(self, mount: Mount) -> Lane[Any]:
-        lanes = self._chains.lanes
+        lanes = self._lanes
         count = len(lanes)
         lane = lanes.of(mount)
         if len(lanes) > count:
@@ -472,10 +475,10 @@ class UringRing(Ring):
         # The reads that wait for a wake, for changes and for mounts.
         its_own = 1 + (self._notifier >= 0) + (self._files.mounts.changes >= 0)
         kernels = lib.ringserve_ring_in_flight(self._ring) + len(self._deferred) - its_own
-        return kernels + self._helpers.running() + len(self._due) + len(self._held) + self._chains.lanes.waiting
+        return kernels + self._helpers.running() + len(self._due) + len(self._held) + self._lanes.waiting
 
     def hanging(self) -> tuple[str, ...]:
-        return tuple(os.fsdecode(mount.point) for mount in self._chains.lanes.busy())
+        return tuple(os.fsdecode(mount.point) for mount in self._lanes.busy())
 
     def shut(self) -> None:
         if self._ring is None:
