@@ -210,8 +210,8 @@ class FileTable:
         status, body, fd, trusted = loaded
         if body is not None and fd is None:
             return File(path, status, body, None, self._now_ns(), coding, content_hash(body), trusted)
-        if body is None and fd is not None and status.size <= CONTENT_TAG_BYTES_MAX:
-            self._ring.close(fd)  # a helper hashes it
+        if body is None and fd is not None and status.size <= max(CONTENT_TAG_BYTES_MAX, self._limits.body_bytes_max):
+            self._ring.close(fd)  # a helper hashes it, or the ring reads it
             return None
         return self._entry_of(path, loaded, self._now_ns(), coding, None if body is None else content_hash(body))
 
