@@ -247,11 +247,11 @@ _QUIET = (
     ),
     Workload(
         "tail", f"{corpus.TAIL_FILES:,} files of {corpus.TAIL_BYTES} bytes, evenly; 64 connections",
-        64, tail(corpus.TAIL_FILES), (at_most(1.5, Measure.CPU_RATIO),), warm_s=3,
+        64, tail(corpus.TAIL_FILES), (at_most(1.5, Measure.CPU_RATIO),), warm_s=10,
     ),
     Workload(
         "longtail", f"{corpus.LONGTAIL_FILES:,} files of {corpus.TAIL_BYTES} bytes, evenly; 64 connections",
-        64, tail(corpus.LONGTAIL_FILES), (at_most(3.0, Measure.CPU_RATIO),), warm_s=10,
+        64, tail(corpus.LONGTAIL_FILES), (at_most(3.0, Measure.CPU_RATIO),), warm_s=30,
     ),
     Workload("64k", "a file of 64 KiB, 64 connections", 64, whole_file("64k.bin"), (at_least(1.25),)),
     Workload("256k", "a file of 256 KiB, 64 connections", 64, whole_file("256k.bin"), (at_least(1.3),)),
