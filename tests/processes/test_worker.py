@@ -169,6 +169,24 @@ def test_a_configuration_goes_through_json_whole() -> None:
         config_from_json(json.dumps(json.loads(config_to_json(config)) | {"buffers": 3}))
 
 
+COLLECTS = """
+import gc
+from ringserve.processes.worker import shorten_collections
+shorten_collections()
+old = [[] for _number in range(1000)]
+gc.collect()
+assert gc.get_freeze_count() >= 1000
+circle = []
+circle.append(circle)
+del circle
+assert gc.collect() > 0, "what is new and garbage is found"
+"""
+
+
+def test_a_collection_does_not_look_at_what_outlived_an_earlier_one() -> None:
+    subprocess.run([sys.executable, "-c", COLLECTS], check=True)  # in a process of its own: nothing undoes it
+
+
 def test_how_a_process_ended_is_said_in_words() -> None:
     assert describe_exit(3) == "ended with status 3"
     assert describe_exit(-9) == "was ended by SIGKILL"
