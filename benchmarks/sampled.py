@@ -45,7 +45,7 @@ RULES = (
     ("ring/linux/", "", FILES),
     ("http/request.py", "", HEAD),
     ("http/heads.py", "", HEAD),
-    ("connection/remembered.py", "Prepared", RENDER),
+    ("connection/prepared.py", "", RENDER),
     ("connection/remembered.py", "Memory.prepare", RENDER),
     ("connection/remembered.py", "", HEAD),
     ("http/response.py", "", RENDER),

@@ -28,7 +28,8 @@ import errno
 from ringserve.connection.hot_path import HotPath
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError
-from ringserve.connection.remembered import KnownHead, Prepared
+from ringserve.connection.prepared import Prepared
+from ringserve.connection.remembered import KnownHead
 from ringserve.connection.states import (
     ABORTED,
     ARMED,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ringserve.connection.remembered import Memory, PreparedResponses
+from ringserve.connection.prepared import PreparedResponses
+from ringserve.connection.remembered import Memory
 from ringserve.connection.remembered import request_of as request_of_head
 from ringserve.http.heads import Request
 from ringserve.http.request import Limits, Parser, RequestError, RequestReader

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from ringserve.connection.remembered import AnswerKey, KnownHead, Memory, Prepared, key_of, request_of
+from ringserve.connection.prepared import Prepared
+from ringserve.connection.remembered import AnswerKey, KnownHead, Memory, key_of, request_of
 from ringserve.connection.verifier import Asker, Verifier
 from ringserve.files.entries import Entry, Failure, Key
 from ringserve.files.table import FileTable

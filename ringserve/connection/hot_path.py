@@ -13,7 +13,8 @@ from ringserve.connection.inbound import Inbound
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError, Outbound, Record
 from ringserve.connection.plain import Plain
-from ringserve.connection.remembered import KnownHead, Prepared
+from ringserve.connection.prepared import Prepared
+from ringserve.connection.remembered import KnownHead
 from ringserve.connection.states import (
     BROKEN,
     BYTES,

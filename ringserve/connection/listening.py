@@ -12,7 +12,8 @@ from typing import Protocol
 from ringserve.config.settings import Config, ListenRule
 from ringserve.connection.answers import Answers, sources
 from ringserve.connection.plain import PipePool
-from ringserve.connection.remembered import Memory, PreparedResponses
+from ringserve.connection.prepared import PreparedResponses
+from ringserve.connection.remembered import Memory
 from ringserve.connection.states import Event
 from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies

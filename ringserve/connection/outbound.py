@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from ringserve.connection.listening import Listening
 from ringserve.connection.pace import Pace, look
-from ringserve.connection.remembered import KnownHead, Prepared
+from ringserve.connection.prepared import Prepared
+from ringserve.connection.remembered import KnownHead
 from ringserve.connection.states import BROKEN, LATE, SLOW, Event
 from ringserve.connection.transport import TransferError, Transport
 from ringserve.http.response import Response, Segment, head_parts

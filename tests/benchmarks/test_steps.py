@@ -25,7 +25,7 @@ def test_every_rule_names_a_module_or_a_package_that_is_there() -> None:
         ([("ring/uring/ring.py", "UringRing.turn"), ("server.py", "Server.run")], sampled.TURN),
         ([("ring/uring/ring.py", "UringRing.load"), ("files/table.py", "FileTable._load")], sampled.FILES),
         ([("connection/remembered.py", "Memory.read")], sampled.HEAD),
-        ([("connection/remembered.py", "PreparedResponses.share")], sampled.RENDER),
+        ([("connection/prepared.py", "PreparedResponses.share")], sampled.RENDER),
         ([("conn.py", "Connection._answer")], sampled.LOOP),
         ([("observe/access_log.py", "AccessLog.add")], sampled.LOG),
     ],

@@ -21,15 +21,8 @@ from ringserve import static
 from ringserve.config.rules import AuthRule, HeaderRule, RedirectRule, RewriteRule
 from ringserve.config.settings import Config, HostConfig
 from ringserve.connection.answers import ALIKE_MAX, Answers, Sources, sources
-from ringserve.connection.remembered import (
-    PREPARED_PER_LINE_MAX,
-    PREPARED_PER_PATH_MAX,
-    KnownHead,
-    Memory,
-    Prepared,
-    PreparedResponses,
-    key_of,
-)
+from ringserve.connection.prepared import PREPARED_PER_PATH_MAX, Prepared, PreparedResponses
+from ringserve.connection.remembered import PREPARED_PER_LINE_MAX, KnownHead, Memory, key_of
 from ringserve.connection.verifier import PASSWORDS, Asker, Verifier
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory, Entry, Failure, File, Freshness, Key

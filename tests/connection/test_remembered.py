@@ -26,16 +26,13 @@ from heads_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringserve.connection.prepared import PREPARED_PER_PATH_MAX, Prepared, PreparedResponses, Renderings
 from ringserve.connection.remembered import (
     KEY_BYTES_MAX,
     PREPARED_PER_LINE_MAX,
-    PREPARED_PER_PATH_MAX,
     SELECTION_BYTES_MAX,
     Memory,
-    Prepared,
-    PreparedResponses,
     Remembered,
-    Renderings,
     key_of,
     request_of,
 )
