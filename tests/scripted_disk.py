@@ -110,6 +110,9 @@ class ScriptedDisk:
             raise answer
         return answer
 
+    def call(self, user_data: int, job: Callable[[], object], _lane: str, _origin: str) -> None:
+        self._answer(user_data, job())
+
     def look(self, user_data: int | None, _root: Root, path: bytes) -> FileStatus | int | None:
         self.asked.append(("look", path))
         found = self._found(path)

@@ -97,6 +97,7 @@ class FileTable:
         self._tasks = tasks
         self._ring = tasks.ring
         self._limits = limits
+        self._read_bytes_max = max(limits.body_bytes_max, CONTENT_TAG_BYTES_MAX)
         self._held = Held()
         self._trees = [Tree(root, number, self._held) for number, root in enumerate(roots)]
         self._loads = 0
@@ -210,8 +211,8 @@ class FileTable:
         status, body, fd, trusted = loaded
         if body is not None and fd is None:
             return File(path, status, body, None, self._now_ns(), coding, content_hash(body), trusted)
-        if body is None and fd is not None and status.size <= max(CONTENT_TAG_BYTES_MAX, self._limits.body_bytes_max):
-            self._ring.close(fd)  # a helper hashes it, or the ring reads it
+        if body is None and fd is not None and status.size <= self._read_bytes_max:
+            self._ring.close(fd)  # it is read by the ring, or hashed by a helper
             return None
         return self._entry_of(path, loaded, self._now_ns(), coding, None if body is None else content_hash(body))
 
@@ -398,8 +399,7 @@ class FileTable:
         if self._is_full:
             return -errno.EMFILE
         now_ns = self._now_ns()
-        body_bytes_max = self._limits.body_bytes_max
-        loaded = await task.load(tree.root, path, max(body_bytes_max, CONTENT_TAG_BYTES_MAX), body_bytes_max)
+        loaded = await task.load(tree.root, path, self._read_bytes_max, self._limits.body_bytes_max)
         if isinstance(loaded, int):
             return loaded
         try:

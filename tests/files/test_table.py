@@ -11,8 +11,9 @@ from scripted_disk import ROOT, ScriptedDisk, disk_tasks
 
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.files.names import NAME_BYTES, READ_AGAIN_S
-from ringserve.files.table import FRESH_S, TRUSTED_S, FileLimits, FileTable
+from ringserve.files.table import FRESH_S, HASHED_AT_ONCE_BYTES_MAX, TRUSTED_S, FileLimits, FileTable
 from ringserve.files.watches import BELOW_MAX
+from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX
 from ringserve.ring.tasks import Task
 from ringserve.ring.world import ChangeKind
 
@@ -120,6 +121,18 @@ def test_what_the_ring_does_not_know_at_once_is_found_by_waiting(bench: Bench) -
     bench.disk.at_once = False
     assert bench.now(b"a.html") is None
     assert isinstance(bench.find(b"a.html"), File)
+
+
+@pytest.mark.parametrize("size", [HASHED_AT_ONCE_BYTES_MAX + 1, CONTENT_TAG_BYTES_MAX + 1, MIB])
+def test_a_file_that_is_too_large_to_be_hashed_at_once_is_kept_in_memory_all_the_same(bench: Bench, size: int) -> None:
+    bench.disk.put(b"a.bin", bytes(size))
+    bench.know(b"")
+    assert bench.now(b"a.bin") is None
+    found = bench.find(b"a.bin")
+    assert isinstance(found, File)
+    assert found.body == bytes(size)
+    assert found.descriptor is None
+    assert bench.table._descriptors == 0
 
 
 def test_a_sibling_that_is_not_known_at_once_keeps_its_file_from_being_told(
