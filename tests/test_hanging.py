@@ -65,6 +65,8 @@ def test_others_are_served_while_one_operation_hangs(
         for name in names:
             (site / "hang" / name).stat()
             os.listdir(site / "hang" / f"d{name}")
+    (site / "listed").mkdir()
+    (site / "listed" / "page").touch()
     running = serving(listing=True)
     hanging.hang(operation)
     is_directory = operation in ("opendir", "readdir")
@@ -77,6 +79,7 @@ def test_others_are_served_while_one_operation_hangs(
         with Wire(running.url) as other:
             for name in others:
                 assert other.ask(get(f"/{name}")).body == name.encode()
+            assert b">page<" in other.ask(get("/listed/")).body
         assert hanging.hang("") <= IN_LANE_MAX
         for client in clients:
             answer = client.answer()
@@ -180,6 +183,8 @@ def test_who_waits_for_long_is_told_to_come_again(
     with ExitStack() as open_:
         clients = [open_.enter_context(Wire(running.url)) for _number in range(CLIENTS)]
         for number, client in enumerate(clients):
+            if number == IN_LANE_MAX:
+                hanging.until_hung(IN_LANE_MAX)
             client.send(get(f"/hang/{SMALL[number]}"))
         answers = [client.answer() for client in clients[IN_LANE_MAX:]]
         assert {(answer.status, answer.fields["retry-after"]) for answer in answers} == {(503, "1")}

@@ -19,6 +19,7 @@ from ringserve.ring.capability import circumstances, explain_refusal
 from ringserve.ring.interrupt import BUSY_POLL, KERNEL_THREAD, STRATEGIES, WAIT, Interrupt
 from ringserve.ring.uring import ring as uring
 from ringserve.ring.uring._uring import lib
+from ringserve.ring.uring.chains import CANCEL
 from ringserve.ring.world import Completion, Pipe, RingBrokenError, RingOptions, RingRefusedError
 
 TURNS_MAX = 2000
@@ -336,7 +337,7 @@ def test_submissions_behind_one_that_could_not_be_queued_keep_their_order(
         assert order == []
         assert poll.times == 2, "what comes behind is not even tried"
         results = {user_data: res for user_data, res, _buffer, _more in drain(ring, {1, 2, 4})}
-    assert order == [1, 2, uring.CANCEL, 4]
+    assert order == [1, 2, CANCEL, 4]
     assert results == {1: 4, 2: -errno.ECANCELED, 4: 4}
 
 

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from ringserve.ring.helpers import Helpers
 from ringserve.ring.linux.lanes import Lane, Lanes
+from ringserve.ring.uring.library import lib
 
-FIRST_STEP = 1 << 63 | 16  # RINGSERVE_OWN of shim.c, above what else the ring submits for itself
+OWN = 1 << 63  # RINGSERVE_OWN of shim.c
+CANCEL = OWN | 2  # of shim.c as well
+FIRST_STEP = OWN | 16  # above what else the ring submits for itself
 
 
 class Submit(NamedTuple):
@@ -71,23 +74,21 @@ class _Asked:
 class Chains:
     """The chains of a ring.
 
-    queue: takes a function of the library, a user_data and arguments. cancel: takes a user_data. close: takes a
-    descriptor and the lane in which that has to be done, if any. tell: takes an owner, an answer, and what was raised
-    in its place. now: the ring's clock.
+    queue: takes a function of the library, a user_data and arguments. close: takes a descriptor and the lane in which
+    that has to be done, if any. tell: takes an owner, an answer, and what was raised in its place. now: the ring's
+    clock.
     """
 
     def __init__(
         self,
         helpers: Helpers,
         queue: Callable[..., None],
-        cancel: Callable[[int], None],
         close: Callable[[int, Lane[Any] | None], None],
         tell: Callable[[int, object, BaseException | None], None],
         now: Callable[[], float],
     ) -> None:
         self._helpers = helpers
         self._queue = queue
-        self._cancel = cancel
         self._close = close
         self._tell = tell
         self._now = now
@@ -123,7 +124,7 @@ class Chains:
             asked.lane = None
             asked.body.close()
         elif isinstance(asked.step, Submit):
-            self._cancel(asked.user_data)
+            self._queue(lib.ringserve_cancel, CANCEL, asked.user_data)
         asked.given_up = True
         self._answer(asked, -errno.ECANCELED, None)
         return True

@@ -35,7 +35,7 @@ from ringserve.ring.interrupt import WAIT, Interrupt
 from ringserve.ring.linux.inotify import changes_of
 from ringserve.ring.linux.lanes import IN_LANE_MAX, Lane
 from ringserve.ring.linux.mountinfo import Mount
-from ringserve.ring.uring.chains import Chain, Chains
+from ringserve.ring.uring.chains import CANCEL, OWN, Chain, Chains
 from ringserve.ring.uring.files import Files
 from ringserve.ring.uring.library import FilledMemory, Memory, ffi, lib
 from ringserve.ring.world import (
@@ -55,8 +55,7 @@ from ringserve.ring.world import (
     errno_name,
 )
 
-OWN = 1 << 63  # RINGSERVE_OWN of shim.c
-CLOSE, CANCEL, CHANGES = OWN | 1, OWN | 2, OWN | 5  # of shim.c
+CLOSE, CHANGES = OWN | 1, OWN | 5  # of shim.c
 WAKE, CHANGED, MOUNTED = OWN | 3, OWN | 4, OWN | 6
 COMPLETION = struct.Struct("=Qih?x")  # ringserve_completion of shim.c
 POLL_IN, POLL_PRI, POLL_OUT = 1, 2, 4
@@ -133,9 +132,7 @@ class UringRing(Ring):
         self._wake_buffer = FilledMemory(64)
         self._changes_buffer: FilledMemory | None = None
         self._helpers = Helpers(self.wake)
-        self._chains = Chains(
-            self._helpers, self._queue, self._queue_cancel, self._close_in, self._tell, lambda: self.now
-        )
+        self._chains = Chains(self._helpers, self._queue, self._close_in, self._tell, lambda: self.now)
         self._lanes = self._chains.lanes
         self.now = time.monotonic()
         try:
@@ -244,6 +241,8 @@ class UringRing(Ring):
     def _await_mounted(self) -> None:
         if self._files.mounts.changes >= 0:
             self._queue(lib.ringserve_poll, MOUNTED, self._files.mounts.changes, POLL_PRI)
+        else:
+            self._diagnostics.report(self.now, "cannot read /proc/self/mountinfo: every file may hang")
 
     def _queue(self, function: Callable[..., int], *arguments: int) -> None:
         if self._deferred or function(self._ring, *arguments) < 0:
@@ -338,9 +337,6 @@ class UringRing(Ring):
                     self._held.remove(receive)
                     self._due.append((user_data, -errno.ECANCELED, -1, False))
                     return
-        self._queue_cancel(user_data)
-
-    def _queue_cancel(self, user_data: int) -> None:
         self._queue(lib.ringserve_cancel, CANCEL, user_data)
 
     def _end_calls(self) -> None:
