@@ -43,11 +43,12 @@ from typing import NamedTuple
 from ringserve.files.directory import items_of, ranking
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.files.refusals import is_passing, shown, status_of_open
+from ringserve.files.siblings import ENDINGS, NO_CODINGS, codings_of, fault_of
 from ringserve.files.tree import Held, Load, Place, Tree, directory_of, missing
 from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
 from ringserve.http.response import SharedDescriptor
-from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash, fault_of_sibling
+from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
 from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Root
 
@@ -66,8 +67,6 @@ SAID_MAX = 1024
 NAMES_SHARE = 8
 """Of the table's memory, one part of as many is for the names of directories."""
 
-ENDINGS = tuple(CODINGS.values())
-NO_CODINGS: Mapping[bytes, bytes] = {}
 OUT_OF_DESCRIPTORS = (-errno.EMFILE, -errno.ENFILE)
 
 
@@ -123,7 +122,7 @@ class FileTable:
             return Failure(path, 404)
         at = path.rfind(b"/") + 1
         prefix = path[:at]
-        place = tree.places.get(prefix)
+        place, names = tree.places.get(prefix), None
         if place is None or at == len(path):  # what is in a directory takes a helper
             gone = self._names.missing(tree, path)
             if gone is not None or at == len(path) or not self._watches.covers(tree, path):
@@ -132,7 +131,7 @@ class FileTable:
             names = self._names.known(tree, prefix, place)
             if names is not None and path[at:] not in names:
                 return missing(path, place.freshness)
-        return None if path in tree.loading else self._load_now(tree, path, place)
+        return None if path in tree.loading else self._load_now(tree, path, place, names)
 
     def look_again(self, key: Key) -> bool:
         """Whether what was found for a key is fresh again, because a look that waits for nothing showed that it is what
@@ -163,18 +162,10 @@ class FileTable:
         return True
 
     def _codings(self, tree: Tree, source: File, place: Place | None) -> Mapping[bytes, bytes]:
-        """The codings of which a sibling may be there, with their endings; CODINGS itself if nobody knows."""
-        if not is_compressible(source.content_type):
-            return NO_CODINGS
-        path = source.path
-        at = path.rfind(b"/") + 1
-        names = None if place is None else self._names.known(tree, path[:at], place)
-        if names is None:
-            return CODINGS
-        name = path[at:]
-        if names.isdisjoint(map(name.__add__, ENDINGS)):
-            return NO_CODINGS
-        return {coding: ending for coding, ending in CODINGS.items() if name + ending in names}
+        """See `codings_of`."""
+        if place is None or not is_compressible(source.content_type):
+            return codings_of(source, None)
+        return codings_of(source, self._names.known(tree, directory_of(source.path), place))
 
     def _refresh(self, entry: Entry, place: Place | None, codings: Mapping[bytes, bytes]) -> None:
         # Where no names are known, a missing sibling may be a link to nothing, and no event tells when there is
@@ -182,7 +173,7 @@ class FileTable:
         trusted = place is not None and isinstance(entry, File) and entry.trusted and codings is not CODINGS
         entry.freshness.until = self._ring.now + (TRUSTED_S if trusted else FRESH_S)
 
-    def _load_now(self, tree: Tree, path: bytes, place: Place | None) -> Entry | None:
+    def _load_now(self, tree: Tree, path: bytes, place: Place | None, names: set[bytes] | None) -> Entry | None:
         """What is at a path that is covered, if it can be opened and read without waiting."""
         if self._descriptors + self._loads >= self._limits.files_max:
             return None
@@ -191,7 +182,7 @@ class FileTable:
             return None
         codings = NO_CODINGS
         if isinstance(entry, File):
-            codings = self._codings(tree, entry, place)
+            codings = codings_of(entry, names)
             for coding, ending in codings.items():
                 sibling = self._open_now(tree, path + ending, coding)
                 if sibling is None:
@@ -330,7 +321,7 @@ class FileTable:
             source.trusted = False  # there is something, about which no event may tell
             return
         source.trusted = source.trusted and sibling.trusted
-        fault = _fault_of(sibling.status, source.status)
+        fault = fault_of(sibling.status, source.status)
         if fault is None:
             source.siblings = {**source.siblings, coding: sibling}
             self._said.discard((tree, path))
@@ -358,7 +349,7 @@ class FileTable:
             if sibling is not None:
                 if not sibling.is_as(status):
                     return False
-            elif not isinstance(status, int) and stat.S_ISREG(status.mode) and _fault_of(status, known.status) is None:
+            elif not isinstance(status, int) and stat.S_ISREG(status.mode) and fault_of(status, known.status) is None:
                 return False
         return True
 
@@ -488,7 +479,3 @@ class FileTable:
     async def watch(self, task: Task, tree: Tree, prefix: bytes) -> int:
         """Have changes in a directory noticed; see `Ring.watch`. Raises OSError."""
         return -errno.EMFILE if self._is_full else await task.watch(tree.root, prefix)
-
-
-def _fault_of(sibling: FileStatus, source: FileStatus) -> str | None:
-    return fault_of_sibling(sibling.modified_ns, sibling.size, source.modified_ns, source.size)

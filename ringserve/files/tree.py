@@ -110,7 +110,10 @@ class Tree:
         if path in self.entries:
             self.drop(path)
         self.entries[path] = entry
-        self._count(1, entry.memory_bytes)
+        held, memory_bytes = self._held, entry.memory_bytes
+        held.entries += 1
+        held.memory_bytes += memory_bytes
+        self.memory_bytes += memory_bytes
         if isinstance(entry, File) and entry.has_descriptor:
             self.holders[path] = entry
 
@@ -120,16 +123,13 @@ class Tree:
         if entry is None:
             return
         entry.freshness.until = 0.0
-        self._count(-1, -entry.memory_bytes)
+        held, memory_bytes = self._held, entry.memory_bytes
+        held.entries -= 1
+        held.memory_bytes -= memory_bytes
+        self.memory_bytes -= memory_bytes
         if isinstance(entry, File):
             self.holders.pop(path, None)
             entry.retire()
-
-    def _count(self, entries: int, memory_bytes: int) -> None:
-        held = self._held
-        held.entries += entries
-        held.memory_bytes += memory_bytes
-        self.memory_bytes += memory_bytes
 
     def changed(self, path: bytes) -> None:
         """What is at a path is not what it was."""

@@ -151,8 +151,8 @@ def known_type(path: bytes) -> bytes | None:
     """The Content-Type for a path by what follows the last dot of its last segment, in any case; None if it is not in
     the table.
     """
-    stem, _dot, extension = path.rpartition(b"/")[2].rpartition(b".")
-    return _BY_EXTENSION.get(extension.lower()) if stem else None
+    stem, _dot, extension = path.rpartition(b".")  # one that has a slash is in no table
+    return _BY_EXTENSION.get(extension.lower()) if stem and not stem.endswith(b"/") else None
 
 
 def content_type(path: bytes) -> bytes:
