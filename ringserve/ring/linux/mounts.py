@@ -1,7 +1,7 @@
 """Which file system a descriptor is on, and which one a path will reach. No file system is asked, since it may hang.
 
-A descriptor's mount is told by /proc/self/fdinfo. Rejected: statx(2) with AT_STATX_DONT_SYNC, which some file systems
-(9p) do not heed; and statfs(2), which asks the server.
+A descriptor's mount is told by /proc/self/fdinfo. Rejected: statx(2) with AT_STATX_DONT_SYNC, which a file system is
+free not to heed; and statfs(2), which asks the server.
 """
 
 from __future__ import annotations
