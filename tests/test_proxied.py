@@ -451,3 +451,23 @@ def test_a_proxy_with_an_ipv6_address_is_believed(proxied: Proxied, log: Log) ->
     with Wire(running.url) as wire:
         assert wire.ask(text("203.0.113.7") + get("/page"), method="GET").body == b"page"
     assert log.clients(1) == ["203.0.113.7"]
+
+
+@EACH_PATH
+def test_each_line_tells_what_its_own_request_told_though_no_two_heads_are_alike(
+    proxied: Proxied, log: Log, hot_path: bool
+) -> None:
+    told = []
+    with Wire(proxied(hot_path=hot_path).url) as wire:
+        for number in range(12):
+            target = f"/page?{number}"
+            fields = (
+                f"Referer: http://r/{number}",
+                f"X-Forwarded-For: 203.0.113.{number}",
+                f"User-Agent: agent {number}",
+            )
+            for _again in range(1 + number % 3):
+                told.append((target, f"http://r/{number}", f"203.0.113.{number}", f"agent {number}"))
+                assert wire.ask(get(target, *fields, f"X-Request-Id: {len(told)}")).status == 200
+    lines = log.lines(len(told))
+    assert [(line["target"], line["referer"], line["client"], line["user_agent"]) for line in lines] == told
