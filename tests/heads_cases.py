@@ -58,8 +58,12 @@ def outcomes(reader: Reader, *chunks: bytes) -> list[Outcome]:
     return seen
 
 
-def new_memory(heeded: tuple[bytes, ...] = (), limits: Limits = LIMITS, *, enabled: bool = True) -> Memory:
-    return Memory(Parser(limits, heeded), PreparedResponses(b"ringserve", 100, 1024 * 1024), enabled=enabled)
+def new_memory(
+    heeded: tuple[bytes, ...] = (), limits: Limits = LIMITS, *, enabled: bool = True, tells: bool = True
+) -> Memory:
+    return Memory(
+        Parser(limits, heeded), PreparedResponses(b"ringserve", 100, 1024 * 1024), enabled=enabled, tells=tells
+    )
 
 
 def new_reader(limits: Limits = LIMITS, memory: Memory | None = None) -> Reader:

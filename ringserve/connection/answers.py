@@ -25,14 +25,19 @@ from ringserve.responders.steps import Claim, Lookup, Respond
 from ringserve.ring.tasks import Tasks
 
 
-def _can_be_prepared(response: Response, entries: Collection[Entry], request: Request) -> bool:
-    """Whether `response` is the answer to every request with this line and selection while `entries` are fresh."""
+def _can_be_prepared(response: Response, entries: Collection[Entry]) -> bool:
+    """Whether `response` is in memory, and holds while `entries` are fresh."""
     in_memory = all(isinstance(segment, bytes) for segment in response.body)
-    # A part is a copy of its own, and there are as many parts as clients can think of. (And a date in If-Range counts
-    # only once it is a second old, so that the answer may change while the file does not.)
-    is_part = request.selection.conditions.range is not None
     is_known = bool(entries) and all(entry.freshness.until > 0 for entry in entries)
-    return in_memory and not is_part and is_known and response.status < 500
+    return in_memory and is_known and response.status < 500
+
+
+def _lasts(request: Request) -> bool:
+    """Whether an answer that can be prepared is the one to every request with this line and selection, and worth being
+    remembered. A part is a copy of its own, and there are as many parts as clients can think of. (And a date in
+    If-Range counts only once it is a second old, so that the answer may change while the file does not.)
+    """
+    return request.asked_range is None
 
 
 ALIKE_MAX = 256
@@ -74,8 +79,8 @@ class Answers:
         return all(map(self._files.look_again, prepared.keys)) and prepared.freshness.until > now
 
     def find_now(self, head: KnownHead, now: float, wall_time_s: float) -> Prepared | None:
-        """The response, prepared, if nothing has to be waited for to find it; None says nothing. A shortcut through
-        `find`, which would find the same, for a request that no coroutine is needed for.
+        """The response, prepared if only for once, if nothing has to be waited for to find it; None says nothing. A
+        shortcut through `find`, which would find the same, for a request that no coroutine is needed for.
 
         now: by the ring's clock. wall_time_s: since the epoch.
         """
@@ -103,8 +108,10 @@ class Answers:
                 question = steps.send(entry)
         except StopIteration as done:
             response: Response = done.value
-        if not _can_be_prepared(response, looked_at, request):
+        if not _can_be_prepared(response, looked_at):
             return None
+        if not _lasts(request):
+            return self._memory.of_its_own(response, looked_at)
         if alike is None:
             return self._memory.prepare(head, response, looked_at)
         if len(self._of_nothing) >= ALIKE_MAX:
@@ -138,7 +145,7 @@ class Answers:
                 question = steps.send(answer)
         except StopIteration as done:
             response: Response = done.value
-        if not lasts or not _can_be_prepared(response, looked_at, request):
+        if not lasts or not _lasts(request) or not _can_be_prepared(response, looked_at):
             return response
         return self._memory.prepare(head, response, looked_at)
 

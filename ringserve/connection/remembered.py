@@ -37,6 +37,7 @@ from ringserve.connection.prepared import Prepared, PreparedResponses
 from ringserve.files.entries import Entry, Key
 from ringserve.http.heads import (
     HEAD_END,
+    IF_NONE_MATCH,
     PLAIN_LINE,
     Apart,
     HeaderBlock,
@@ -62,6 +63,9 @@ KEY_BYTES_MAX = 4096
 SELECTIONS_BYTES = 2 * 1024 * 1024
 SELECTION_BYTES_MAX = 1024
 """Of the fields that select; a browser's have 300. A request line keeps 16 (`PREPARED_PER_LINE_MAX`)."""
+TAILS_BYTES = 4 * 1024 * 1024
+TAIL_BYTES = 400
+"""For the ends of heads that are set apart, and what one takes beside its own bytes."""
 SEEN = 4096
 """Of so many keys it is known whether they came before. One that comes once is not worth being remembered whole."""
 PREPARED_PER_LINE_MAX = 16
@@ -226,6 +230,7 @@ class Memory:
         self.blocks = Blocks()
         """Those of HTTP/1.1 and later."""
         self._seen = [0] * SEEN
+        self._tails: Remembered[Apart] = Remembered(TAILS_BYTES, TAIL_BYTES)
         self._selections: Remembered[Selection] = Remembered(SELECTIONS_BYTES, SELECTION_BYTES_MAX, SELECTION_BYTES_MAX)
 
     def recall(self, head: bytes) -> KnownHead | None:
@@ -254,6 +259,12 @@ class Memory:
             or block_bytes.count(b"\n") - 1 > limits.fields_max
         ):
             return None
+        start = block_bytes.rfind(IF_NONE_MATCH)
+        bare = block_bytes[:start] + HEAD_END if start >= 0 else b""
+        if bare:
+            revalidating = self._before_tail(blocks, block_bytes, bare)
+            if revalidating is not None:
+                return revalidating
         rest = b"".join(self._sieve(block_bytes))
         found = set_apart(rest)
         block, apart = None, None
@@ -268,7 +279,31 @@ class Memory:
         known = block, apart
         if self._came_before(block_bytes):
             blocks.whole.put(block_bytes, known)
+        elif bare and apart is not None and self._came_before(bare) and self._tail(block_bytes, bare) is not None:
+            blocks.whole.put(bare, (block, None))
         return known
+
+    def _before_tail(self, blocks: Blocks, block_bytes: bytes, bare: bytes) -> tuple[KnownBlock, Apart] | None:
+        """The block before its If-None-Match, if it is remembered as it came, and what is set apart behind it. All
+        browsers that have the same copy of a file end their heads in the same way, so the two are known apart.
+        """
+        known = blocks.whole.recent.get(bare)
+        if known is None or known[1] is not None or not known[0].joinable:
+            return None
+        apart = self._tail(block_bytes, bare)
+        return None if apart is None else (known[0], apart)
+
+    def _tail(self, block_bytes: bytes, bare: bytes) -> Apart | None:
+        """What is set apart from a block, if nothing else is behind `bare`."""
+        tail = block_bytes[len(bare) - len(HEAD_END) :]
+        apart = self._tails.recent.get(tail)
+        if apart is None:
+            found = set_apart(block_bytes)
+            if found is None or found[0] != bare:
+                return None
+            apart = found[1]
+            self._tails.put(tail, apart)
+        return apart
 
     def _came_before(self, key: bytes) -> bool:
         """Whether a key came before, and not long ago."""

@@ -331,6 +331,17 @@ def test_what_is_found_at_once_is_what_a_coroutine_finds(target: bytes, method: 
         assert head[0].prepared[key_of(head)] is found
 
 
+@pytest.mark.parametrize("asked", [b"bytes=0-1", b"bytes=0-0,3-3", b"bytes=99-", b"lines=1"])
+def test_a_part_is_found_at_once_and_not_remembered(asked: bytes) -> None:
+    at_once, later = crowded(), crowded()
+    head = at_once.request(b"/a.txt", b"Range: " + asked)
+    found = at_once.answers.find_now(head, at_once.clock.now, at_once.clock.wall_time_s())
+    assert found is not None
+    wanted = content(later.ask(b"/a.txt", b"Range: " + asked))
+    assert content(found) == wanted._replace(body=(b"".join(cast(Any, wanted.body)),))
+    assert not head[0].prepared
+
+
 def test_nothing_is_found_at_once_where_something_would_be_waited_for() -> None:
     world = crowded()
     world.disk.slow.add(b"a.txt")

@@ -483,6 +483,41 @@ def test_a_request_that_differs_in_what_decides_nothing_is_not_parsed() -> None:
         assert request.told.referer == b"http://a/%d" % number
 
 
+def test_the_end_of_a_head_that_revalidates_is_remembered_apart_from_its_beginning() -> None:
+    memory = new_memory()
+    remembered(memory, LINE + joined(HOST))
+    bare = [HOST, b"Cookie: a"]
+    for number in range(6):
+        head = memory.recall(LINE + joined(*bare, b'If-None-Match: "%d"' % number))
+        assert head is not None
+        assert head[2] == (b'"%d"' % number, None, None)
+    assert joined(*bare) in memory.blocks.whole.recent
+    sieved: list[bytes] = []
+    memory._sieve = lambda block: sieved.append(block) or [block]  # type: ignore[func-returns-value]
+    again = memory.recall(LINE + joined(*bare, b'If-None-Match: "7"'))
+    assert again is not None
+    assert again[2] == (b'"7"', None, None)
+    assert not sieved, "it is found by its two halves"
+    odd = memory.recall(LINE + joined(*bare, b'If-None-Match: "7"', b"Cookie: b"))
+    assert odd is None
+    assert sieved, "what is behind the tag is no end of a head that is known"
+
+
+def test_an_answer_that_is_nobodys_is_of_no_bound() -> None:
+    memory = new_memory()
+    head = memory.read(b"PUT / HTTP/1.1\r\n" + joined(HOST))
+    alone = memory.of_its_own(OK, looked_at(entry_of(b"a")))
+    assert memory.prepare(head, OK, looked_at(entry_of(b"a"))) is not alone
+    assert head[0].line.method == b"PUT", "what h11 read is kept"
+
+
+def test_where_nothing_is_told_of_a_block_those_that_differ_in_it_are_one_object() -> None:
+    for tells in (True, False):
+        memory = new_memory(tells=tells)
+        known = memory.read(LINE + joined(HOST))[1]
+        assert (memory.read(LINE + joined(HOST, b"Referer: a"))[1] is known) is not tells
+
+
 def test_a_block_that_came_twice_is_remembered_whole() -> None:
     memory = new_memory()
     remembered(memory, LINE + joined(HOST))
