@@ -48,7 +48,7 @@ from ringserve.ring.linux.listeners import (
     listen_unix,
     tune_listener,
 )
-from ringserve.ring.linux.opening import NotEnterableError, close, is_regular_file, open_directory
+from ringserve.ring.linux.opening import NotEnterableError, close, is_regular_file, open_directory, open_top
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
@@ -204,7 +204,7 @@ class Server:
                 listing.prepare()
             for site in self.sites.all:
                 self._roots.append(Root(open_root(site.config.directory), site.config.follow_symlinks))
-            self._top = Root(open_root("/"), follow_symlinks=True)
+            self._top = Root(open_top(), follow_symlinks=True)
             self.listeners = self._listen() if listeners is None else list(listeners)
             for listener in self.listeners:
                 tune_listener(listener)

@@ -25,6 +25,11 @@ def is_regular_file(fd: int) -> bool:
     return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
+def open_top() -> int:
+    """A descriptor of `/`, from which paths are looked up; nobody has to be allowed to read it. Raises OSError."""
+    return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 def close(fd: int) -> None:
     """Close a descriptor that no ring knows any more."""
     os.close(fd)
