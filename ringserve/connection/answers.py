@@ -27,9 +27,8 @@ from ringserve.ring.tasks import Tasks
 
 def _can_be_prepared(response: Response, entries: Collection[Entry]) -> bool:
     """Whether `response` is in memory, and holds while `entries` are fresh."""
-    in_memory = all(isinstance(segment, bytes) for segment in response.body)
     is_known = bool(entries) and all(entry.freshness.until > 0 for entry in entries)
-    return in_memory and is_known and response.status < 500
+    return response.in_memory and is_known and response.status < 500
 
 
 def _lasts(request: Request) -> bool:
@@ -84,6 +83,9 @@ class Answers:
 
         now: by the ring's clock. wall_time_s: since the epoch.
         """
+        line = head[0]
+        if line.is_streamed:
+            return None  # it would be decided twice
         request = request_of(head)
         site = self._site(request)
         steps = self._respond(request, site, wall_time_s)
@@ -97,8 +99,8 @@ class Answers:
                 entry = self._files.find_now(question.key)
                 if entry is None:
                     return None
-                if question.alike and isinstance(entry, Failure) and entry.status == 404 and not head[0].came_before:
-                    head[0].came_before = True  # the next time it gets an answer of its own, which is found sooner
+                if question.alike and isinstance(entry, Failure) and entry.status == 404 and not line.came_before:
+                    line.came_before = True  # the next time it gets an answer of its own, which is found sooner
                     alike = site, request.line.method, key_of(head)
                     known = self._of_nothing.get(alike)
                     if known is not None and known.freshness.until > now:
@@ -108,6 +110,7 @@ class Answers:
                 question = steps.send(entry)
         except StopIteration as done:
             response: Response = done.value
+        line.is_streamed = not response.in_memory
         if not _can_be_prepared(response, looked_at):
             return None
         if not _lasts(request):
@@ -145,6 +148,7 @@ class Answers:
                 question = steps.send(answer)
         except StopIteration as done:
             response: Response = done.value
+        head[0].is_streamed = not response.in_memory
         if not lasts or not _lasts(request) or not _can_be_prepared(response, looked_at):
             return response
         return self._memory.prepare(head, response, looked_at)

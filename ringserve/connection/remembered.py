@@ -161,9 +161,20 @@ class KnownLine:
     line_bytes: as it came, but for its last byte. blocks: those of its HTTP version. log_piece: in the access log.
     prepared: the answers to it. shared: those that are answers whatever the query. They are the same dictionary until
     an answer to this line heeds its query. came_before: it was answered once, by an answer to paths without a file.
+    is_streamed: the last answer to it was not all in memory.
     """
 
-    __slots__ = ("_is_plain", "_line", "blocks", "came_before", "line_bytes", "log_piece", "prepared", "shared")
+    __slots__ = (
+        "_is_plain",
+        "_line",
+        "blocks",
+        "came_before",
+        "is_streamed",
+        "line_bytes",
+        "log_piece",
+        "prepared",
+        "shared",
+    )
 
     def __init__(
         self, line_bytes: bytes, blocks: Blocks, shared: dict[AnswerKey, Prepared], line: RequestLine | None = None
@@ -171,7 +182,7 @@ class KnownLine:
         self.line_bytes = line_bytes
         self.blocks = blocks
         self.shared = self.prepared = shared
-        self.came_before = False
+        self.came_before = self.is_streamed = False
         self.log_piece: bytes | None = None
         self._is_plain = line is None
         self._line = line

@@ -126,6 +126,11 @@ class Response(NamedTuple):
         return sum(len(segment) if isinstance(segment, bytes) else segment.length for segment in self.body)
 
     @property
+    def in_memory(self) -> bool:
+        """Whether all of its body is."""
+        return all(isinstance(segment, bytes) for segment in self.body)
+
+    @property
     def coding(self) -> bytes | None:
         """The content coding of the body, if it has one."""
         return dict(self.fields).get(b"Content-Encoding")

@@ -342,6 +342,23 @@ def test_a_part_is_found_at_once_and_not_remembered(asked: bytes) -> None:
     assert not head[0].prepared
 
 
+def test_what_is_sent_from_a_file_is_decided_once() -> None:
+    world = crowded()
+    head = world.request(b"/large")
+
+    def found_now() -> Prepared | None:
+        return world.answers.find_now(head, world.clock.now, world.clock.wall_time_s())
+
+    assert found_now() is None
+    world.respond(head)
+    looked_at = len(world.disk.found)
+    assert found_now() is None
+    assert len(world.disk.found) == looked_at
+    world.disk.put(file_of(b"large"))
+    assert isinstance(world.respond(head), Prepared)
+    assert found_now() is not None, "it is small now"
+
+
 def test_nothing_is_found_at_once_where_something_would_be_waited_for() -> None:
     world = crowded()
     world.disk.slow.add(b"a.txt")
