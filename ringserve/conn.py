@@ -32,7 +32,6 @@ from ringserve.connection.prepared import Prepared
 from ringserve.connection.remembered import KnownHead
 from ringserve.connection.states import (
     ABORTED,
-    ARMED,
     BAD,
     BROKEN,
     BYTES,
@@ -312,16 +311,12 @@ class Connection(HotPath):
         if self.inbound.is_receiving:
             self.inbound.pause()
         else:
-            self._await_waste()
-
-    def _await_waste(self) -> None:
-        self.inbound.state = ARMED
-        self.ring.arrival(self.inbound.user_data, self.fd)
+            self.inbound.await_waste()
 
     def _linger_on(self, res: int, buffer: int) -> None:
         """The receive from before has ended, or there is something to throw away."""
         if buffer >= 0 or res in (-errno.ECANCELED, NO_ROOM):
-            self._await_waste()
+            self.inbound.await_waste()
         elif res > 0:
             self._listening.shared.talking.append(self)  # a turn throws away only so much of all
         else:
@@ -331,13 +326,13 @@ class Connection(HotPath):
         """Throw away what has come since the connection lingers. Returns how many bytes that were."""
         if self.state is not LINGERING:
             return 0
-        res = self.tasks.system.throw_away(self.fd, bytes_max)
+        res = self.transport.throw_away(bytes_max)
         if res <= 0 and res != -errno.EAGAIN:
             self._close(INPUT_ENDED)
             return 0
         self.state = self.state.on[BYTES]
         self.waiting_since = self.ring.now
-        self._await_waste()
+        self.inbound.await_waste()
         return max(0, res)
 
     def end(self, event: Event, *, resets: bool = False) -> None:
@@ -361,14 +356,14 @@ class Connection(HotPath):
             self.tasks.forget(self.user_data)  # no coroutine has done it
         self.state = self.state.on[event]
         if self.inbound.is_receiving:
-            self.transport.close(self.inbound.user_data, resets=resets)
+            self.transport.close(armed=True, resets=resets)
         else:
-            self.transport.close(None, resets=resets)
+            self.transport.close(armed=False, resets=resets)
             self._closed()
 
     def _closed(self) -> None:
         self.state = self.state.on[RECEIVE_OVER]
-        self.tasks.forget(self.inbound.user_data)
+        self.transport.end()
         self._listening.shared.ended(self)
         # They know the connection, which would be garbage in a circle.
         self._outbound = None
@@ -407,12 +402,8 @@ class Connection(HotPath):
             if over is not None:
                 self.end(over.event, resets=over.resets)
             return
-        if state is IDLE:
-            limit_s = config.keep_alive_timeout_s
-        elif state is READING or state is PREFACE:
-            limit_s = config.header_timeout_s
-        elif state is FINDING:
-            limit_s = config.answer_timeout_s
+        if state.limit:
+            limit_s: float = getattr(config, state.limit)
         elif state is LINGERING:
             # In a drain there is time for a client to read its answer, and not for one that goes on sending.
             longest_s = config.linger_timeout_s if self._listening.closes_idle else LINGER_S

@@ -12,7 +12,6 @@ from __future__ import annotations
 from ringserve.connection.inbound import Inbound
 from ringserve.connection.listening import Listening
 from ringserve.connection.outbound import ConnectionOverError, Outbound, Record
-from ringserve.connection.plain import Plain
 from ringserve.connection.prepared import Prepared
 from ringserve.connection.remembered import KnownHead
 from ringserve.connection.states import (
@@ -58,8 +57,8 @@ class HotPath(Asker):
         super().__init__(listening.shared.tasks)
         self._listening = listening
         self.fd = fd
-        self.transport: Transport = Plain(self, fd, listening.shared.pipes)
-        self.inbound = Inbound(self.tasks, self.transport, fd, self._received)
+        self.transport: Transport = listening.transport(self, fd)
+        self.inbound = Inbound(self.transport, self._received)
         self._outbound: Outbound | None = None
         self.began = self.waiting_since = self.ring.now
         self._requests_left = listening.config.requests_max
@@ -71,7 +70,7 @@ class HotPath(Asker):
         self.told_client: str | None = None
         self.client_piece = b""
         if listening.log is not None or listening.proxies is not None:
-            self._name_client(self.tasks.system.peer_name(fd))
+            self._name_client(self.transport.peer_name)
 
     @property
     def outbound(self) -> Outbound:
@@ -214,7 +213,7 @@ class HotPath(Asker):
         """See `Asker`. Without a log nobody has noted the peer's name: it is asked for when it matters."""
         proxies, client = self._listening.proxies, self.proxy
         if proxies is None or client is None:
-            return self.told_client or self.tasks.system.peer_name(self.fd)
+            return self.told_client or self.transport.peer_name
         return proxies.client_of(client, told.x_forwarded_for)
 
     def piece_for(self, block: LoggedBlock) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from ringserve.connection.states import ARMED, ONCE, PAUSED
 from ringserve.connection.transport import Transport
 from ringserve.http.request import Limits, RequestReader
-from ringserve.ring.tasks import Handler, Signal, Task, Tasks
+from ringserve.ring.tasks import Handler, Signal, Task
 
 INPUT_PENDING_MAX = 128 * 1024
 """Bytes that a peer may have sent ahead of their being read; beyond it the receive pauses. Four full heads."""
@@ -22,18 +22,16 @@ class Inbound(Signal):
     """The receiving half of a connection; see the module. As a signal, it is raised when there is something new.
 
     state: what becomes of what the peer sends. reader: what has come, if it was not answered at once.
-    user_data: under which it is received.
     """
 
-    __slots__ = ("_fd", "_ring", "_waiter", "reader", "state", "user_data")
+    __slots__ = ("_transport", "_waiter", "reader", "state")
 
-    def __init__(self, tasks: Tasks, transport: Transport, fd: int, received: Handler) -> None:
-        self._ring = tasks.ring
-        self._fd = fd
+    def __init__(self, transport: Transport, received: Handler) -> None:
+        self._transport = transport
         self._waiter: Task | None = None
         self.state = PAUSED
         self.reader: RequestReader | None = None
-        self.user_data = transport.begin(received)
+        transport.begin(received)
 
     # -- its one waiter -----------------------------------------------------------------------------------------
 
@@ -62,18 +60,23 @@ class Inbound(Signal):
     def receive_once(self) -> None:
         """Receive the first piece."""
         self.state = ONCE
-        self._ring.receive_once(self.user_data, self._fd)
+        self._transport.receive_once()
 
     def arm(self) -> None:
         """Receive what comes, if that is not done already."""
         if self.state is PAUSED:
             self.state = ARMED
-            self._ring.receive(self.user_data, self._fd)
+            self._transport.receive()
 
     def pause(self) -> None:
         """Receive no more for now. What comes until the receive has ended is taken all the same."""
         if self.is_receiving:
-            self._ring.cancel(self.user_data)
+            self._transport.receive_no_more()
+
+    def await_waste(self) -> None:
+        """Learn of what comes, without receiving it."""
+        self.state = ARMED
+        self._transport.await_arrival()
 
     # -- what has come ------------------------------------------------------------------------------------------
 

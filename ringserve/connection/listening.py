@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from functools import partial
 from typing import Protocol
 
 from ringserve.config.settings import Config, ListenRule
 from ringserve.connection.answers import Answers, sources
-from ringserve.connection.plain import PipePool
+from ringserve.connection.plain import PipePool, Plain
 from ringserve.connection.prepared import PreparedResponses
 from ringserve.connection.remembered import Memory
 from ringserve.connection.states import Event
+from ringserve.connection.transport import MakeTransport
 from ringserve.files.table import FileTable
 from ringserve.http.proxies import TrustedProxies
 from ringserve.http.request import Limits, Parser
@@ -171,13 +173,23 @@ class Shared:
 class Listening:
     """What the connections of one listener have in common.
 
-    config: its own. respond: the responder. log: None if what it answers is not logged.
+    config: its own. respond: the responder. transport: makes that of each connection; None for plain ones.
+    log: None if what it answers is not logged.
     draining: every response says that its connection ends. closes_idle: a connection that waits for a request is
     closed. responses: the finished ones. general_answers: how many of them the hot path has not sent.
     """
 
-    def __init__(self, config: Config, rule: ListenRule, sites: Sites, respond: Respond, shared: Shared) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rule: ListenRule,
+        sites: Sites,
+        respond: Respond,
+        shared: Shared,
+        transport: MakeTransport | None = None,
+    ) -> None:
         self.config = rule
+        self.transport = transport or partial(Plain, pipes=shared.pipes)
         self.shared = shared
         self.clock = shared.clock  # here too, since the hot path uses it for each request
         self.log = shared.log if rule.log else None

@@ -140,7 +140,7 @@ class Plain:
     task: the connection. fd: its socket, which is closed by `close`.
     """
 
-    __slots__ = ("_fd", "_pipes", "_task", "taker")
+    __slots__ = ("_fd", "_pipes", "_received", "_task", "taker")
 
     taker: Taker
 
@@ -149,9 +149,34 @@ class Plain:
         self._fd = fd
         self._pipes = pipes
 
-    def begin(self, received: Handler) -> int:
+    @property
+    def peer_name(self) -> str:
+        """See `Transport`."""
+        return self._task.tasks.system.peer_name(self._fd)
+
+    def begin(self, received: Handler) -> None:
         """See `Transport`. What comes needs no change, so that nothing is added to its way."""
-        return self._task.tasks.register(Kind.RECEIVE, received)
+        self._received = self._task.tasks.register(Kind.RECEIVE, received)
+
+    def receive_once(self) -> None:
+        """See `Transport`."""
+        self._task.ring.receive_once(self._received, self._fd)
+
+    def receive(self) -> None:
+        """See `Transport`."""
+        self._task.ring.receive(self._received, self._fd)
+
+    def receive_no_more(self) -> None:
+        """See `Transport`."""
+        self._task.ring.cancel(self._received)
+
+    def await_arrival(self) -> None:
+        """See `Transport`."""
+        self._task.ring.arrival(self._received, self._fd)
+
+    def throw_away(self, bytes_max: int) -> int:
+        """See `Transport`."""
+        return self._task.tasks.system.throw_away(self._fd, bytes_max)
 
     def send_prepared(self, data: Pinned, start: int = 0) -> None:
         """See `Transport`."""
@@ -224,8 +249,12 @@ class Plain:
         """See `Transport`."""
         self._task.tasks.system.finish(self._fd)
 
-    def close(self, armed: int | None, *, resets: bool) -> None:
+    def close(self, *, armed: bool, resets: bool) -> None:
         """See `Transport`."""
         if resets:
             self._task.tasks.system.reset_on_close(self._fd)
-        self._task.ring.close(self._fd, armed)
+        self._task.ring.close(self._fd, self._received if armed else None)
+
+    def end(self) -> None:
+        """See `Transport`."""
+        self._task.tasks.forget(self._received)

@@ -32,13 +32,15 @@ Event = str
 class State:
     """See the module.
 
+    limit: which setting of its listener says how long it may last; empty where that is not all there is to it.
     late_status: with what a peer that is late here is answered, if at all.
     """
 
-    __slots__ = ("late_status", "name", "on")
+    __slots__ = ("late_status", "limit", "name", "on")
 
-    def __init__(self, name: str, late_status: int = 0) -> None:
+    def __init__(self, name: str, limit: str = "", late_status: int = 0) -> None:
         self.name = name
+        self.limit = limit
         self.late_status = late_status
         self.on: dict[Event, State] = {}
 
@@ -46,11 +48,11 @@ class State:
         return self.name
 
 
-PREFACE: Final = State("PREFACE", 408)
-IDLE: Final = State("IDLE")
-READING: Final = State("READING", 408)
+PREFACE: Final = State("PREFACE", "header_timeout_s", 408)
+IDLE: Final = State("IDLE", "keep_alive_timeout_s")
+READING: Final = State("READING", "header_timeout_s", 408)
 HOT: Final = State("HOT")
-FINDING: Final = State("FINDING", 503)
+FINDING: Final = State("FINDING", "answer_timeout_s", 503)
 SENDING: Final = State("SENDING")
 LINGERING: Final = State("LINGERING")
 CLOSING: Final = State("CLOSING")

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from ringserve.ring.tasks import Handler
+from ringserve.ring.tasks import Handler, Task
 from ringserve.ring.world import Pinned, errno_name
 
 
@@ -34,10 +35,27 @@ class Transport(Protocol):
 
     taker: Taker
 
-    def begin(self, received: Handler) -> int:
-        """Make known who takes what is received: bytes as they are given to a peer's transport. Returns under which
-        user_data a receive has to be queued.
-        """
+    @property
+    def peer_name(self) -> str:
+        """See `System.peer_name`."""
+
+    def begin(self, received: Handler) -> None:
+        """Make known who takes what is received: bytes as they are given to a peer's transport."""
+
+    def receive_once(self) -> None:
+        """Receive one piece."""
+
+    def receive(self) -> None:
+        """Receive piece after piece."""
+
+    def receive_no_more(self) -> None:
+        """End the receive. What comes until it has ended is received."""
+
+    def await_arrival(self) -> None:
+        """Tell whoever takes what is received that something came, and leave it where it is."""
+
+    def throw_away(self, bytes_max: int) -> int:
+        """Throw away what came. See `System.throw_away`."""
 
     def send_prepared(self, data: Pinned, start: int = 0) -> None:
         """Begin to send `data` from `start`. The completion is the connection's, and says how many bytes were taken."""
@@ -56,7 +74,14 @@ class Transport(Protocol):
     def finish(self) -> None:
         """Tell the peer that nothing follows, behind what was sent."""
 
-    def close(self, armed: int | None, *, resets: bool) -> None:
-        """Give the descriptor up. armed: the user_data of a receive that is still in flight; nothing else may be.
-        resets: throw away what the peer has not taken.
+    def close(self, *, armed: bool, resets: bool) -> None:
+        """Give the descriptor up. armed: a receive is still in flight; nothing else may be. resets: throw away what the
+        peer has not taken.
         """
+
+    def end(self) -> None:
+        """Nothing is in flight any more."""
+
+
+MakeTransport = Callable[[Task, int], Transport]
+"""Makes the transport of a connection, which is the task, over its socket."""
