@@ -166,12 +166,15 @@ class Connection(HotPath):
                 await self._hear_preface()
             while self.ending is KEEP:
                 await self._answer(await self._next_head())
+            return
         except RequestError as error:
-            await self._refuse(BAD, error.status)
+            event, status = BAD, error.status
         except ConnectionOverError as over:
             if self.state.on[over.event] is not SENDING:
                 raise
-            await self._refuse(over.event, self.state.late_status)
+            event, status = over.event, self.state.late_status
+        # Not in the handlers: what h11 raises is a circle, which would last for as long as the peer takes.
+        await self._refuse(event, status)
 
     async def _hear_preface(self) -> None:
         """What a trusted proxy says of its client before the first request. Raises RequestError."""
@@ -363,10 +366,12 @@ class Connection(HotPath):
 
     def _closed(self) -> None:
         self.state = self.state.on[RECEIVE_OVER]
-        self.transport.end()
+        self.inbound.end()
         self._listening.shared.ended(self)
-        # They know the connection, which would be garbage in a circle.
-        self._outbound = None
+        # No circle may be left: the collector does not look at what outlived a full collection (`processes/worker.py`).
+        if self._outbound is not None:
+            self._outbound.end()
+            self._outbound = None
         del self.transport
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import random
@@ -40,6 +41,42 @@ MIB = 1024 * 1024
 
 
 # -- limits and time-outs ---------------------------------------------------------------------------------------
+
+
+PARTINGS = {
+    "answered from memory": get("/page"),
+    "closed by the client's wish": get("/page", "Connection: close"),
+    "not there": get("/none"),
+    "from a file": get("/big"),
+    "with a body": get("/page", "Content-Length: 3", method="POST") + b"abc",
+    "no HTTP": b"\x16\x03\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", PARTINGS.values(), ids=PARTINGS)
+def test_a_connection_that_has_ended_is_no_garbage_in_a_circle(
+    serving: Serving, site: Path, request_bytes: bytes
+) -> None:
+    # A worker's collector does not look at what outlived a full collection.
+    (site / "page").write_bytes(b"page")
+    (site / "big").write_bytes(bytes(1024 * 1024))
+    running = serving()
+    gc.collect()
+    gc.disable()
+    try:
+        for _again in range(2):  # the second is answered from memory where the first was not
+            with Wire(running.url) as wire:
+                wire.send(request_bytes)
+                assert wire.socket.recv(65536)
+        eventually("they are gone", lambda: not running.server.shared.connections)
+        mine = running.server.listening
+
+        def are_left() -> list[Connection]:
+            return [each for each in gc.get_objects() if isinstance(each, Connection) and each._listening in mine]
+
+        eventually("and what they had", lambda: not are_left())
+    finally:
+        gc.enable()
 
 
 def test_a_head_that_does_not_end_gets_408(serving: Serving) -> None:

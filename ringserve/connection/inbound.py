@@ -78,6 +78,11 @@ class Inbound(Signal):
         self.state = ARMED
         self._transport.await_arrival()
 
+    def end(self) -> None:
+        """Nothing is in flight any more: know the transport no longer, which knows the connection."""
+        self._transport.end()
+        del self._transport
+
     # -- what has come ------------------------------------------------------------------------------------------
 
     def reading(self, limits: Limits) -> RequestReader:

@@ -200,6 +200,10 @@ class Outbound:
             self._gathered.tell(0, self._finished, over=True)
             self._gathered = None
 
+    def end(self) -> None:
+        """Nothing is in flight any more: know the transport no longer, which tells this of its progress."""
+        del self._transport
+
     # -- how fast it is taken -----------------------------------------------------------------------------------
 
     def begin_taking(self, since: float) -> None:
