@@ -285,3 +285,9 @@ def test_vary_lists_each_name_once(known: bytes | None, names: tuple[bytes, ...]
 
 def test_fields_that_vary_by_nothing_more_are_not_copied() -> None:
     assert varying(THREE) is THREE
+
+
+def test_a_response_is_in_memory_if_all_of_its_body_is() -> None:
+    part = FileSlice(SharedDescriptor(1, lambda _fd: None), 0, 5)
+    bodies: list[tuple[bytes | FileSlice, ...]] = [(), (b"a",), (b"a", part), (part,)]
+    assert [Response(200, (), body).in_memory for body in bodies] == [True, True, False, False]
