@@ -20,6 +20,7 @@ from ringserve.files.entries import Directory, Entry, Failure, File, Key
 from ringserve.http.dates import format_date
 from ringserve.http.heads import Request
 from ringserve.http.media_types import known_type
+from ringserve.http.negotiation import IDENTITY, choose_media_type, prefers, rank_codings
 from ringserve.http.response import (
     NO_CACHE,
     NOSNIFF,
@@ -34,27 +35,22 @@ from ringserve.http.response import (
 )
 from ringserve.http.semantics import (
     ALLOWED,
-    IDENTITY,
     KNOWN_METHODS,
     Location,
     Span,
     TargetError,
-    Unsatisfiable,
     Validators,
     Verdict,
-    choose_media_type,
     choose_spans,
     evaluate,
     is_entity_tag,
     parse_ranges,
-    prefers,
     quote_path,
     quote_query,
     range_applies,
-    rank_codings,
 )
 from ringserve.responders import listing
-from ringserve.responders.policy import CrossOrigin, ProtectedArea, Site
+from ringserve.responders.policy import ProtectedArea, Site
 from ringserve.responders.steps import Claim, Lookup, Question, Respond, Steps, Verified
 
 INDEX = b"index.html"
@@ -136,7 +132,7 @@ class _Answering:
         preflight = self.request.block.preflight
         asked: Fields = ()
         if preflight is not None:
-            asked = self.site.preflight(CrossOrigin(self.selection.origin, preflight.method, preflight.field_names))
+            asked = self.site.preflight(self.selection.origin, preflight)
         return Response(204, ((b"Allow", ALLOWED), *asked), content_length=None)
 
     # -- who may ----------------------------------------------------------------------------------------------------
@@ -322,17 +318,18 @@ class _Answering:
             control,
         )  # fmt: skip
         fields = varying(fields, *varies)
-        if ranges is Unsatisfiable.UNSATISFIABLE:
-            return self._error(416, ((b"Content-Range", b"bytes */%d" % file.size),), varies)
         if ranges is not None:
+            if not ranges:
+                return self._error(416, ((b"Content-Range", b"bytes */%d" % file.size),), varies)
             return _partial(file, fields, ranges, self.boundary)
         body = () if self.head or not file.size else (_segment(file, Span(0, file.size)),)
         return Response(200, fields, body, file.size)
 
     def _part(
         self, source: File, siblings: dict[bytes, File], ranked: list[bytes]
-    ) -> tuple[File | None, list[Span] | Unsatisfiable | None]:
-        """The representation to answer with, if the client accepts one, and what of it: None for the whole.
+    ) -> tuple[File | None, list[Span] | None]:
+        """The representation to answer with, if the client accepts one, and what of it: None for the whole,
+        no spans for ranges that name no byte.
 
         A part is one of the file itself, since nobody can decode a part of a coded file. There are three exceptions.
         If-Range is the tag of a coding: the client has a part of that, and gets another of it. If-Range is a date,
@@ -350,7 +347,7 @@ class _Answering:
         for file in candidates:
             if file is not None and range_applies(conditions, file.validators, now):
                 ranges = parse_ranges(conditions.range, file.size)
-                spans = choose_spans(ranges, file.size) if isinstance(ranges, list) else ranges
+                spans = None if ranges is None else choose_spans(ranges, file.size)
                 if spans is not None:
                     return file, spans
         return whole, None

@@ -24,12 +24,13 @@ from ringserve.config.rules import AuthRule, CacheRule, HeaderRule, RedirectRule
 from ringserve.config.settings import SiteConfig
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
-from ringserve.http import semantics
+from ringserve.http import negotiation, semantics
 from ringserve.http.dates import format_date
 from ringserve.http.heads import CONFIGURED_FIELDS, Request
+from ringserve.http.negotiation import CODINGS
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import FileSlice, Response, SharedDescriptor
-from ringserve.http.semantics import CODINGS, KNOWN_METHODS, LIST_MEMBERS_MAX, content_hash, locate
+from ringserve.http.semantics import KNOWN_METHODS, LIST_MEMBERS_MAX, content_hash, locate
 from ringserve.responders.listing import DATA_PAGE_ITEMS, PAGE_ITEMS
 from ringserve.responders.policy import Site
 from ringserve.responders.steps import Claim, Lookup, Question, Verified
@@ -1412,8 +1413,8 @@ def test_each_field_is_parsed_once_at_most_and_not_beyond_the_most_members(
         return counting
 
     for name in PARSERS:
-        counting = counted(name, getattr(semantics, name))
-        for module in (semantics, static):
+        counting = counted(name, getattr(semantics, name, None) or getattr(negotiation, name))
+        for module in (negotiation, semantics, static):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, counting)
     world = World({b"a.txt": CODED, b"d/": Directory(b"d/", ITEMS)})

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from ringserve.files.entries import File
 from ringserve.http.media_types import is_compressible
-from ringserve.http.semantics import CODINGS, fault_of_sibling
+from ringserve.http.negotiation import CODINGS
+from ringserve.http.semantics import fault_of_sibling
 from ringserve.ring.world import FileStatus
 
 ENDINGS = tuple(CODINGS.values())

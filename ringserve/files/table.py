@@ -47,8 +47,9 @@ from ringserve.files.siblings import ENDINGS, NO_CODINGS, codings_of, fault_of
 from ringserve.files.tree import Held, Load, Place, Tree, directory_of, missing
 from ringserve.files.watches import Watches
 from ringserve.http.media_types import is_compressible
+from ringserve.http.negotiation import CODINGS
 from ringserve.http.response import SharedDescriptor
-from ringserve.http.semantics import CODINGS, CONTENT_TAG_BYTES_MAX, content_hash
+from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
 from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Root
 

@@ -15,9 +15,10 @@ from ringserve.config.glob_index import GlobIndex
 from ringserve.config.globs import fill_in
 from ringserve.config.rules import AuthRule
 from ringserve.config.settings import Config, SiteConfig
-from ringserve.http.heads import RequestLine
+from ringserve.http.heads import Preflight, RequestLine
+from ringserve.http.negotiation import CODINGS
 from ringserve.http.response import NO_CACHE, Fields, Response, replaced, varying
-from ringserve.http.semantics import ALLOWED, CODINGS, LIST_MEMBERS_MAX, Location, locate, quote_query
+from ringserve.http.semantics import ALLOWED, LIST_MEMBERS_MAX, Location, locate, quote_query
 
 IMMUTABLE = b"public, max-age=31536000, immutable"
 _SHARING = frozenset((b"public", b"s-maxage", b"must-revalidate"))
@@ -56,14 +57,6 @@ class Redirection(NamedTuple):
 
     status: int
     reference: bytes
-
-
-class CrossOrigin(NamedTuple):
-    """What a request says of the script behind it (https://fetch.spec.whatwg.org/, 3.3); None for what is absent."""
-
-    origin: bytes | None = None
-    method: bytes | None = None
-    field_names: bytes | None = None
 
 
 class Site:
@@ -144,9 +137,9 @@ class Site:
         control = default if found is None else self._cache[found[0]]
         return b"Cache-Control", _for_one_reader(control) if guarded else control
 
-    def preflight(self, asked: CrossOrigin) -> Fields:
-        """What a preflight learns (https://fetch.spec.whatwg.org/, 3.3.3); nothing if this is none, or not allowed."""
-        if not self._origins or asked.origin is None or asked.method is None or not self._allows(asked.origin):
+    def preflight(self, origin: bytes | None, asked: Preflight) -> Fields:
+        """What a preflight learns (https://fetch.spec.whatwg.org/, 3.3.3); nothing if it is not allowed."""
+        if origin is None or self._origins.isdisjoint((b"*", origin)):
             return ()
         fields: Fields = (
             (b"Access-Control-Allow-Methods", ALLOWED),
@@ -156,9 +149,6 @@ class Site:
         if names is not None and names.count(b",") < LIST_MEMBERS_MAX and _FIELD_NAMES.fullmatch(names):
             fields = (*fields, (b"Access-Control-Allow-Headers", names))
         return varying(fields, b"Access-Control-Request-Method", b"Access-Control-Request-Headers")
-
-    def _allows(self, origin: bytes) -> bool:
-        return b"*" in self._origins or origin in self._origins
 
     def dress(self, response: Response, paths: tuple[bytes, ...], origin: bytes | None) -> Response:
         """The response with the fields that the configuration adds.
