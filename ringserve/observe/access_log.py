@@ -25,7 +25,6 @@ from __future__ import annotations
 import errno
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,29 +85,33 @@ def _put(template: bytes, *fields: bytes) -> bytes:
     return Shortened(piece) if any(isinstance(field, Shortened) for field in fields) else piece
 
 
-class LogFormat(ABC):
-    """How the five pieces of a line look.
+class CommonFormat:
+    """How the five pieces of a line look. This is the format that NCSA httpd had, and every tool reads; the others are
+    made from it. An aborted response shows by its byte count alone.
 
     detailed: the outcome tells the content coding, and how long the request took, so that it is made for each line.
     """
 
     detailed = False
 
-    @abstractmethod
     def client(self, peer: str) -> bytes:
         """First: the client's address."""
+        return b"%s - - [" % peer.encode()
 
-    @abstractmethod
     def stamp(self, seconds: float) -> bytes:
         """Second: when the response ended, in UTC."""
+        return log_date(seconds) + b'] "'
 
-    @abstractmethod
     def line(self, line: RequestLine | None) -> bytes:
         """Third: the request line; None for a request that could not be read."""
+        if line is None:
+            return b'-" '
+        method, target = shorten(line.method, METHOD_BYTES_MAX), shorten(line.target, TARGET_BYTES_MAX)
+        return b'%s %s HTTP/%s" ' % (method, target, line.version)
 
-    @abstractmethod
-    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:
+    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:  # noqa: ARG002
         """Fourth: what was answered. aborted: the connection broke before the response was complete."""
+        return b"%d %d" % (status, body_bytes)
 
     def details(self, duration_s: float, asked_range: bytes | None, shortened: bool) -> bytes:  # noqa: ARG002
         """What a detailed outcome ends with: the time from the first byte of the request to the last of the answer, and
@@ -116,30 +119,8 @@ class LogFormat(ABC):
         """
         return b""
 
-    @abstractmethod
-    def block(self, told: Told) -> bytes:
-        """Last, with the line end: what the header fields say of the client."""
-
-
-class CommonFormat(LogFormat):
-    """The format that NCSA httpd had, and every tool reads. An aborted response shows by its byte count alone."""
-
-    def client(self, peer: str) -> bytes:
-        return b"%s - - [" % peer.encode()
-
-    def stamp(self, seconds: float) -> bytes:
-        return log_date(seconds) + b'] "'
-
-    def line(self, line: RequestLine | None) -> bytes:
-        if line is None:
-            return b'-" '
-        method, target = shorten(line.method, METHOD_BYTES_MAX), shorten(line.target, TARGET_BYTES_MAX)
-        return b'%s %s HTTP/%s" ' % (method, target, line.version)
-
-    def outcome(self, status: int, body_bytes: int, aborted: bool, coding: bytes | None) -> bytes:  # noqa: ARG002
-        return b"%d %d" % (status, body_bytes)
-
     def block(self, told: Told) -> bytes:  # noqa: ARG002
+        """Last, with the line end: what the header fields say of the client."""
         return b"\n"
 
 
@@ -156,7 +137,7 @@ def _json(value: bytes | None, bytes_max: int) -> bytes:
     return b"null" if value is None else _put(b'"%s"', shorten(value, bytes_max, _escape_json))
 
 
-class JsonFormat(LogFormat):
+class JsonFormat(CommonFormat):
     """One JSON object a line, keys in a fixed order. range: what was asked for; the status tells what came of it.
     shortened: some field is not whole; the key is absent otherwise.
     """
@@ -194,7 +175,7 @@ class JsonFormat(LogFormat):
         )
 
 
-LOG_FORMATS: dict[str, type[LogFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
+LOG_FORMATS: dict[str, type[CommonFormat]] = {"common": CommonFormat, "combined": CombinedFormat, "json": JsonFormat}
 
 
 class Sink(NamedTuple):
@@ -211,7 +192,7 @@ class AccessLog:
     sink: a file, a pipe, a socket or a terminal. owned: it is closed in the end, and when it is replaced.
     """
 
-    def __init__(self, tasks: Tasks, sink: Sink, form: LogFormat, *, owned: bool = False) -> None:
+    def __init__(self, tasks: Tasks, sink: Sink, form: CommonFormat, *, owned: bool = False) -> None:
         self.form = form
         self.lost = 0
         self._tasks = tasks

@@ -15,7 +15,8 @@ import functools
 import json
 import posixpath
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes
 
@@ -89,20 +90,11 @@ def _reference_of(view: View) -> str:
 # -- order and pages --------------------------------------------------------------------------------------------
 
 
-def _size_order(item: Item) -> int:
-    return item.size
-
-
-def _modified_order(item: Item) -> int:
-    return item.modified
-
-
 def arrange(items: Sequence[Item], view: View) -> list[Item]:
     """Directories first, then in the order of the view; equals by name, ascending whichever way the view goes."""
     arranged = sorted(items, key=lambda item: name_order(item.name), reverse=view.descending and view.sort == "name")
     if view.sort != "name":
-        order: Callable[[Item], int] = _size_order if view.sort == "size" else _modified_order
-        arranged.sort(key=order, reverse=view.descending)  # stable, reversed as well
+        arranged.sort(key=attrgetter(view.sort), reverse=view.descending)  # stable, reversed as well
     arranged.sort(key=lambda item: not item.is_directory)
     return arranged
 
@@ -124,21 +116,11 @@ class _Page(NamedTuple):
     first: int
 
 
-def _paginate(arranged: Sequence[Item], view: View, media_type: bytes) -> _Page:
-    number, pages = _place(len(arranged), view, media_type)
-    size = _page_items(media_type)
-    first = (number - 1) * size
-    return _Page(arranged[first : first + size], number, pages, first)
-
-
-def _page_items(media_type: bytes) -> int:
-    return PAGE_ITEMS if media_type == HTML else DATA_PAGE_ITEMS
-
-
-def _place(total: int, view: View, media_type: bytes) -> tuple[int, int]:
-    """The page that is shown, and how many there are. An empty directory has one."""
-    pages = max(1, -(-total // _page_items(media_type)))
-    return min(view.page, pages), pages
+def _place(total: int, view: View, media_type: bytes) -> tuple[int, int, int]:
+    """The page that is shown, how many there are, and how many items one has. An empty directory has one page."""
+    size = PAGE_ITEMS if media_type == HTML else DATA_PAGE_ITEMS
+    pages = max(1, -(-total // size))
+    return min(view.page, pages), pages, size
 
 
 def link_value(total: int, view: View, media_type: bytes) -> bytes | None:
@@ -147,7 +129,7 @@ def link_value(total: int, view: View, media_type: bytes) -> bytes | None:
 
     total: how many items there are.
     """
-    number, pages = _place(total, view, media_type)
+    number, pages, _size = _place(total, view, media_type)
     links = [
         f'<{_reference_of(view._replace(page=page))}>; rel="{relation}"'
         for page, relation in ((number - 1, "prev"), (number + 1, "next"))
@@ -218,7 +200,9 @@ def render(path: bytes, items: Sequence[Item], view: View, media_type: bytes, tr
     items: all of them, arranged for the view: whoever lists a large directory page by page sorts it once.
     media_type: one of MEDIA_TYPES. truncated: there are more items than we were given.
     """
-    page = _paginate(items, view, media_type)
+    number, pages, size = _place(len(items), view, media_type)
+    first = (number - 1) * size
+    page = _Page(items[first : first + size], number, pages, first)
     if media_type == HTML:
         return _render_html(path, items, view._replace(page=page.number), page, truncated)
     if media_type == JSON:
@@ -337,15 +321,9 @@ def _summary(items: Sequence[Item], page: _Page) -> str:
     return ", ".join(counts) + shown
 
 
-class _Template(NamedTuple):
-    """The compiled template, and the hash of its style sheet as a Content-Security-Policy names it."""
-
-    template: jinja2.Template
-    style_source: str
-
-
 @functools.cache
-def _template() -> _Template:
+def _template() -> tuple[jinja2.Template, str]:
+    """The compiled template, and the hash of its style sheet as a Content-Security-Policy names it."""
     # Imported where they are used: together they take longer than all of ours, and most servers list nothing.
     import base64
     import hashlib
@@ -360,7 +338,7 @@ def _template() -> _Template:
     )
     style = source.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _Template(environment.from_string(source), f"'sha256-{digest}'")
+    return environment.from_string(source), f"'sha256-{digest}'"
 
 
 def prepare() -> None:

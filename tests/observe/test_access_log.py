@@ -27,7 +27,6 @@ from ringserve.observe.access_log import (
     CombinedFormat,
     CommonFormat,
     JsonFormat,
-    LogFormat,
     Shortened,
     Sink,
     escape,
@@ -58,7 +57,7 @@ def known(request: Request) -> KnownHead:
     return line, KnownBlock(request.block, request.header_bytes, False), request.apart
 
 
-def line_of(form: LogFormat, request: Request | None, peer: str = "192.0.2.1", status: int = 200) -> bytes:
+def line_of(form: CommonFormat, request: Request | None, peer: str = "192.0.2.1", status: int = 200) -> bytes:
     line = form.line(request.line if request else None)
     block = form.block(request.told if request else Told())
     shortened = isinstance(line, Shortened) or isinstance(block, Shortened)
@@ -160,7 +159,7 @@ class Client:
         raise AssertionError(f"it is no proxy that would name a client in {block!r}")
 
 
-def logged(form: LogFormat, request: Request) -> bytes:
+def logged(form: CommonFormat, request: Request) -> bytes:
     """The line of a response that took a day and had as many bytes as a file may have."""
     tasks = FakeTasks()
     log = AccessLog(cast(Tasks, tasks), Sink(FD, is_file=True), form)
