@@ -171,7 +171,8 @@ class _Answering:
         refusal = (yield from self._admit(path)) if self.site.protects else None
         if refusal is not None:
             return refusal
-        found = yield Lookup(Key(self.site.root, path), alike and not self.admitted)
+        alike = alike and not self.admitted
+        found = yield Lookup(Key(self.site.root, path), alike, alike and self.site.is_even)
         assert isinstance(found, Entry), "a lookup is answered with what was found"
         return found
 

@@ -17,7 +17,7 @@ from ringserve.connection.remembered import AnswerKey, KnownHead, Memory, key_of
 from ringserve.connection.verifier import Asker, Verifier
 from ringserve.files.entries import Entry, Failure, Key
 from ringserve.files.table import FileTable
-from ringserve.http.heads import Request
+from ringserve.http.heads import PLAIN_FILE_LINE, Request
 from ringserve.http.response import Response, error_response
 from ringserve.http.semantics import Location
 from ringserve.responders.policy import Site, Sites
@@ -70,6 +70,8 @@ class Answers:
         self._of_nothing: dict[Alike, Prepared] = {}
         """The answers to paths at which there is nothing, where these are alike. They are fresh for as long as what
         else was looked at is: the site's page for errors."""
+        self._anywhere: dict[tuple[bytes, AnswerKey], tuple[Prepared, int]] = {}
+        """Those that are the same anywhere on the one site, and the number of its root."""
 
     def is_still_true(self, prepared: Prepared, now: float) -> bool:
         """Whether a response that is not fresh any more is so again, by a look that waits for nothing. Once a second
@@ -86,11 +88,16 @@ class Answers:
         line = head[0]
         if line.is_streamed:
             return None  # it would be decided twice
+        if self._anywhere and not line.came_before:
+            known = self._find_nothing(head, now)
+            if known is not None:
+                return known
         request = request_of(head)
         site = self._site(request)
         steps = self._respond(request, site, wall_time_s)
         looked_at: dict[Entry, Key] = {}
         alike: Alike | None = None
+        anywhere: int | None = None
         try:
             question = next(steps)
             while True:
@@ -102,6 +109,7 @@ class Answers:
                 if question.alike and isinstance(entry, Failure) and entry.status == 404 and not line.came_before:
                     line.came_before = True  # the next time it gets an answer of its own, which is found sooner
                     alike = site, request.line.method, key_of(head)
+                    anywhere = question.key.root if question.anywhere and self._sites.is_one else None
                     known = self._of_nothing.get(alike)
                     if known is not None and known.freshness.until > now:
                         return known
@@ -119,8 +127,24 @@ class Answers:
             return self._memory.prepare(head, response, looked_at)
         if len(self._of_nothing) >= ALIKE_MAX:
             self._of_nothing.clear()
+            self._anywhere.clear()
         prepared = self._of_nothing[alike] = self._memory.of_its_own(response, looked_at)
+        if anywhere is not None:
+            self._anywhere[alike[1:]] = prepared, anywhere
         return prepared
+
+    def _find_nothing(self, head: KnownHead, now: float) -> Prepared | None:
+        """The answer to a path at which there is nothing, if it is the same anywhere, without running the responder."""
+        line = head[0]
+        plain = PLAIN_FILE_LINE.fullmatch(line.line_bytes)
+        known = None if plain is None else self._anywhere.get((plain[1], key_of(head)))
+        if plain is None or known is None or known[0].freshness.until <= now:
+            return None
+        found = self._files.find_now(Key(known[1], plain[2][1:]))
+        if not isinstance(found, Failure) or found.status != 404:
+            return None
+        line.came_before = True
+        return known[0]
 
     async def find(self, task: Asker, head: KnownHead) -> Response | Prepared:
         """The response to a request. `task` waits for what has to be looked up."""

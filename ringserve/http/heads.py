@@ -27,7 +27,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ringserve.http.response import CRLF
-from ringserve.http.semantics import NO_FRAGMENT, Conditions, Location, TargetError, locate
+from ringserve.http.semantics import NO_FRAGMENT, PLAIN_SEGMENTS, Conditions, Location, TargetError, locate
 
 HEAD_END = CRLF + CRLF
 
@@ -133,6 +133,8 @@ def told_of(header_bytes: bytes) -> Told:
     return Told(*map(found.get, (b"host", b"referer", b"user-agent", b"x-forwarded-for")))
 
 
+PLAIN_FILE_LINE = re.compile(rb"(GET|HEAD) (%s) HTTP/1\.1\r" % PLAIN_SEGMENTS)
+"""Of one that stands for itself, and for no directory: its method and its target, which is a slash and a path."""
 PLAIN_LINE = re.compile(rb"(?:GET|HEAD) /[!-\"$-~]*+ HTTP/1\.1\r")
 
 

@@ -89,6 +89,12 @@ class Site:
         self._origins = frozenset(origin.encode() for origin in config.cors_origin)
         self._preset = SECURITY_FIELDS if config.security_headers else ()
 
+    @property
+    def is_even(self) -> bool:
+        """Whether nothing is said of any path that is not said of all."""
+        of_all = len(self._headers_of_all) == len(self._headers)
+        return of_all and not (self.moves or self.protects or self.spa or self.clean_urls)
+
     def redirect(self, location: Location, line: RequestLine) -> Redirection | None:
         """Where the configuration sends this location. The query of the request line goes along, unless the new address
         has its own.

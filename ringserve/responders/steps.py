@@ -31,11 +31,12 @@ class Lookup(NamedTuple):
     what is in it matters.
 
     alike: if there is nothing, what follows is the same for each such path of the site, given the method and what
-    selects.
+    selects. anywhere: and no path of the site is another than each that is plain: it is looked up first of all.
     """
 
     key: Key
     alike: bool = False
+    anywhere: bool = False
 
     @property
     def lasts(self) -> bool:

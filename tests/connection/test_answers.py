@@ -399,6 +399,31 @@ def test_what_is_not_there_is_answered_at_once_as_a_coroutine_answers_it(rules: 
                 assert content(found) == content(later.ask(target, *fields)), (target, fields)
 
 
+@pytest.mark.parametrize(("rules", "runs"), [({}, 1), ({"headers": RULES[3]["headers"]}, 3), ({"spa": True}, 3)])
+def test_where_a_site_says_nothing_of_paths_its_responder_need_not_be_asked_of_another_name(
+    rules: dict[str, Any], runs: int
+) -> None:
+    asked: list[bytes] = []
+
+    def counting(request: Request, site: Site, now: float) -> Steps:
+        asked.append(request.line.asked)
+        return respond(request, site, now)
+
+    world = World(respond=counting, **rules)
+    for target in (b"/a", b"/b", b"/c/d.txt"):
+        found = world.answers.find_now(world.request(target), world.clock.now, world.clock.wall_time_s())
+        assert found is not None
+        assert found.status == 404
+    assert len(asked) == runs
+    for target in (b"/e/", b"/.f", b"/%67", b"/ringserve.toml"):
+        world.answers.find_now(world.request(target), world.clock.now, world.clock.wall_time_s())
+        assert asked[-1] == target, "it is none of those"
+    world.disk.put(file_of(b"g"))
+    found = world.answers.find_now(world.request(b"/g"), world.clock.now, world.clock.wall_time_s())
+    assert found is not None
+    assert found.status == 200
+
+
 def test_paths_at_which_there_is_nothing_share_an_answer_until_the_page_for_it_changes() -> None:
     world = World()
     world.disk.put(file_of(PAGE_404, b"first"))
