@@ -55,13 +55,14 @@ class Prepared(Outcome):
 
     before, after: its head but for the Date line, and for a Connection field before the empty line.
     keys, made_from: of the entries that were looked at for it: where they are, and their freshness.
+    memory_bytes: what it counts for, retired or not, without its renderings.
     data, pinned: its rendering of `second`. is_kept: `Renderings` knows that there is one.
     """
 
     __slots__ = (
         "_last", "_last_second", "_renderings", "after", "before", "body", "body_bytes", "data", "freshness", "is_kept",
         "keys",
-        "made_from", "pinned", "second",
+        "made_from", "memory_bytes", "pinned", "second",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Prepared(Outcome):
         body = [segment for segment in response.body if isinstance(segment, bytes)]
         self.body = body[0] if len(body) == 1 else b"".join(body)
         self.body_bytes = len(self.body)
+        self.memory_bytes = PREPARED_BYTES + len(self.after) + self.body_bytes
         self.keys = tuple(looked_at.values())
         self.made_from = tuple(entry.freshness for entry in looked_at)
         self.freshness: Fresh = self.made_from[0] if len(self.made_from) == 1 else FreshTogether(*self.made_from)
@@ -81,11 +83,6 @@ class Prepared(Outcome):
         self.data = b""
         self.pinned: Pinned | None = None
         self._last: Pinned | None = None
-
-    @property
-    def memory_bytes(self) -> int:
-        """What it counts for, without its renderings."""
-        return PREPARED_BYTES + len(self.after) + self.body_bytes
 
     def says_the_same(self, other: Prepared) -> bool:
         """Whether it is the same response, made from the same."""

@@ -82,6 +82,9 @@ ASKED: dict[int, Fact] = {
 UNASKED = (signal.SIGCHLD, signal.SIGUSR2)
 """One that ends wakes the loop; nobody is to end the server by the other, which workers ignore too."""
 
+HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""They wait from before the sockets listen until somebody heeds them."""
+
 
 class NotLoadedError(Exception):
     """The new configuration is bad; the message is one line that says why."""
@@ -137,6 +140,8 @@ class Supervisor:
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         """Listens, and opens the log. Raises ListenError and StartError."""
+        # Whoever finds the port open may send one at once. Those that stop are not held: a name server may take long.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         for fd in (STDOUT_FD, STDERR_FD):
             append_always(fd)
         self.stderr = ThreadWriter()
@@ -204,6 +209,7 @@ class Supervisor:
             number: signal.signal(number, lambda number, _frame: self._signals.append(number))
             for number in (*ASKED, *UNASKED)
         }
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         try:
             yield
         finally:

@@ -779,6 +779,15 @@ def test_the_responses_of_the_path_that_was_prepared_for_longest_ago_go_first() 
         assert kept.share(OK, looked_at(entries[1])) is not responses[1]
 
 
+def test_what_is_counted_is_what_is_kept_whoever_retires_a_response() -> None:
+    # Seen: a file that changed and was asked for again, 600 times, and there was room for one path.
+    kept = PreparedResponses(b"", 100, 1024 * 1024)
+    for _change in range(50):
+        kept.share(OK, looked_at(entry_of(b"a"))).retire()
+    last = kept.share(OK, looked_at(entry_of(b"a")))
+    assert kept._bytes == last.memory_bytes
+
+
 def test_the_responses_of_a_path_that_was_prepared_for_last_stay_however_large_they_are() -> None:
     kept = PreparedResponses(b"", 1, 0)
     entry = entry_of(b"a")

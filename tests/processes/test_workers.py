@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -48,6 +49,35 @@ def version(url: str) -> str:
 
 
 # -- who keeps asking is answered -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_comes_as_soon_as_the_socket_is_there_ends_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "page").write_bytes(b"page")
+    path = tmp_path / "socket"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringserve", str(tmp_path), "--unix", str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not path.exists():
+            assert process.poll() is None
+        process.send_signal(number)
+
+        def serves() -> bool:
+            assert process.poll() is None
+            try:
+                with Wire(f"unix:{path}") as wire:
+                    return wire.ask(get("/page")).status == 200
+            except ConnectionRefusedError:  # it is bound, and does not listen yet
+                return False
+
+        eventually("it serves", serves)
+    finally:
+        process.terminate()
+        assert process.wait(ENDS_S) == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
