@@ -1,7 +1,7 @@
 """Rounds of `application`: a front end loaded in Chromium with an empty cache, one load after the other.
 
-What wrk sends is alike; a browser's Referer and Sec-Fetch fields differ from file to file, it opens several connections
-anew for each load, and there is hardly ever more than one request at a time.
+wrk sends the same head each time. A browser's Referer and Sec-Fetch fields differ from file to file. A browser opens
+several new connections for each load, and seldom has more than one request on each.
 """
 
 from __future__ import annotations

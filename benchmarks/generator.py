@@ -16,7 +16,7 @@ END_S = 30.0
 
 
 class Report(NamedTuple):
-    """What wrk counted. `cpu_s` is its own CPU time in the round; `errors` are in words, `refused` of 400 or more."""
+    """The counts of wrk. `cpu_s`: its own CPU time. `errors`: in words. `refused`: answers of 400 or more."""
 
     requests: int
     seconds: float

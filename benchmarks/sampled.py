@@ -121,7 +121,7 @@ class Sampler:
 
 
 def read(path: Path) -> list[int]:
-    """What was counted so far: for each step, and the CPU time in ns."""
+    """The counts so far, one for each step, and the CPU time in ns."""
     return memoryview(path.read_bytes()).cast("Q").tolist()
 
 

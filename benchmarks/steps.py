@@ -1,4 +1,4 @@
-"""What each step of a request costs that never repeats: CPU time a request, and as a part of nginx's request.
+"""The cost of each step of a request that never repeats: CPU time, and as a part of the time of nginx's request.
 
     .venv/bin/python benchmarks/steps.py
     .venv/bin/python benchmarks/steps.py --checkout ../before --workloads unique,query --seconds 20

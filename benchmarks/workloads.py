@@ -25,8 +25,8 @@ SERIAL_STEP = 10_000_000
 UNIQUE_REQUESTS, MISSING_REQUESTS = 5_000, 100
 """In the sequence, whose requests come again with other numbers."""
 ROTATION = 61_803
-"""By so many requests each cycle begins later in the sequence than the one before. What a server remembers for some
-thousand paths would otherwise be what it is asked for first in each round, and no long tail."""
+"""Each cycle begins so many requests later in the sequence than the cycle before. Otherwise each round would begin with
+the paths that a server remembers from the last one, and would measure no long tail."""
 RANGES = 20_000
 RANGE_BYTES = 64 * corpus.KIB
 PIPELINE_DEPTH = 16

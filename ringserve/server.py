@@ -48,7 +48,7 @@ from ringserve.ring.linux.listeners import (
     listen_unix,
     tune_listener,
 )
-from ringserve.ring.linux.opening import NotEnterableError, close, is_regular_file, open_directory, open_top
+from ringserve.ring.linux.opening import NotEnterableError, absolute, close, is_regular_file, open_directory, open_top
 from ringserve.ring.stderr import RingWriter, WriterEndedError
 from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import DISCARD_BYTES_MAX, Ring, RingOptions, Root, World
@@ -293,7 +293,7 @@ class Server:
         )
         files = FileTable(tasks, self._roots, limits)
         assert self._top is not None, "it is not closed yet"
-        paths = [bytes(Path(site.config.directory).absolute())[1:] for site in self.sites.all]
+        paths = [absolute(site.config.directory)[1:] for site in self.sites.all]
         self._root_keepers = Roots(tasks, files, self._roots, paths, self._top, open_directory)
         files.start_watching(self._root_keepers.look)
         self._root_keepers.start()

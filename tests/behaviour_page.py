@@ -33,8 +33,7 @@ How long a connection may take (`ringserve/connection/states.py` has what follow
 | the end of what it still sends after the last response | `linger-timeout`, 30 s in all | closed |
 
 When a change is served (`tests/files/test_silent_changes.py`, `tests/files/test_roots.py`). A file system is trusted if
-only this kernel writes to it: ext4, XFS, Btrfs, F2FS, tmpfs, images on a block
-device, and overlay over them.
+only this kernel writes to it: ext4, XFS, Btrfs, F2FS, tmpfs, images on a block device, and overlay over them.
 
 | what | served to requests sent |
 |---|---|

@@ -13,8 +13,8 @@ from ringserve.ring.world import Pinned
 
 PREPARED_PER_PATH_MAX = 32
 """Prepared responses of a path: the combinations of conditional fields that clients really send are few."""
-PREPARED_BYTES = 720
-"""What a prepared response takes beside its head and its body: the object, and its places in tables (measured)."""
+PREPARED_BYTES = 640
+"""What a prepared response takes beside its head and its body: the object, and its places in tables."""
 RENDERINGS_SHARE = 4
 """Of what prepared responses may take, one part of as many is for renderings, in which a body is a second time."""
 

@@ -23,7 +23,7 @@ from ringserve.ring.tasks import Task, Tasks
 from ringserve.ring.world import FileStatus
 
 FRESH_S = 1.0
-"""How long a directory is believed to be where it was."""
+"""How old an answer from memory may be, and how long a directory is believed to be where it was."""
 NAME_BYTES = 112
 """What a name takes in a set, beside its bytes."""
 SHARE_OF_ONE = 4

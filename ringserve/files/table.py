@@ -42,6 +42,7 @@ from typing import NamedTuple
 
 from ringserve.files.directory import items_of, ranking
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
+from ringserve.files.names import FRESH_S
 from ringserve.files.refusals import is_passing, shown, status_of_open
 from ringserve.files.siblings import ENDINGS, NO_CODINGS, codings_of, fault_of
 from ringserve.files.tree import Held, Load, Place, Tree, directory_of, missing
@@ -53,10 +54,8 @@ from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX, content_hash
 from ringserve.ring.tasks import HelpersBusyError, Signal, Task, Tasks
 from ringserve.ring.world import NANOSECONDS, FileStatus, Loaded, Root
 
-FRESH_S = 1.0
-"""How old an answer from memory may be."""
 TRUSTED_S = 10.0
-"""The same where events tell of all but a few kinds of changes."""
+"""How old an answer from memory may be where events tell of all but a few kinds of changes; else it is FRESH_S."""
 HASHED_AT_ONCE_BYTES_MAX = 16 * 1024
 """Up to this size a file is hashed on the loop's thread: it takes 13 us, less than the way to a helper and back."""
 HASHES = "hashes"

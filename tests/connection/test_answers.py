@@ -26,7 +26,8 @@ from ringserve.connection.remembered import PREPARED_PER_LINE_MAX, KnownHead, Me
 from ringserve.connection.verifier import PASSWORDS, Asker, Verifier
 from ringserve.files.directory import Item
 from ringserve.files.entries import Directory, Entry, Failure, File, Freshness, Key
-from ringserve.files.table import FRESH_S, FileTable
+from ringserve.files.names import FRESH_S
+from ringserve.files.table import FileTable
 from ringserve.http.heads import CONFIGURED_FIELDS, Request, Told
 from ringserve.http.request import Limits, Parser
 from ringserve.http.response import Response, SharedDescriptor

@@ -17,7 +17,7 @@ from wire import Wire, eventually, get
 
 import ringserve.files.table
 import ringserve.files.watches
-from ringserve.files import table as files
+from ringserve.files import names
 from ringserve.files.refusals import status_of_open
 from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, FileTable
 from ringserve.files.watches import BURST_EVENTS
@@ -215,8 +215,8 @@ def test_without_inotify_a_change_is_served_within_a_second(
         ring._due.append((user_data, -errno.EMFILE, -1, False))
 
     monkeypatch.setattr(UringRing, "await_changes", refused)
-    assert files.FRESH_S == 1.0
-    monkeypatch.setattr(files, "FRESH_S", 0.1)  # the second, for the impatient
+    assert names.FRESH_S == 1.0
+    monkeypatch.setattr("ringserve.files.table.FRESH_S", 0.1)  # the second, for the impatient
     path = site / "page"
     path.write_bytes(b"old")
     running = serving()

@@ -6,6 +6,9 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Serving
 from permissions import serving_as_a_user
-from wire import Wire, eventually, get
+from wire import TIMEOUT_S, Wire, eventually, get
 
 from ringserve.files import roots
 from ringserve.library import RunningServer
@@ -173,3 +176,34 @@ def looked_at_least(running: RunningServer, times: int) -> None:
 
     keeper.look = counted  # type: ignore[method-assign]
     eventually("it was looked", lambda: seen > times)
+
+
+def test_a_worker_that_starts_when_the_working_directory_was_replaced_serves_the_new_one(tmp_path: Path) -> None:
+    # As a build does it that clears the directory in which `ringserve` was started.
+    site = fill(tmp_path / "dist", b"old")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringserve", "--unix", str(tmp_path / "socket")], cwd=site,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def served() -> bytes:
+        assert process.poll() is None
+        try:
+            with Wire(f"unix:{tmp_path / 'socket'}") as wire:
+                return wire.ask(get("/page")).body
+        except (ConnectionError, FileNotFoundError):
+            return b""
+
+    try:
+        eventually("it serves", lambda: served() == b"old")
+        shutil.rmtree(site)
+        fill(site, b"new")
+        eventually("it serves what is there", lambda: served() == b"new")
+        (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(worker), signal.SIGKILL)
+        eventually("another worker serves it too", lambda: served() == b"new")
+        process.send_signal(signal.SIGHUP)
+        eventually("and so does one after a reload", lambda: served() == b"new")
+    finally:
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0

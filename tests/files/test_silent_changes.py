@@ -16,7 +16,7 @@ import pytest
 from conftest import Serving
 from wire import Wire, eventually, get
 
-from ringserve.files import table
+from ringserve.files import names, table
 
 MS_BIND = 4096
 MNT_DETACH = 2
@@ -26,10 +26,10 @@ IMPATIENCE = 20
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (table.TRUSTED_S, table.FRESH_S) == (10.0, 1.0)
+    assert (table.TRUSTED_S, names.FRESH_S) == (10.0, 1.0)
     monkeypatch.setattr(table, "TRUSTED_S", table.TRUSTED_S / IMPATIENCE)
-    monkeypatch.setattr(table, "FRESH_S", table.FRESH_S / IMPATIENCE)
-    monkeypatch.setattr("ringserve.files.names.FRESH_S", 1.0 / IMPATIENCE)
+    for module in ("table", "names"):
+        monkeypatch.setattr(f"ringserve.files.{module}.FRESH_S", 1.0 / IMPATIENCE)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from scripted_disk import ROOT, ScriptedDisk, disk_tasks
 
 from ringserve.files.entries import Directory, Entry, Failure, File, Key
-from ringserve.files.names import NAME_BYTES, READ_AGAIN_S
-from ringserve.files.table import FRESH_S, HASHED_AT_ONCE_BYTES_MAX, TRUSTED_S, FileLimits, FileTable
+from ringserve.files.names import FRESH_S, NAME_BYTES, READ_AGAIN_S
+from ringserve.files.table import HASHED_AT_ONCE_BYTES_MAX, TRUSTED_S, FileLimits, FileTable
 from ringserve.files.watches import BELOW_MAX
 from ringserve.http.semantics import CONTENT_TAG_BYTES_MAX
 from ringserve.ring.tasks import Task

@@ -13,6 +13,8 @@ from ringserve.ring.linux.mountinfo import MEMORY, Mount, MountTable, parse
 
 MOUNTINFO = "/proc/self/mountinfo"
 READ_BYTES = 1 << 20
+FDINFO_BYTES = 4096
+"""The mount's number is in the fourth line (proc(5)); how much follows depends on the kind of file."""
 NOWHERE = Mount(0, 0, b"", "unknown", b"0:0")
 
 
@@ -86,7 +88,7 @@ class Mounts:
         except OSError:
             return NOWHERE
         try:
-            _before, _name, rest = os.read(info, 4096).partition(b"mnt_id:\t")
+            _before, _name, rest = os.read(info, FDINFO_BYTES).partition(b"mnt_id:\t")
         finally:
             os.close(info)
         return self._table.get(int(rest.split(b"\n", 1)[0])) or NOWHERE

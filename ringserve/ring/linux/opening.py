@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 
 class NotEnterableError(PermissionError):
@@ -18,6 +19,17 @@ def open_directory(path: str | bytes) -> int:
         os.close(fd)
         raise NotEnterableError(errno.EACCES, os.strerror(errno.EACCES), path)
     return fd
+
+
+def absolute(path: str) -> bytes:
+    """A path from the top of the file system. Where the working directory was removed, it is by the name that it had,
+    which may be that of another one by now. Raises OSError.
+    """
+    try:
+        above = os.getcwd()
+    except FileNotFoundError:
+        above = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    return os.fsencode(Path(above, path))
 
 
 def is_regular_file(fd: int) -> bool:
