@@ -9,8 +9,6 @@ from typing import NamedTuple
 class Kind(Enum):
     """What a message is, by its first byte."""
 
-    CONFIGURE = b"C"
-    """To a worker that was started by exec, before all others: the settings as JSON. A fork has them."""
     LISTEN = b"L"
     """A listening socket. The text is the number of its listener in the configuration, and the URL to reach it by."""
     LOG = b"G"

@@ -1,8 +1,9 @@
 """A worker: one process with one thread and one ring. It knows a channel, and nothing of its supervisor.
 
 A worker is a fork of its supervisor that has closed all descriptors except the standard ones and its channel
-(`fork_worker`), or a program of its own that was given a channel (`run_worker`). What it needs comes by the channel:
-`messages.py`. At each whole second of the monotonic clock it says there that its loop turns.
+(`fork_worker`), or a program of its own that was given a channel (`run_worker`). It has its settings. What else it
+needs comes by the channel (`messages.py`). At each whole second of the monotonic clock it says there that its loop
+turns.
 
 Signals are for the supervisor. A worker ignores SIGINT, which a terminal sends to all, and SIGHUP, SIGUSR1 and SIGUSR2.
 SIGTERM, which a service manager may send to all, lets it retire, however often it comes; it is blocked, and looked for
@@ -14,17 +15,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import math
 import os
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from ringserve.config.rules import setting_of
 from ringserve.config.settings import Config
 from ringserve.observe.access_log import Sink
 from ringserve.processes.channel import Channel, ChannelEndedError
@@ -100,8 +97,8 @@ def shorten_collections() -> None:
     gc.callbacks.append(leave_out)
 
 
-def run_worker(channel: Channel, config: Config | None = None) -> int:
-    """The life of a worker, in its process. Returns its exit status. config: None if it comes by the channel."""
+def run_worker(channel: Channel, config: Config) -> int:
+    """The life of a worker, in its process. Returns its exit status."""
     _give_signals_up()
     diagnostics = Diagnostics()
     try:
@@ -133,21 +130,18 @@ def _give_signals_up() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
-def _await_assignment(channel: Channel, config: Config | None) -> Assignment:
+def _await_assignment(channel: Channel, config: Config) -> Assignment:
     listeners: list[Listener] = []
     log = None
     while True:
         kind, text, fd = channel.wait()
-        if kind is Kind.CONFIGURE:
-            config = config_from_json(text)
-        elif kind is Kind.LISTEN:
+        if kind is Kind.LISTEN:
             rule, url = text.split(" ", 1)
             listeners.append(Listener(fd, url, None, int(rule)))  # a unix socket's file is the supervisor's to remove
         elif kind is Kind.LOG:
             log = Sink(fd, text == FILE)
         else:
             assert kind is Kind.START, "nothing else comes before it"
-            assert config is not None, "its settings came first"
             return Assignment(config, int(text), listeners, log)
 
 
@@ -214,30 +208,3 @@ def _obey(message: Message, server: Server) -> None:
         server.post(Sink(message.fd, message.text == FILE))
     else:
         server.tasks.report("cannot take the reopened access log: no descriptor is free; send SIGUSR1 again")
-
-
-# -- settings -------------------------------------------------------------------------------------------------------
-
-
-def config_to_json(config: Config) -> str:
-    """What CONFIGURE says."""
-    return json.dumps(asdict(config))
-
-
-def config_from_json(text: str) -> Config:
-    """And what it means. Raises ConfigError."""
-    config = _configured(Config, json.loads(text))
-    assert isinstance(config, Config), "it was asked for"
-    return config
-
-
-def _configured(kind: type, values: Mapping[str, Any]) -> object:
-    made = {}
-    for declared in fields(kind):
-        rule, value = setting_of(declared).rule, values[declared.name]
-        made[declared.name] = _tuples(value) if rule is None else tuple(_configured(rule, each) for each in value)
-    return kind(**made)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -12,25 +12,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from supervised import ENDS_S, stop_process
 from wire import Wire, eventually, get
 
-from ringserve.config.rules import AuthRule, CacheRule, ConfigError, HeaderRule, RedirectRule, RewriteRule
-from ringserve.config.settings import Config, HostConfig
+from ringserve.config.rules import HeaderRule
+from ringserve.config.settings import Config
 from ringserve.processes.channel import Channel, ChannelEndedError
 from ringserve.processes.messages import FILE, Kind, Message
 from ringserve.processes.supervisor import describe_exit
-from ringserve.processes.worker import config_from_json, config_to_json
 from ringserve.ring.linux.listeners import Listener, close_listener, listen_tcp
 
 WORKER = """
-import sys
+import pickle, sys
 from ringserve.processes.channel import Channel
 from ringserve.processes.worker import run_worker
-sys.exit(run_worker(Channel(int(sys.argv[1]))))
+sys.exit(run_worker(Channel(int(sys.argv[1])), pickle.load(sys.stdin.buffer)))
 """
 
 
@@ -41,10 +39,13 @@ class Worker:
         self.channel, theirs = Channel.pair()
         os.set_inheritable(theirs.fd, True)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(theirs.fd)], pass_fds=(theirs.fd,), stdout=subprocess.DEVNULL
-        )
+            [sys.executable, "-c", WORKER, str(theirs.fd)],
+            pass_fds=(theirs.fd,), stdout=subprocess.DEVNULL, stdin=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdin is not None
+        with self.process.stdin:
+            pickle.dump(config, self.process.stdin)
         theirs.close()
-        self.channel.send(Message(Kind.CONFIGURE, config_to_json(config)))
         self.channel.send(Message(Kind.LISTEN, f"0 {listener.url}", listener.fd))
         self.channel.send(Message(Kind.LOG, FILE, log))
         self.channel.send(Message(Kind.START, slot))
@@ -150,23 +151,6 @@ def test_a_fault_of_ours_is_said_with_its_traceback(tmp_path: Path, listener: Li
         assert said.startswith("ringserve: a fault of ringserve; please report it\nTraceback")
         assert "ValueError" in said
         assert worker.process.wait(ENDS_S) == 70
-
-
-def test_a_configuration_goes_through_json_whole() -> None:
-    password = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
-    rules: dict[str, Any] = {
-        "headers": (HeaderRule(paths=("/a", "/b"), fields=(("X-A", "1"), ("X-B", ""))),),
-        "cache": (CacheRule(paths=("**",), control="no-store"),),
-        "redirects": (RedirectRule(source="/old/*", target="/new/$1", status=301),),
-        "rewrites": (RewriteRule(source="/app/**", target="/app.html"),),
-        "auth": (AuthRule(paths=("/private",), users=(("ann", password),)),),
-    }
-    host = HostConfig(names=("example.org", "*.example.org"), directory="/srv", **rules)
-    config = Config(host=("127.0.0.1", "::1"), port=0, trusted_proxy=("10.0.0.0/8",), virtual_host=(host,), **rules)
-    assert config_from_json(config_to_json(config)) == config
-    assert config_from_json(config_to_json(Config())) == Config()
-    with pytest.raises(ConfigError):
-        config_from_json(json.dumps(json.loads(config_to_json(config)) | {"buffers": 3}))
 
 
 COLLECTS = """
